@@ -1,0 +1,177 @@
+"""The command line: one command per stage, its options read off the stage's config."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import Field, asdict, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+
+import edgeemo
+from edgeemo import stages
+from edgeemo.artifact import write_json, write_text
+from edgeemo.errors import EdgeemoError, UsageError, known, require
+
+Config = TypeVar("Config")
+INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "token_normalize_func": lambda token: token.replace("_", "-"),  # the origin document writes --batch_size
+}
+
+
+class Commands(click.Group):
+    """Shows a user's mistake as one message and its exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except EdgeemoError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted; where the command has --resume, it goes on from the last checkpoint", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def options_of(config: type, *, without: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """A decorator that gives a command one option per field of a stage's config."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for f in reversed(fields(config)):
+            if f.name not in without:
+                command = _option(f)(command)
+        return command
+
+    return decorate
+
+
+def _option(f: Field[Any]) -> Callable[..., Any]:
+    name = "--" + f.name.replace("_", "-")
+    spelled = f"{name}/--no-{name[2:]}" if isinstance(f.default, bool) and f.default else name
+    kind = click.Choice(f.metadata["choices"]) if f.metadata["choices"] else type(f.default)
+    flag = {"is_flag": True} if isinstance(f.default, bool) else {"type": kind}
+    return click.option(spelled, f.name, default=f.default, help=f.metadata["help"], show_default=True, **flag)
+
+
+def _stage(module: str, *, extra: str, purpose: str) -> Any:
+    return require(f"edgeemo.{module}", extra=extra, purpose=purpose)
+
+
+@click.group(cls=Commands, context_settings=SETTINGS)
+@click.version_option(edgeemo.__version__, prog_name="edgeemo")
+@click.option("--quiet", is_flag=True, help="say nothing but results and errors")
+def main(quiet: bool) -> None:
+    """Labelled faces in, a proven emotion model for a device out: train, compress, bench, predict."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("edgeemo").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+@main.group()
+def data() -> None:
+    """Look at labelled faces before training on them."""
+
+
+@data.command(help=stages.Audit.__doc__)
+@options_of(stages.Audit)
+def audit(**given: Any) -> None:
+    config = stages.Audit(**given)
+    report = _stage("data.audit", extra="train", purpose="the audit").run(config)
+    if config.out:
+        write_json(Path(config.out), report)
+    _print(_stage("data.tables", extra="train", purpose="the audit").of_audit(report))
+
+
+@main.command(help=stages.Train.__doc__)
+@click.option(
+    "--recipe", default="enhanced", show_default=True, help=f"settings to start from: {', '.join(stages.RECIPES)}"
+)
+@click.option("--show-recipe", is_flag=True, help="print the settings that would be used, and stop")
+@options_of(stages.Train)
+@click.pass_context
+def train(ctx: click.Context, recipe: str, show_recipe: bool, **given: Any) -> None:
+    if recipe not in stages.RECIPES:
+        raise known("recipe", recipe, stages.RECIPES)
+    config = replace(stages.RECIPES[recipe], **_typed(ctx, given))
+    if show_recipe:
+        click.echo(json.dumps(asdict(config), indent=2))
+        return
+    _limit_threads(config.threads)
+    path = _stage("train.run", extra="train", purpose="training").run(config)
+    click.echo(f"{path}\nnext:  edgeemo compress {path.parent} --int8")
+
+
+@main.command(help=stages.Compress.__doc__)
+@click.argument("run", metavar="RUN")
+@options_of(stages.Compress, without=("run",))
+def compress(**given: Any) -> None:
+    config = stages.Compress(**given)
+    _limit_threads(config.threads)
+    stage = _stage("compress.run", extra="train", purpose="compression")
+    path = stage.run(config)
+    click.echo(stage.table(json.loads((path.parent / "comparison.json").read_text(encoding="utf-8"))))
+    click.echo(f"{path}\nnext:  edgeemo bench --engine {path} --data DATA")
+
+
+@main.command(help=stages.Bench.__doc__)
+@options_of(stages.Bench)
+@click.pass_context
+def bench(ctx: click.Context, **given: Any) -> None:
+    stage = _stage("bench.run", extra="bench", purpose="the benchmark")
+    result = stage.run(stages.Bench(**given))
+    _print(stage.show(result))
+    ctx.exit(0 if result["passed"] else 1)
+
+
+@main.command(help=stages.Report.__doc__)
+@click.argument("results", nargs=-1, required=True, metavar="RESULT.json...")
+@options_of(stages.Report)
+def report(results: tuple[str, ...], out: str) -> None:
+    table = _stage("bench.report", extra="bench", purpose="the report").render_files([Path(name) for name in results])
+    if out:
+        write_text(Path(out), table)
+    else:
+        click.echo(table)
+
+
+@main.command(help=stages.Predict.__doc__)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@options_of(stages.Predict)
+def predict(images: tuple[str, ...], model: str, json: bool) -> None:
+    with edgeemo.load(model or None) as loaded:
+        for name in images:
+            _tell(name, loaded.predict(Path(name)), as_json=json)
+
+
+def _tell(name: str, prediction: edgeemo.Prediction, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"image": name, **asdict(prediction)}))
+    else:
+        click.echo(f"{name}: {prediction}")
+
+
+def _typed(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that stand on the command line; the recipe decides the rest."""
+    return {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
+
+
+def _limit_threads(threads: int) -> None:
+    """OpenMP reads its limit when torch is loaded, so it must stand in the environment before."""
+    if threads < 0:
+        raise UsageError(f"--threads {threads}: expected 0 (all cores) or more")
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _print(renderable: Any) -> None:
+    Console().print(renderable)

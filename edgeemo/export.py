@@ -1,0 +1,83 @@
+"""A network → one ONNX file with its card beside it, proven to compute the same logits."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from edgeemo.artifact import written
+from edgeemo.card import Card, InputContract, write_card
+from edgeemo.errors import IntegrityError
+from edgeemo.runtime.onnx import OnnxBackend
+
+log = logging.getLogger(__name__)
+INPUT, OUTPUT = "images", "logits"
+OPSET = 20  # what the exporter of torch 2.14 writes by itself; TensorRT 10 and ONNX Runtime 1.17 read it
+TOLERANCE = 1e-3  # of a logit; folding BatchNorm into convolutions moves one by about 1e-5
+
+
+def to_onnx(network: nn.Module, card: Card, path: Path) -> Card:
+    """Write `network` in evaluation mode as ONNX, batch size free, and its card; returns the card as written.
+
+    BatchNorm is folded into the layer before it, weights lie inside the file, and no path of this machine does.
+    IntegrityError if ONNX Runtime's logits differ from torch's by more than TOLERANCE.
+    """
+    still = copy.deepcopy(network).cpu().eval()
+    model = stripped(_translated(still, card.input))
+    onnx.checker.check_model(model, full_check=True)
+    with written(path) as partial:
+        onnx.save(model, partial)
+        gap = _gap(partial, still, card.input)
+        if not gap <= TOLERANCE:  # a NaN is no agreement either
+            raise IntegrityError(f"{path.name}: logits differ from torch by {gap:.2g}, allowed is {TOLERANCE:g}; not written")
+    log.info("%s: %d bytes, logits within %.1g of torch", path.name, path.stat().st_size, gap)
+    return write_card(path, card)
+
+
+def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model without notes: exporters leave stack traces with file paths of the machine on every node."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    inside = (part for function in model.functions for part in (function, *function.node))
+    for part in (model, graph, *graph.node, *values, *inside):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
+
+
+def _translated(network: nn.Module, contract: InputContract) -> onnx.ModelProto:
+    example = torch.zeros(2, contract.channels, contract.size, contract.size)  # torch.export takes 1 for a constant
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside torch, none of them ours
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def _gap(path: Path, network: nn.Module, contract: InputContract) -> float:
+    """Largest difference of a logit between the file and torch, on noise in batches of one and of five."""
+    backend = OnnxBackend(path, threads=1)
+    noise = np.random.default_rng(0).standard_normal((5, contract.channels, contract.size, contract.size))
+    gaps = []
+    for batch in (noise[:1].astype(np.float32), noise.astype(np.float32)):
+        with torch.inference_mode():
+            ours = network(torch.from_numpy(batch)).numpy()
+        gaps.append(np.abs(backend.logits(batch) - ours).max())
+    backend.close()
+    return float(np.max(gaps))

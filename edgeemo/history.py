@@ -1,0 +1,43 @@
+"""The line that a stage leaves in a card: what ran, with which settings and versions, and how long it took."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import PurePath
+from typing import Any
+
+import edgeemo
+
+WATCHED = ("torch", "torchvision", "albumentations", "torch-pruning", "onnx", "onnxruntime", "numpy")
+PATHS = ("data", "out", "run", "calibration", "weights")  # config fields that may hold a path of this machine
+
+
+def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> dict[str, Any]:
+    """A JSON-ready history entry; of paths only the last part is kept, so that no card tells where it was made."""
+    settings = {key: _without_folders(value) if key in PATHS else value for key, value in asdict(config).items()}
+    return {
+        "stage": stage,
+        "config": settings,
+        "edgeemo": edgeemo.__version__,
+        "versions": versions(),
+        "parent_sha256": parent,
+        "seconds": round(seconds, 1),
+        "measured": measured,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide results."""
+    found = {}
+    for name in WATCHED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _without_folders(value: str) -> str:
+    kind, colon, where = value.partition(":")
+    return f"{kind}:{PurePath(where).name}" if colon else PurePath(value).name

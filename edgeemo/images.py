@@ -1,0 +1,98 @@
+"""One image → the model's input, exactly as the card says. Training and every runtime share this code.
+
+Trained and served pixels must agree: the usual silent loss of emotion models is a colour order or a resize filter
+that differs between the two.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edgeemo.card import InputContract
+from edgeemo.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # decoders we allow; the rest of Pillow's is attack surface
+MAX_PIXELS = 50_000_000  # a 50-megapixel phone photo
+MIN_SIDE = 16  # pixels; below it no expression can be seen
+MID_GREY = 128  # what shows through transparency
+
+
+def read(source: Path | bytes) -> np.ndarray:
+    """The picture as (H, W) or (H, W, 3) uint8, upright (EXIF applied); DataError if it cannot be read whole."""
+    name = source if isinstance(source, Path) else f"image of {len(source)} bytes"
+    try:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{name}: {image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
+            return _to_uint8(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise DataError(f"{name} does not exist; expected a {', '.join(FORMATS)} image") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is not a {', '.join(FORMATS)} image") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} cannot be decoded: {error}") from error
+
+
+def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:
+    """Crop, resize and convert one image to what the contract asks.
+
+    image: (H, W) gray or (H, W, 3) RGB, uint8, at least 16 px a side.
+    Returns (size, size) uint8 for gray, (size, size, 3) for rgb. DataError names what else came.
+    """
+    _check(image)
+    picture = Image.fromarray(_central_square(image))
+    wanted = "L" if contract.colour == "gray" else "RGB"
+    if picture.mode != wanted:
+        picture = picture.convert(wanted)
+    if picture.width != contract.size:
+        picture = picture.resize((contract.size, contract.size), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
+    """(N, size, size[, 3]) uint8 from `to_pixels` → (N, channels, size, size) float32, normalised."""
+    batch = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    mean = np.asarray(contract.mean, np.float32).reshape(-1, 1, 1)
+    std = np.asarray(contract.std, np.float32).reshape(-1, 1, 1)
+    scaled = batch.astype(np.float32) * np.float32(1 / 255)
+    return np.ascontiguousarray((scaled - mean) / std)
+
+
+def _check(image: np.ndarray) -> None:
+    shape_ok = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if image.dtype != np.uint8 or not shape_ok:
+        raise DataError(f"expected (H, W) or (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise DataError(f"image is {image.shape[1]}x{image.shape[0]} px; a face needs at least {MIN_SIDE} px a side")
+
+
+def _central_square(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def _to_uint8(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_16_bit(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = _flattened(image)
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _from_16_bit(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise DataError(f"expected 8- or 16-bit integer pixels, got {image.mode} from {values.min()} to {values.max()}")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    ground = Image.new("RGBA", layer.size, (MID_GREY, MID_GREY, MID_GREY, 255))
+    return Image.alpha_composite(ground, layer).convert("RGB")

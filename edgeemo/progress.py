@@ -1,0 +1,45 @@
+"""What a waiting person sees: a bar in a terminal, one plain line elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
+    """The items, while a bar counts them."""
+    with counter(what, total=total) as advance:
+        for item in items:
+            yield item
+            advance(1, "")
+
+
+@contextmanager
+def counter(what: str, *, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A function `advance(count, note)` that moves a bar; the note (a loss, images/s) stands behind it."""
+    start = perf_counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    console = Console(stderr=True)
+    bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+    with bar if sys.stderr.isatty() else _silent(bar):
+        task = bar.add_task(what, total=total, note="")
+        yield lambda count, note: bar.update(task, advance=count, note=note)
+    seconds = perf_counter() - start
+    if seconds > 1:
+        log.info("%s: %d in %.1f s", what, total, seconds)
+
+
+@contextmanager
+def _silent(bar: Progress) -> Iterator[None]:
+    bar.disable = True
+    yield

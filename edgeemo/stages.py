@@ -1,0 +1,144 @@
+"""The pipeline in order: one frozen config per stage.
+
+A config is at once the stage's arguments, the options and help of its command, and the line it leaves in a card's
+history. A field's metadata holds the help text and, where only some values are allowed, the choices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+def option(default: Any, text: str, *, choices: tuple[str, ...] = ()) -> Any:
+    """A config field that is also a command line option."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+DATA_HELP = "faces: synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
+PROTOCOL_HELP = "how votes become a label: plurality (most votes) or majority (more than half, else dropped)"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Count the labels of a data set and find ties, unreadable files and copies inside and across its splits."""
+
+    data: str = option("synthetic", DATA_HELP)
+    label_set: str = option("six", "six, ferplus8, or your own labels as a,b,c")
+    near: int = option(5, "largest distance in bits (of 64) between the hashes of near copies")
+    out: str = option("", "write the report as JSON to this file")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an emotion classifier; the run folder gets the model, its card, curves, confusion matrix and log."""
+
+    data: str = option("synthetic", DATA_HELP)
+    out: str = option("runs/train", "run folder")
+    label_set: str = option("six", "six, ferplus8, or your own labels as a,b,c")
+    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
+    backbone: str = option("resnet50", "feature extractor; an unknown name lists the known ones")
+    weights: str = option("imagenet", "start from: imagenet (downloads), none, or a .pth/.safetensors file")
+    size: int = option(0, "input side in pixels; 0: the backbone's own")
+    head: str = option("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
+    attention: bool = option(True, "weigh positions by spatial attention before pooling")
+    dropout: float = option(0.5, "dropout in front of the first layer of the head; later layers get half of it")
+    epochs: int = option(25, "passes over the train faces")
+    batch_size: int = option(32, "faces a step")
+    target_accuracy: float = option(80.0, "percent on valid that the log reports as reached or missed")
+    backbone_lr: float = option(5e-6, "peak learning rate of pre-trained layers; without weights classifier_lr counts")
+    classifier_lr: float = option(1e-3, "peak learning rate of new layers")
+    weight_decay: float = option(1e-4, "AdamW weight decay")
+    smoothing: float = option(0.1, "label smoothing")
+    vote_share: float = option(0.0, "part of the target taken from the shares of votes, 0..1")
+    class_weights: str = option("none", "loss weight per class by frequency", choices=("none", "sqrt", "full"))
+    augment: str = option("enhanced", "augmentation: enhanced, edge or none", choices=("enhanced", "edge", "none"))
+    warmup_epochs: float = option(1.0, "epochs of linear warm-up before the cosine")
+    clip: float = option(1.0, "largest gradient norm")
+    ema: float = option(0.0, "decay of the moving average of weights that is evaluated and kept; 0: off")
+    patience: int = option(
+        7, "stop after so many epochs without a better valid accuracy, keep the best; 0: keep the last"
+    )
+    precision: str = option("auto", "training arithmetic", choices=("auto", "fp32", "bf16"))
+    threads: int = option(0, "CPU threads; 0: all cores")
+    workers: int = option(0, "processes that prepare batches; 0: the training process itself")
+    seed: int = option(0, "of weights, order, augmentation and dropout")
+    resume: bool = option(False, "go on from the run folder's checkpoint")
+
+
+@dataclass(frozen=True)
+class Compress:
+    """Make a trained run small and fast: prune, recover, quantize to INT8, export to ONNX, and compare at each step."""
+
+    run: str = option("", "run folder of edgeemo train")
+    data: str = option("", DATA_HELP + "; empty: as trained")
+    out: str = option("", "folder of the results; empty: RUN/compressed")
+    prune: float = option(0.0, "share of channels to remove, 0..0.9")
+    importance: str = option("magnitude", "which channels go", choices=("magnitude", "taylor"))
+    round_to: int = option(8, "keep channel counts a multiple of this")
+    epochs: int = option(3, "recovery epochs after pruning")
+    lr: float = option(3e-4, "peak learning rate of the recovery")
+    int8: bool = option(False, "quantize weights and activations to 8 bits")
+    flavour: str = option("cpu", "INT8 form: cpu (uint8 activations) or tensorrt (int8)", choices=("cpu", "tensorrt"))
+    calibration: str = option("", "list of train ids to calibrate on; empty: draw one")
+    calibration_count: int = option(512, "train faces in a drawn calibration list")
+    method: str = option("minmax", "range of an activation", choices=("minmax", "percentile"))
+    min_int8_share: float = option(0.9, "fail if a smaller share of the multiply-adds runs in integer kernels here")
+    threads: int = option(0, "CPU threads; 0: all cores")
+    seed: int = option(0, "of the calibration draw and the recovery")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure an engine and hold it against the gates of a target; exit 0 if all pass, 1 if one fails."""
+
+    engine: str = option("", "model file; empty: the model that edgeemo ships")
+    data: str = option("", DATA_HELP + "; empty: speed and size only")
+    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
+    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
+    against: str = option("", "a second model on the same faces: paired test, and latency side by side")
+    target: str = option("", "TOML file with the gates; empty: accuracy >= 80 %, p95 < 50 ms on one core")
+    runs: int = option(200, "timed runs, after warm-up")
+    out: str = option("", "write JSON here, and a Markdown report with plots beside it")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name the emotion in images of faces."""
+
+    model: str = option("", "model file; empty: the model that edgeemo ships")
+    json: bool = option(False, "one JSON object per image and line")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Render result files of bench as one Markdown table."""
+
+    out: str = option("", "write here instead of printing")
+
+
+# Small dense nets at 48 px, trained from scratch on every vote: cheap to train, and lossless in INT8.
+EDGE = Train(
+    backbone="edge_vgg",
+    weights="none",
+    head="linear",
+    attention=False,
+    dropout=0.2,
+    epochs=40,
+    batch_size=128,
+    classifier_lr=2e-3,
+    weight_decay=0.05,
+    smoothing=0.05,
+    vote_share=0.5,
+    augment="edge",
+    warmup_epochs=3.0,
+    clip=5.0,
+    ema=0.999,
+    patience=0,
+)
+
+RECIPES = {
+    "enhanced": Train(),  # the origin document's configuration
+    "edge": EDGE,
+    "demo": replace(EDGE, backbone="edge_vgg_slim", epochs=6, ema=0.99, warmup_epochs=0.5, vote_share=0.0),
+}
