@@ -1,0 +1,5 @@
+"""Labelled faces: where they come from, which label the votes give, and the pixels a model is trained on."""
+
+from edgeemo.data.faces import Faces, Sample, load, samples
+
+__all__ = ["Faces", "Sample", "load", "samples"]

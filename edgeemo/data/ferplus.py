@@ -1,0 +1,139 @@
+"""FER+: FER2013's faces with ten crowd votes each (Barsoum et al., arXiv 1608.01041).
+
+Two layouts are read: the folders that Microsoft's tools write (FER2013Train/, …, a label.csv in each; a folder or a
+zip of it), and Kaggle's fer2013.csv beside Microsoft's fer2013new.csv, whose rows stand in the same order.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from edgeemo import images
+from edgeemo.data.sample import NoSuchSplit, Sample
+from edgeemo.errors import DataError
+from edgeemo.labels import FERPLUS8
+
+COLUMNS = (*FERPLUS8, "unknown", "NF")
+FOLDERS = {"train": "FER2013Train", "valid": "FER2013Valid", "test": "FER2013Test"}
+USAGE = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
+KAGGLE = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # fer2013.csv's codes 0..6
+SIDE = 48  # pixels of a FER2013 face
+SHOWN = 20  # faulty rows named in one error
+
+Root = Path | zipfile.Path
+
+
+def samples(path: Path, split: str) -> list[Sample]:
+    """The faces of one split, in file order. DataError if the layout is not there or a row is faulty."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; expected FER+ as a folder or zip with {FOLDERS['train']}/label.csv")
+    if (path / "fer2013.csv").is_file():
+        return _from_kaggle(path, split)
+    root = zipfile.Path(path) if zipfile.is_zipfile(path) else path
+    table = root / FOLDERS[split] / "label.csv"
+    if not table.is_file():
+        raise NoSuchSplit(
+            f"{path} has no {FOLDERS[split]}/label.csv and no fer2013.csv beside fer2013new.csv; "
+            f"expected one of the two FER+ layouts"
+        )
+    return _from_folders(root / FOLDERS[split], table.read_text(encoding="utf-8-sig"))
+
+
+def _from_folders(folder: Root, table: str) -> list[Sample]:
+    faults: list[str] = []
+    found = []
+    for number, row in enumerate(csv.reader(io.StringIO(table)), start=1):
+        if len(row) != 2 + len(COLUMNS):
+            faults.append(f"row {number}: {len(row)} columns, expected {2 + len(COLUMNS)} (file, box, ten votes)")
+            continue
+        if Path(row[0]).name != row[0]:
+            faults.append(f"row {number}: file name {row[0]!r} leaves its folder")
+            continue
+        votes = _votes(row[2:], number, faults)
+        found.append(Sample(row[0], votes, partial(_read, folder / row[0])))
+    _refuse(faults, f"{folder.name}/label.csv")
+    return found
+
+
+def _read(file: Root) -> np.ndarray:
+    if isinstance(file, Path):
+        return images.read(file)
+    try:
+        return images.read(file.read_bytes())
+    except KeyError as error:
+        raise DataError(f"{file.name} is listed in label.csv but not in the zip") from error
+    except DataError as error:
+        raise DataError(f"{file.name}: {error}") from error
+
+
+def _votes(cells: list[str], number: int, faults: list[str]) -> dict[str, float]:
+    if not all(cell.strip().isdigit() for cell in cells):
+        faults.append(f"row {number}: votes {cells} are not all whole numbers from 0")
+        return {}
+    return {name: float(cell) for name, cell in zip(COLUMNS, cells, strict=True) if int(cell)}
+
+
+def _refuse(faults: list[str], table: str) -> None:
+    if faults:
+        more = f"\n  … and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise DataError(f"{table} has {len(faults)} faulty rows:\n  " + "\n  ".join(faults[:SHOWN]) + more)
+
+
+def _from_kaggle(path: Path, split: str) -> list[Sample]:
+    votes_table = path / "fer2013new.csv"
+    if not votes_table.is_file():
+        raise DataError(f"{path} has fer2013.csv but not fer2013new.csv, which holds the FER+ votes")
+    faults: list[str] = []
+    found, codes = [], []
+    for number, (face, row) in enumerate(_joined(path / "fer2013.csv", votes_table), start=2):
+        if face["Usage"] != row["Usage"]:
+            faults.append(f"row {number}: usage {face['Usage']!r} against {row['Usage']!r}")
+        elif row["Usage"] == USAGE[split] and row["Image name"]:
+            votes = _votes([row[name] for name in COLUMNS], number, faults)
+            found.append(Sample(row["Image name"], votes, partial(_decode, face["pixels"], row["Image name"])))
+            codes.append(face["emotion"])
+    _refuse(faults, "fer2013.csv joined with fer2013new.csv")
+    _check_alignment(found, codes)
+    return found
+
+
+def _joined(faces: Path, votes: Path) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    csv.field_size_limit(1 << 20)
+    wanted = {faces: {"emotion", "pixels", "Usage"}, votes: {"Usage", "Image name", *COLUMNS}}
+    with faces.open(newline="", encoding="utf-8-sig") as left, votes.open(newline="", encoding="utf-8-sig") as right:
+        tables = {faces: csv.DictReader(left), votes: csv.DictReader(right)}
+        for file, table in tables.items():
+            if missing := wanted[file] - set(table.fieldnames or ()):
+                raise DataError(f"{file.name} lacks the columns {sorted(missing)}")
+        try:
+            yield from zip(tables[faces], tables[votes], strict=True)
+        except ValueError as error:
+            raise DataError(f"{faces.name} and {votes.name} do not have the same number of rows") from error
+
+
+def _decode(pixels: str, name: str) -> np.ndarray:
+    values = np.array(pixels.split(), dtype=np.int64)
+    if values.size != SIDE * SIDE or values.min() < 0 or values.max() > 255:
+        raise DataError(f"{name}: expected {SIDE * SIDE} pixels from 0 to 255, got {values.size}")
+    return values.astype(np.uint8).reshape(SIDE, SIDE)
+
+
+def _check_alignment(found: list[Sample], codes: list[str]) -> None:
+    """FER2013's own label wins the FER+ vote on about two thirds of the faces; on shifted rows on a fifth."""
+    agree = sum(
+        max(sample.votes, key=lambda name: sample.votes[name]) == KAGGLE[int(code)]
+        for sample, code in zip(found, codes, strict=True)
+        if sample.votes
+    )
+    if found and agree < 0.5 * len(found):
+        raise DataError(
+            f"the rows of fer2013.csv and fer2013new.csv do not belong together: only {agree} of {len(found)} "
+            f"labels agree; use both files as downloaded, in their original order"
+        )
