@@ -1,0 +1,1 @@
+"""The workshop's first room: labelled faces in, a trained network with its card out. Needs torch."""
