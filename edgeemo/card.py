@@ -96,7 +96,7 @@ def _parse(path: Path) -> Card:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise IntegrityError(f"{path} has card format {raw['format']}; this edgeemo reads format {FORMAT}")
-        contract = {key: tuple(v) if isinstance(v, list) else v for key, v in raw["input"].items()}
+        contract: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw["input"].items()}
         names = {f.name for f in fields(Card)}
         if unknown := set(raw) - names:
             raise IntegrityError(f"{path} has fields this edgeemo does not know: {sorted(unknown)}")

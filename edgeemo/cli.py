@@ -99,7 +99,7 @@ def audit(**given: Any) -> None:
 @click.option("--show-recipe", is_flag=True, help="print the settings that would be used, and stop")
 @options_of(stages.Train)
 @click.pass_context
-def train(ctx: click.Context, recipe: str, show_recipe: bool, **given: Any) -> None:
+def train(ctx: click.Context, /, recipe: str, show_recipe: bool, **given: Any) -> None:
     if recipe not in stages.RECIPES:
         raise known("recipe", recipe, stages.RECIPES)
     config = replace(stages.RECIPES[recipe], **_typed(ctx, given))
@@ -126,7 +126,7 @@ def compress(**given: Any) -> None:
 @main.command(help=stages.Bench.__doc__)
 @options_of(stages.Bench)
 @click.pass_context
-def bench(ctx: click.Context, **given: Any) -> None:
+def bench(ctx: click.Context, /, **given: Any) -> None:
     stage = _stage("bench.run", extra="bench", purpose="the benchmark")
     result = stage.run(stages.Bench(**given))
     _print(stage.show(result))

@@ -94,7 +94,8 @@ def softmax(logits: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
     """(N, K) logits → (N, K) float64 probabilities that sum to 1."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    shares: np.ndarray = powers / powers.sum(1, keepdims=True)
+    return shares
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:

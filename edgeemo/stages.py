@@ -25,7 +25,9 @@ class Audit:
 
     data: str = option("synthetic", DATA_HELP)
     label_set: str = option("six", "six, ferplus8, or your own labels as a,b,c")
-    near: int = option(5, "largest distance in bits (of 64) between the hashes of near copies")
+    near: int = option(
+        5, "largest distance in bits (of 64) between the hashes of near copies; 0: look for exact ones alone"
+    )
     out: str = option("", "write the report as JSON to this file")
 
 
@@ -140,5 +142,5 @@ EDGE = Train(
 RECIPES = {
     "enhanced": Train(),  # the origin document's configuration
     "edge": EDGE,
-    "demo": replace(EDGE, backbone="edge_vgg_slim", epochs=6, ema=0.99, warmup_epochs=0.5, vote_share=0.0),
+    "demo": replace(EDGE, backbone="edge_vgg_slim", epochs=10, ema=0.99, warmup_epochs=0.5, vote_share=0.0),
 }

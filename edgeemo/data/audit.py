@@ -39,7 +39,7 @@ def run(config: Audit) -> dict[str, Any]:
     """The report on every split that the data set has; JSON-ready."""
     labels = label_set(config.label_set)
     by_split = {split: found for split in SPLITS if (found := _samples(config.data, split, labels)) is not None}
-    seen = {split: _hashed(found, split) for split, found in by_split.items()}
+    seen = {split: _hashed(found, split, near=config.near > 0) for split, found in by_split.items()}
     return {
         "data": faces.kind_of(config.data),
         "label_set": labels.name,
@@ -59,8 +59,7 @@ def _samples(data: str, split: str, labels: LabelSet) -> list[Sample] | None:
         return None
 
 
-def _hashed(found: list[Sample], split: str) -> Seen:
-    imagehash = require("imagehash", extra="train", purpose="finding near copies")
+def _hashed(found: list[Sample], split: str, *, near: bool) -> Seen:
     seen = Seen()
     for sample in track(found, f"hashing {split} faces", total=len(found)):
         try:
@@ -70,10 +69,16 @@ def _hashed(found: list[Sample], split: str) -> Seen:
             continue
         seen.ids.append(sample.id)
         seen.exact.append(faces.pixels_sha1(pixels))
-        picture = Image.fromarray(pixels)
-        mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        seen.near.append((int(str(imagehash.phash(picture)), 16), int(str(imagehash.phash(mirrored)), 16)))
+        if near:
+            seen.near.append(_perceptual(pixels))
     return seen
+
+
+def _perceptual(pixels: np.ndarray) -> tuple[int, int]:
+    imagehash = require("imagehash", extra="train", purpose="finding near copies")
+    picture = Image.fromarray(pixels)
+    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return int(str(imagehash.phash(picture)), 16), int(str(imagehash.phash(mirrored)), 16)
 
 
 def _of_split(found: list[Sample], seen: Seen, labels: LabelSet, near: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -55,9 +56,12 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def judged(self) -> nn.Module:
+    def judged(self) -> EmotionNet:
         """The network that is evaluated and kept: the moving average where there is one."""
-        return self.average.module if self.average is not None else self.network
+        if self.average is None:
+            return self.network
+        averaged: EmotionNet = self.average.module  # type: ignore[assignment]
+        return averaged
 
 
 def setting(config: Train) -> Setting:
@@ -81,7 +85,7 @@ def fit(
     labels: tuple[str, ...],
     contract: InputContract,
     folder: Path,
-) -> tuple[nn.Module, list[dict[str, Any]]]:
+) -> tuple[EmotionNet, list[dict[str, Any]]]:
     """Train `network` for config.epochs; returns the network to keep, in evaluation mode, and a row per epoch.
 
     With patience the epoch that was best on valid is kept, without it the last one. A checkpoint in `folder` is
@@ -135,8 +139,18 @@ def _start(network: EmotionNet, config: Train, *, steps: int) -> State:
     schedule = objective.warmup_cosine(adam, warmup=warmup, steps=config.epochs * steps)
     average = None
     if config.ema:
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        average = AveragedModel(network, multi_avg_fn=_ramped_average(config.ema), use_buffers=True)
     return State(network, average, adam, schedule)
+
+
+def _ramped_average(decay: float) -> Callable[..., None]:
+    """Exponential moving average whose decay grows to `decay`, so that the random start is forgotten in a few steps."""
+
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
+        steps = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
+
+    return update
 
 
 def _one_epoch(state: State, batches: Any, criterion: nn.Module, where: Setting, clip: float) -> float:

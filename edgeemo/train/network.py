@@ -92,7 +92,9 @@ class EmotionNet(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Normalised pixels → logits."""
-        return self.head(self.attention(self.backbone(batch)).mean((2, 3)))
+        features = self.attention(self.backbone(batch)).mean((2, 3))
+        logits: torch.Tensor = self.head(features)
+        return logits
 
 
 def backbone(name: str) -> Backbone:
@@ -191,14 +193,14 @@ def set_widths(network: nn.Module, widths: dict[str, list[int]]) -> None:
     """Replace layers by fresh ones of the given weight shapes: the pruned architecture, ready for its state dict."""
     for name, shape in widths.items():
         old = network.get_submodule(name)
-        if list(old.weight.shape) != shape:
+        if widths_of(old)[""] != shape:
             parent, _, leaf = name.rpartition(".")
             setattr(network.get_submodule(parent), leaf, _resized(old, shape))
 
 
 def _resized(layer: nn.Module, shape: list[int]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
-        size = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        size: dict[str, Any] = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
         return nn.Conv2d(shape[1] * layer.groups, shape[0], groups=layer.groups, bias=layer.bias is not None, **size)
     if isinstance(layer, nn.Linear):
         return nn.Linear(shape[1], shape[0], bias=layer.bias is not None)

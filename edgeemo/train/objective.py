@@ -18,7 +18,8 @@ FLOOR = 0.01  # of the peak learning rate, where the cosine ends
 def targets(faces: Faces, classes: int, *, vote_share: float) -> np.ndarray:
     """(N, K) float32: the label's one-hot mixed with the shares of votes (Barsoum et al. 2016, PLD, at 1.0)."""
     hard = np.eye(classes, dtype=np.float32)[faces.truth]
-    return ((1 - vote_share) * hard + vote_share * faces.votes).astype(np.float32)
+    mixed: np.ndarray = (1 - vote_share) * hard + vote_share * faces.votes
+    return mixed.astype(np.float32)
 
 
 def class_weights(truth: np.ndarray, classes: int, *, rule: str) -> torch.Tensor | None:

@@ -37,8 +37,13 @@ def run(config: Train) -> Path:
     train, valid = load("train"), load("valid")
     data.check_classes(train, labels, data=config.data)
     torch.manual_seed(config.seed)
-    form = {"head": config.head, "attention": config.attention, "dropout": config.dropout}
-    architecture = networks.describe(config.backbone, labels=len(labels.labels), **form)
+    architecture = networks.describe(
+        config.backbone,
+        labels=len(labels.labels),
+        head=config.head,
+        attention=config.attention,
+        dropout=config.dropout,
+    )
     network = networks.build(architecture, weights=config.weights)
     kept, history = fit(network, train, valid, config=config, labels=labels.labels, contract=contract, folder=folder)
     logits = predict_logits(kept, valid, contract)

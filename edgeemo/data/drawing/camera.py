@@ -1,0 +1,49 @@
+"""Picture -> photograph: what lens and sensor add, and `draw_face`, which runs all the steps for a label and a seed."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from edgeemo.data.drawing.actions import PROTOTYPES, sample_actions
+from edgeemo.data.drawing.canvas import SHADE_GRID, Scene, projection, soften
+from edgeemo.data.drawing.geometry import shape_face
+from edgeemo.data.drawing.paint import paint_scene
+from edgeemo.data.drawing.person import Light, sample_identity, sample_light, sample_pose
+
+SUPERSAMPLE = 3  # canvas pixels per image pixel: Pillow's polygons have no smooth edges of their own
+
+
+def photograph(canvas: Image.Image, light: Light, *, size: int, rng: np.random.Generator) -> np.ndarray:
+    """(size, size) uint8: the canvas made smaller, blurred, exposed and read by a noisy sensor."""
+    sampled = soften(canvas.resize((size, size), Image.Resampling.BOX), light.blur)
+    grey = np.asarray(sampled, dtype=np.float32) / 255.0
+    exposed = 0.5 + light.contrast * (grey**light.gamma - 0.5)
+    noise = light.noise * rng.standard_normal((size, size), dtype=np.float32)
+    return np.clip(255.0 * exposed + noise, 0.0, 255.0).astype(np.uint8)
+
+
+def draw_face(label: str, *, seed: int, size: int = 64) -> np.ndarray:
+    """A face that shows the emotion `label`: (size, size) uint8, grey, the same for the same seed.
+
+    `seed` is an integer >= 0; the person, pose and lamp do not depend on `size`.
+    ValueError: the label is not in `PROTOTYPES`.
+    """
+    if label not in PROTOTYPES:
+        raise ValueError(f"no face is drawn for the label {label!r}; known: {', '.join(PROTOTYPES)}")
+    # crc32 because Python's own hash of a string changes from process to process.
+    rng = np.random.default_rng(np.random.SeedSequence([zlib.crc32(label.encode()), seed]))
+    person, actions, pose = sample_identity(rng), sample_actions(label, rng), sample_pose(rng)
+    scene = Scene(
+        identity=person,
+        features=shape_face(person, actions),
+        actions=actions,
+        pose=pose,
+        light=sample_light(rng),
+        canvas_px=size * SUPERSAMPLE,
+        to_px=projection(pose, size * SUPERSAMPLE),
+        texture=rng.standard_normal((SHADE_GRID, SHADE_GRID)),
+    )
+    return photograph(paint_scene(scene, rng), scene.light, size=size, rng=rng)

@@ -1,0 +1,41 @@
+"""Shared by all tests: small data, and where the real faces would be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FERPLUS = Path(__file__).parents[2] / "shared" / "data" / "ferplus.zip"
+
+
+@pytest.fixture(scope="session")
+def ferplus() -> str:
+    """The real FER+ faces as a data name, or a skip with its reason."""
+    if not FERPLUS.is_file():
+        pytest.skip("the real FER+ faces (../shared/data/ferplus.zip) are not here")
+    return f"ferplus:{FERPLUS}"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def face(rng: np.random.Generator) -> np.ndarray:
+    """(60, 50, 3) uint8 noise: any picture will do where content does not matter."""
+    return rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder_of_faces(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A folder per label of the set `six`, ten distinct gray PNGs in each."""
+    for name in ("neutral", "happy", "surprise", "sadness", "angry", "fear"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for k in range(10):
+            pixels = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "faces" / name / f"{k}.png")
+    return tmp_path / "faces"

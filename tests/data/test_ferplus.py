@@ -1,0 +1,146 @@
+"""FER+ in both layouts, and what the votes say."""
+
+import csv
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeemo.card import InputContract
+from edgeemo.data import faces, ferplus
+from edgeemo.data.sample import Sample
+from edgeemo.errors import DataError
+from edgeemo.labels import LABEL_SETS
+
+EIGHT, SIX = LABEL_SETS["ferplus8"], LABEL_SETS["six"]
+VOTES = [[8, 0, 0, 0, 0, 0, 0, 0, 1, 1], [0, 9, 0, 0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 4, 4, 0, 0, 2, 0]]
+
+
+@pytest.fixture
+def microsoft(tmp_path):
+    """A FER+ folder with three faces in train."""
+    folder = tmp_path / "fer" / "FER2013Train"
+    folder.mkdir(parents=True)
+    for k in range(3):
+        Image.fromarray(np.full((48, 48), 60 * k, np.uint8)).save(folder / f"fer{k}.png")
+    rows = [[f"fer{k}.png", "(0, 0, 48, 48)", *votes] for k, votes in enumerate(VOTES)]
+    write(folder / "label.csv", rows)
+    return folder.parent
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """fer2013.csv beside fer2013new.csv with three train faces."""
+    head = ["Usage", "Image name", *ferplus.COLUMNS]
+    write(tmp_path / "fer2013new.csv", [head, *(["Training", f"fer{k}.png", *v] for k, v in enumerate(VOTES))])
+    pixels = [" ".join(["7"] * 48 * 48)] * 3
+    rows = [["emotion", "pixels", "Usage"], *([code, p, "Training"] for code, p in zip([6, 3, 0], pixels, strict=True))]
+    write(tmp_path / "fer2013.csv", rows)
+    return tmp_path
+
+
+def write(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def winner(votes, labels, protocol):
+    sample = Sample("x", votes, lambda: None)
+    return labels.labels[faces.label([sample], labels, protocol=protocol).truth[0]]
+
+
+def test_folder_and_zip_read_the_same(microsoft):
+    """Unpacked or not, the faces and votes are one."""
+    packed = microsoft.with_suffix(".zip")
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in microsoft.rglob("*.*"):
+            archive.write(file, file.relative_to(microsoft))
+    left, right = (
+        faces.load(f"ferplus:{path}", "train", EIGHT, contract=InputContract(48)) for path in (microsoft, packed)
+    )
+    assert np.array_equal(left.pixels, right.pixels)
+    assert left.ids == right.ids == ["fer0.png", "fer1.png", "fer2.png"]
+
+
+def test_kaggle_files_join_row_by_row(kaggle):
+    """Pixels come from fer2013.csv, votes from fer2013new.csv."""
+    found = faces.load(f"ferplus:{kaggle}", "train", EIGHT, contract=InputContract(48))
+    assert found.truth.tolist() == [0, 1, 4]
+    assert set(found.pixels.ravel()) == {7}
+
+
+def test_shifted_kaggle_rows_are_refused(kaggle):
+    """Votes that belong to other faces disagree with FER2013's labels."""
+    rows = list(csv.reader((kaggle / "fer2013new.csv").open()))
+    write(kaggle / "fer2013new.csv", [rows[0], rows[2], rows[3], rows[1]])
+    with pytest.raises(DataError, match="do not belong together"):
+        ferplus.samples(kaggle, "train")
+
+
+def test_kaggle_without_the_votes_is_refused(kaggle):
+    """The message names the missing file."""
+    (kaggle / "fer2013new.csv").unlink()
+    with pytest.raises(DataError, match=r"fer2013new\.csv"):
+        ferplus.samples(kaggle, "train")
+
+
+def test_faulty_rows_are_listed_with_their_numbers(microsoft):
+    """All of them in one error, not the first one alone."""
+    table = microsoft / "FER2013Train" / "label.csv"
+    write(table, [["a.png", "box", *VOTES[0]], ["b.png"], ["../c.png", "box", *VOTES[0]], ["d.png", "box", *"x" * 10]])
+    with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2.*row 3.*leaves its folder.*row 4"):
+        ferplus.samples(microsoft, "train")
+
+
+def test_corrupt_png_is_named(microsoft):
+    """The error holds the file and the command that lists all such files."""
+    (microsoft / "FER2013Train" / "fer1.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match=r"(?s)fer1\.png.*edgeemo data audit"):
+        faces.load(f"ferplus:{microsoft}", "train", EIGHT, contract=InputContract(48))
+
+
+@pytest.mark.parametrize("where", ["nowhere", "."])
+def test_missing_layout_is_explained(tmp_path, where):
+    """Neither a missing folder nor an empty one is a FER+ layout."""
+    with pytest.raises(DataError, match="FER2013Train"):
+        ferplus.samples(tmp_path / where, "train")
+
+
+def test_majority_needs_more_than_half_of_the_votes_that_remain():
+    """4 of 8: plurality names it, majority drops it; a single vote counts for neither."""
+    votes = {"neutral": 4.0, "sadness": 3.0, "fear": 1.0, "anger": 2.0}
+    assert winner(votes, EIGHT, "plurality") == "neutral"
+    with pytest.raises(DataError, match="no face has a label"):
+        winner(votes, EIGHT, "majority")
+    assert winner({"neutral": 5.0, "sadness": 3.0, "fear": 1.0, "anger": 1.0}, EIGHT, "majority") == "neutral"
+
+
+def test_votes_are_merged_before_they_are_counted():
+    """Disgust joins anger in the set of six, and together they win."""
+    votes = {"sadness": 4.0, "anger": 3.0, "disgust": 3.0}
+    assert winner(votes, EIGHT, "plurality") == "sadness"
+    assert winner(votes, SIX, "plurality") == "anger"
+
+
+@pytest.mark.parametrize("name", ["unknown", "NF"])
+def test_faces_won_by_no_emotion_are_dropped(name):
+    """Unknown and no-face are not emotions."""
+    with pytest.raises(DataError, match="no face has a label"):
+        winner({name: 6.0, "neutral": 4.0}, EIGHT, "plurality")
+
+
+@pytest.mark.ferplus
+@pytest.mark.parametrize(
+    ("labels", "protocol", "n"),
+    [
+        ("ferplus8", "plurality", 3555),
+        ("ferplus8", "majority", 3191),
+        ("six", "plurality", 3557),
+        ("six", "majority", 3246),
+    ],
+)
+def test_protocols_keep_the_known_number_of_real_faces(ferplus, labels, protocol, n):
+    """The n that stands beside every accuracy in the README."""
+    found = faces.samples(ferplus, "valid", LABEL_SETS[labels])
+    assert len(faces.label(found, LABEL_SETS[labels], protocol=protocol).truth) == n

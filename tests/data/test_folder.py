@@ -1,0 +1,81 @@
+"""A folder per label."""
+
+import shutil
+
+import pytest
+
+from edgeemo.card import InputContract
+from edgeemo.data import faces, folder
+from edgeemo.errors import DataError, UsageError
+from edgeemo.labels import label_set
+
+SIX = label_set("six")
+
+
+def test_folder_without_splits_gives_a_fifth_to_valid(folder_of_faces):
+    """Two of ten faces of each label, and every face in exactly one split."""
+    train, valid = (folder.samples(folder_of_faces, split) for split in ("train", "valid"))
+    assert (len(train), len(valid)) == (48, 12)
+    assert not {s.id for s in train} & {s.id for s in valid}
+
+
+def test_copies_stay_on_one_side(folder_of_faces):
+    """A copied file never sits in train and valid at once."""
+    for k in range(10):
+        shutil.copy(folder_of_faces / "fear" / f"{k}.png", folder_of_faces / "fear" / f"copy{k}.png")
+    train = {s.id for s in folder.samples(folder_of_faces, "train")}
+    assert all((f"fear/{k}.png" in train) == (f"fear/copy{k}.png" in train) for k in range(10))
+
+
+def test_split_folders_are_used_where_they_are(folder_of_faces, tmp_path):
+    """root/train/LABEL and root/valid/LABEL."""
+    root = tmp_path / "root"
+    shutil.copytree(folder_of_faces, root / "train")
+    shutil.copytree(folder_of_faces, root / "valid")
+    assert len(faces.load(f"folder:{root}", "valid", SIX, contract=InputContract(48))) == 60
+    with pytest.raises(DataError, match="no test/"):
+        folder.samples(root, "test")
+
+
+def test_missing_folder_is_explained(tmp_path):
+    """The message shows the layout that was expected."""
+    with pytest.raises(DataError, match="LABEL"):
+        folder.samples(tmp_path / "nowhere", "train")
+
+
+def test_empty_class_is_refused(folder_of_faces):
+    """An empty label folder is a mistake, not a class without faces."""
+    shutil.rmtree(folder_of_faces / "fear")
+    (folder_of_faces / "fear").mkdir()
+    with pytest.raises(DataError, match="fear holds no images"):
+        folder.samples(folder_of_faces, "train")
+
+
+def test_missing_class_is_refused_before_training(folder_of_faces):
+    """A label of the set without faces cannot be learnt; the message offers the labels at hand."""
+    shutil.rmtree(folder_of_faces / "fear")
+    found = faces.load(f"folder:{folder_of_faces}", "train", SIX, contract=InputContract(48))
+    with pytest.raises(DataError, match=r"fear \(0\).*--label-set"):
+        faces.check_classes(found, SIX, data="folder:faces")
+
+
+def test_wrong_label_is_refused(folder_of_faces):
+    """A folder whose name is no label is not skipped."""
+    (folder_of_faces / "fear").rename(folder_of_faces / "boredom")
+    with pytest.raises(UsageError, match="boredom"):
+        faces.load(f"folder:{folder_of_faces}", "train", SIX, contract=InputContract(48))
+
+
+def test_corrupt_png_is_named(folder_of_faces):
+    """The error holds the file's path."""
+    (folder_of_faces / "fear" / "3.png").write_bytes(b"not a picture")
+    found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    with pytest.raises(DataError, match=r"fear/3\.png"):
+        faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+
+
+@pytest.mark.parametrize("data", ["affectnet:x", "folder", "ferplus:", ""])
+def test_unknown_or_unfinished_data_name_is_refused(data):
+    """The message lists the kinds or asks for the path."""
+    with pytest.raises(UsageError, match=r"ferplus:PATH|needs a path"):
+        faces.samples(data, "train", SIX)

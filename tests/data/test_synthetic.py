@@ -1,0 +1,37 @@
+"""The embedded data set."""
+
+import numpy as np
+import pytest
+
+from edgeemo.card import InputContract
+from edgeemo.data import faces
+from edgeemo.errors import UsageError
+from edgeemo.labels import label_set
+
+SIX = label_set("six")
+
+
+def test_labels_are_balanced_and_counts_exact():
+    """60 train faces are ten of each label; valid gets a fifth."""
+    train, valid = (faces.load("synthetic:60", split, SIX, contract=InputContract(48)) for split in ("train", "valid"))
+    assert np.bincount(train.truth).tolist() == [10] * 6
+    assert len(valid) == 12
+
+
+def test_two_readings_are_identical():
+    """Drawn faces depend on their number alone."""
+    first, second = (faces.load("synthetic:60", "valid", SIX, contract=InputContract(48)) for _ in range(2))
+    assert np.array_equal(first.pixels, second.pixels)
+
+
+def test_splits_share_no_face():
+    """No drawing stands in two splits."""
+    drawn = [faces.load("synthetic:60", split, SIX, contract=InputContract(48)).pixels for split in ("train", "valid")]
+    assert not {p.tobytes() for p in drawn[0]} & {p.tobytes() for p in drawn[1]}
+
+
+@pytest.mark.parametrize("count", ["5", "many", "-60"])
+def test_senseless_count_is_refused(count):
+    """Too few faces for the labels, or no number at all."""
+    with pytest.raises(UsageError, match="whole number"):
+        faces.samples(f"synthetic:{count}", "train", SIX)

@@ -1,0 +1,87 @@
+"""The command line: options from configs, errors as one message with an exit code."""
+
+import json
+from dataclasses import fields
+
+import pytest
+from click.testing import CliRunner
+
+from edgeemo import stages
+from edgeemo.cli import main
+
+
+def call(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("name", stages.RECIPES)
+def test_recipe_is_shown_as_it_would_run(name):
+    """--show-recipe prints every setting; an option on the line wins over the recipe."""
+    done = call("train", "--recipe", name, "--epochs", 3, "--show-recipe")
+    shown = json.loads(done.output)
+    assert shown["epochs"] == 3
+    assert shown["backbone"] == stages.RECIPES[name].backbone
+    assert set(shown) == {f.name for f in fields(stages.Train)}
+
+
+def test_the_origin_documents_spelling_works():
+    """--batch_size and --target_accuracy mean --batch-size and --target-accuracy."""
+    words = ["--backbone", "resnet50", "--epochs", "25", "--batch_size", "32", "--target_accuracy", "80.0"]
+    shown = json.loads(call("train", *words, "--show-recipe").output)
+    assert (shown["backbone"], shown["epochs"], shown["batch_size"], shown["target_accuracy"]) == (
+        "resnet50",
+        25,
+        32,
+        80,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train", "--recipe", "grand"], 2, "unknown recipe 'grand'; known: enhanced, edge, demo"),
+        (["train", "--backbone", "resnet51"], 2, "unknown backbone 'resnet51'; known: edge_vgg"),
+        (["train", "--data", "imagenet"], 2, "known: synthetic[:COUNT], ferplus:PATH, folder:PATH"),
+        (["train", "--data", "folder:/nowhere"], 3, "/nowhere is not a folder"),
+        (["train", "--data", "ferplus:/nowhere.zip"], 3, "/nowhere.zip does not exist"),
+        (["train", "--label-set", "seven"], 2, "unknown label set 'seven'"),
+        (["train", "--size", "7"], 2, "expected 32 to 512"),
+        (["train", "--recipe", "edge", "--weights", "imagenet"], 2, "no ImageNet weights for edge_vgg"),
+        (["train", "--threads", "-1"], 2, "expected 0 (all cores) or more"),
+        (["compress", "/nowhere"], 4, "model.safetensors does not exist"),
+        (["bench", "--engine", "/nowhere.onnx"], 4, "/nowhere.onnx does not exist"),
+        (["predict", "/nowhere.png"], 3, "/nowhere.png does not exist"),
+        (["data", "audit", "--data", "folder:/nowhere"], 3, "/nowhere is not a folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_gets_one_clear_error(words, code, message, tmp_path, monkeypatch):
+    """What was expected, what came, and the exit code of its kind; never a traceback."""
+    monkeypatch.chdir(tmp_path)
+    done = call(*words)
+    assert message in done.output
+    assert done.exit_code == code
+    assert "Traceback" not in done.output
+
+
+def test_unknown_option_is_a_usage_error():
+    """Click's own errors exit 2 as well."""
+    assert call("train", "--speed", "fast").exit_code == 2
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    """Only a user's mistakes are turned into one line."""
+
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("edgeemo.cli.require", broken)
+    assert isinstance(call("train").exception, ZeroDivisionError)
+
+
+def test_audit_writes_its_report(folder_of_faces, tmp_path):
+    """The table on the terminal, the same as JSON with --out."""
+    done = call("data", "audit", "--data", f"folder:{folder_of_faces}", "--out", tmp_path / "audit.json")
+    assert done.exit_code == 0
+    assert "fear" in done.output
+    assert json.loads((tmp_path / "audit.json").read_text())["splits"]["train"]["faces"] == 48

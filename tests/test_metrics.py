@@ -1,0 +1,60 @@
+"""Metrics against values worked out by hand or published."""
+
+import numpy as np
+import pytest
+
+from edgeemo import metrics
+
+LABELS = ("a", "b", "c")
+
+
+def one_hot(classes):
+    return np.eye(3)[classes]
+
+
+def test_scores_of_a_small_confusion_worked_by_hand():
+    """4 faces, 3 right: recalls 1/2 and 1; the class without faces has no recall and no say in macro-F1."""
+    result = metrics.scores(one_hot([0, 1, 1, 1]), np.array([0, 0, 1, 1]), LABELS)
+    assert result.accuracy == 0.75
+    assert result.recall == {"a": 0.5, "b": 1.0, "c": None}
+    assert result.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert result.confusion == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+
+
+def test_wilson_interval_of_a_textbook_case():
+    """81 of 263 (Newcombe 1998, table I): 0.2553 to 0.3662."""
+    assert metrics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_mcnemar_counts_only_disagreements():
+    """2 against 8 of ten disagreements: two-sided exact p = 2 * 56 / 1024."""
+    truth = np.zeros(100, int)
+    first, second = truth.copy(), truth.copy()
+    first[:8], second[8:10] = 1, 1
+    paired = metrics.mcnemar(first, second, truth)
+    assert (paired.only_first, paired.only_second) == (2, 8)
+    assert paired.p_value == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert paired.difference == pytest.approx(0.06)
+
+
+def test_same_predictions_differ_by_nothing():
+    """A model against itself: p = 1."""
+    truth = np.arange(10) % 3
+    assert metrics.mcnemar(truth, truth, truth).p_value == 1.0
+
+
+def test_ece_of_a_sure_liar_is_one():
+    """Always certain and always wrong."""
+    assert metrics.ece(one_hot([1, 1]), np.array([0, 0])) == pytest.approx(1.0)
+
+
+def test_temperature_undoes_a_known_overconfidence(rng):
+    """Logits of a calibrated model, multiplied by 3, are mended by a temperature near 3."""
+    logits = rng.normal(size=(20_000, 3)) * 1.5
+    truth = np.array([rng.choice(3, p=row) for row in metrics.softmax(logits)])
+    assert metrics.fit_temperature(3 * logits, truth) == pytest.approx(3, rel=0.05)
+
+
+def test_softmax_survives_large_logits():
+    """No overflow, rows sum to one."""
+    assert metrics.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]])).sum(1) == pytest.approx([1, 1])

@@ -1,0 +1,101 @@
+"""What the project promises as a whole."""
+
+import ast
+import statistics
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "edgeemo"
+HEAVY = ("torch", "torchvision", "albumentations", "onnx", "torch_pruning", "matplotlib", "cv2", "safetensors", "scipy")
+COMMANDS = ([], ["data"], ["data", "audit"], ["train"], ["compress"], ["bench"], ["report"], ["predict"])
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_blocked(code, blocked):
+    """Run Python code in a fresh process in which the blocked packages do not exist."""
+    program = BLOCKER.format(blocked=set(blocked)) + code
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def functions():
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{file.relative_to(ROOT)}:{node.name}", node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words) or "edgeemo")
+def test_help_needs_none_of_the_heavy_packages(command):
+    """Every --help works on a machine with the base install, and even without ONNX Runtime."""
+    code = f"from edgeemo.cli import main; main({[*command, '--help']!r})"
+    done = run_blocked(code, (*HEAVY, "onnxruntime", "tensorrt"))
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_import_needs_none_of_the_heavy_packages():
+    """`import edgeemo` and the runtime package load with torch and every engine absent."""
+    done = run_blocked("import edgeemo, edgeemo.runtime; edgeemo.load", (*HEAVY, "onnxruntime", "tensorrt"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [["train"], ["compress", "run"]], ids=lambda words: words[0])
+def test_missing_packages_are_named_with_the_extra_that_brings_them(command):
+    """The workshop commands on a device: one line, exit 5, no traceback."""
+    done = run_blocked(f"from edgeemo.cli import main; main({command!r})", HEAVY)
+    assert done.returncode == 5
+    assert "pip install 'edgeemo[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wheel_holds_the_package_alone(tmp_path):
+    """No tests, benchmarks or calibration lists reach site-packages; the shipped model does."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"edgeemo"}
+    assert {"edgeemo/models/default.onnx", "edgeemo/models/default.onnx.json"} <= set(names)
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        assert not [name for name in archive.getnames() if "/runs/" in name or "/.venv/" in name]
+
+
+def test_functions_stay_small():
+    """Half of all functions have at most 12 lines, nine of ten at most 40, none but the training loop over 60."""
+    sizes = dict(functions())
+    ordered = sorted(sizes.values())
+    assert statistics.median(ordered) <= 12
+    assert ordered[int(0.9 * len(ordered))] <= 40
+    assert {name: size for name, size in sizes.items() if size > 60} == {}
+
+
+def test_package_does_not_assert():
+    """Assertions vanish under -O: a user's mistake is an error, never an assert."""
+    found = [
+        f"{file.name}:{node.lineno}"
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
+    assert found == []
+
+
+def test_no_file_over_16_megabytes_is_tracked():
+    """The repository stays light."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert [file for file in files if file.is_file() and file.stat().st_size > 16_000_000] == []
