@@ -8,7 +8,7 @@ DEMO := runs/demo
 # Faces are small: one wrongly spinning thread pool beside another costs more than a second core brings.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test check lint types pytest clean
+.PHONY: demo test lint types pytest readme clean
 
 demo: $(VENV)/installed
 	@echo "== 1/4 train: a small net on 3,000 faces drawn from action units (synthetic)"
@@ -44,6 +44,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+readme: $(VENV)/installed
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -56,7 +56,9 @@ def run(config: Train) -> Path:
         architecture=architecture,
         temperature=temperature,
         precision={"asked": "float32", "got": "float32"},
-        metrics={"valid": {"protocol": config.protocol, "best_epoch": bool(config.patience), **result.to_dict()}},
+        metrics={
+            "valid": {"protocol": config.protocol, "selected_on_valid": bool(config.patience), **result.to_dict()}
+        },
         data=_about(config, train, valid),
         licences=_licences(config),
     ).after(entry("train", config, seconds=perf_counter() - start))

@@ -1,0 +1,54 @@
+"""A process that starts, loads a model, predicts once and prints how long each part took: measure.py runs it.
+
+    python -m edgeemo.bench.cold_start MODEL STARTED_NS
+
+Nothing heavy is imported at the top, because what is imported is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter_ns
+
+PARTS = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
+
+
+def cold_start(model: str, started_ns: int) -> dict[str, float]:
+    """Milliseconds from the start of the process to the first prediction, by part, and the peak memory in bytes.
+
+    started_ns: perf_counter_ns of the parent just before it started this process; the clock is system-wide.
+    """
+    marks = [started_ns, perf_counter_ns()]
+    import numpy as np  # noqa: PLC0415  timed
+
+    from edgeemo.runtime import load  # noqa: PLC0415  timed
+
+    marks.append(perf_counter_ns())
+    opened = load(model)
+    marks.append(perf_counter_ns())
+    opened.predict(np.arange(96 * 96, dtype=np.uint8).reshape(96, 96))
+    marks.append(perf_counter_ns())
+    spans = {name: (end - start) / 1e6 for name, start, end in zip(PARTS, marks[:-1], marks[1:], strict=True)}
+    return {**spans, "total_ms": (marks[-1] - started_ns) / 1e6, "memory_bytes": peak_memory_bytes()}
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far; 0 where the system does not tell.
+
+    Linux: VmHWM, not ru_maxrss, which after fork and exec still counts the pages of the parent.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
+        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), 0)
+    try:
+        import resource  # noqa: PLC0415  Windows has none
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    json.dump(cold_start(sys.argv[1], int(sys.argv[2])), sys.stdout)

@@ -1,0 +1,157 @@
+"""What a model must reach: targets, gates and the verdict.
+
+A target is a TOML file with a name and one line per gate. Shares are fractions: `accuracy = 0.80`.
+"""
+
+from __future__ import annotations
+
+import operator
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeemo.errors import UsageError, known
+
+TEXTS = ("name", "about")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One property with its unit, the comparison that passes, where a result holds it, and what measures it."""
+
+    what: str
+    unit: str  # share, points, ms, bytes or ratio
+    sign: str  # of the limit: >=, <= or <
+    value: Callable[[dict[str, Any]], float | None]  # from a result; None: not measured
+    needs: tuple[str, ...] = ()  # options without which it is not measured
+
+
+@dataclass(frozen=True)
+class Target:
+    """Named limits, by gate."""
+
+    name: str
+    limits: dict[str, float]
+    about: str = ""
+
+
+def _at(*keys: str) -> Callable[[dict[str, Any]], Any]:
+    """A function that follows the keys into a result; None where a step is missing or None."""
+
+    def value(result: dict[str, Any]) -> Any:
+        found: Any = result
+        for key in keys:
+            found = found.get(key) if found else None
+        return found
+
+    return value
+
+
+def _lowest_recall(result: dict[str, Any]) -> float | None:
+    recall = (result.get("accuracy") or {}).get("recall")
+    return min(share for share in recall.values() if share is not None) if recall else None
+
+
+def _drop(result: dict[str, Any]) -> float | None:
+    difference = _at("against", "accuracy", "difference")(result)
+    return None if difference is None else -difference
+
+
+DATA, AGAINST = "--data", "--against"
+CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
+GATES = {
+    "accuracy": Gate("accuracy", "share", ">=", _at("accuracy", "accuracy"), (DATA,)),
+    "macro_f1": Gate("macro-F1", "share", ">=", _at("accuracy", "macro_f1"), (DATA,)),
+    "min_recall": Gate("lowest recall", "share", ">=", _lowest_recall, (DATA,)),
+    "ece": Gate("calibration error", "share", "<=", _at("accuracy", "ece"), (DATA,)),
+    "latency_ms_p50": Gate("p50 on one core", "ms", "<", _at("latency", "one_core", "total", "ms_p50")),
+    "latency_ms_p95": Gate("p95 on one core", "ms", "<", _at("latency", "one_core", "total", "ms_p95")),
+    "latency_ms_p99": Gate("p99 on one core", "ms", "<", _at("latency", "one_core", "total", "ms_p99")),
+    "cold_start_ms": Gate("cold start", "ms", "<", _at("cold_start", "total_ms")),
+    "size_bytes": Gate("file size", "bytes", "<=", _at("model", "size_bytes")),
+    "memory_bytes": Gate("peak memory", "bytes", "<=", _at("cold_start", "memory_bytes")),
+    "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _drop, (DATA, AGAINST)),
+    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _at("against", "latency_ratio_p50"), (AGAINST,)),
+}
+
+# The origin document's gates. In code, because the wheel does not hold benchmarks/.
+DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: right and in time")
+
+
+def read_target(file: str) -> Target:
+    """The target in a TOML file; empty is the default. UsageError for what is not a gate or not a limit."""
+    if not file:
+        return DEFAULT
+    path = Path(file)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"target {path} cannot be read: {error.strerror}; expected a TOML file of gates") from error
+    except ValueError as error:
+        raise UsageError(f"target {path} is not TOML: {error}") from error
+    texts = {key: str(raw.pop(key)) for key in TEXTS if key in raw}
+    limits = {key: _limit(key, value, path) for key, value in raw.items()}
+    if not limits:
+        raise UsageError(f"target {path} has no gate; known: {', '.join(GATES)}")
+    return Target(texts.get("name", path.stem), limits, texts.get("about", ""))
+
+
+def judge(target: Target, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One JSON-ready row per gate: limit, measured, margin (positive is good) and the outcome in one word or three."""
+    given = {option for option, key in ((DATA, "accuracy"), (AGAINST, "against")) if result[key]}
+    return [_row(key, limit, result, given) for key, limit in target.limits.items()]
+
+
+def verdict(rows: list[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether the model passed, and the sentence that says so; a gate that is not measured does not fail."""
+    failed = [row for row in rows if row["outcome"] == "fail"]
+    open_gates = [row for row in rows if row["outcome"] == "not measured"]
+    if failed:
+        return False, "FAIL: " + "; ".join(row["says"] for row in failed)
+    if not open_gates:
+        return True, f"PASS ({len(rows)} of {len(rows)} gates)"
+    needs = list(dict.fromkeys(option for row in open_gates for option in row["needs"]))
+    what = f"{', '.join(row['what'] for row in open_gates)} not measured: add {' and '.join(needs)}"
+    if len(open_gates) == len(rows):
+        return False, f"FAIL: no gate could be judged; {what}"
+    return True, f"PASS ({'speed and size only; ' if DATA in needs else ''}{what})"
+
+
+def amount(value: float, unit: str) -> str:
+    """A measured value in words: 82.01 %, 1.25 points, 61.3 ms, 1.53 MB (10^6 bytes) or 0.31x."""
+    if unit in ("share", "points"):
+        return f"{100 * value:.2f} {'%' if unit == 'share' else 'points'}"
+    if unit == "bytes":
+        return f"{_short(value / 1e6)} MB" if value >= 1e6 else f"{_short(value / 1e3)} kB"
+    return f"{_short(value)}{'x' if unit == 'ratio' else ' ms'}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _limit(key: str, value: Any, path: Path) -> float:
+    if key not in GATES:
+        raise known(f"gate in {path.name}:", key, GATES)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise UsageError(f"{path.name}: {key} = {value!r}; expected a number from 0")
+    if GATES[key].unit in ("share", "points") and value > 1:
+        raise UsageError(f"{path.name}: {key} = {value}; shares are fractions, write {value / 100:g} for {value:g} %")
+    return float(value)
+
+
+def _row(key: str, limit: float, result: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    gate = GATES[key]
+    measured = gate.value(result)
+    row = {"gate": key, "what": gate.what, "unit": gate.unit, "sign": gate.sign, "limit": limit, "measured": measured}
+    row["needs"] = [option for option in gate.needs if option not in given]
+    if measured is None:
+        return {**row, "margin": None, "outcome": "not measured", "says": f"{gate.what}: not measured"}
+    margin = measured - limit if gate.sign == ">=" else limit - measured
+    passes = CHECKS[gate.sign](measured, limit)
+    gap = amount(abs(margin), "points" if gate.unit == "share" else gate.unit)
+    says = f"{gate.what} {amount(measured, gate.unit)}, limit {amount(limit, gate.unit)}: "
+    says += f"met with {gap} to spare" if passes else f"missed by {gap}"
+    return {**row, "margin": margin, "outcome": "pass" if passes else "fail", "says": says}

@@ -1,0 +1,89 @@
+"""Latency, cold start and peak memory, each measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+import edgeemo
+from edgeemo.errors import MachineError
+from edgeemo.machine import usable_cores
+from edgeemo.progress import track
+
+MIN_SECONDS = 1.0  # of turns per model and setting, however fast it is; or turns.MAX_RUNS
+COLD_STARTS = 3
+UNSTABLE = 2.0  # p95 / p50 above which something else held the core
+SETTINGS = ("one_core", "all_cores")
+TIMED = {
+    "total": "batch 1, uint8 pixels of the model's size → probabilities: normalise, infer, softmax",
+    "inference": "the part of it that the backend takes, normalised input → logits",
+}
+
+
+def latency(models: list[Path], *, runs: int) -> list[dict[str, Any]]:
+    """Per model: latency on one core and, where there are more, on all of them. Two models take turns."""
+    settings = _settings(usable_cores())
+    measured: list[dict[str, Any]] = [{} for _ in models]
+    for name, cores in track(settings.items(), "timing", total=len(settings)):
+        job = {"models": [str(path) for path in models], "cores": cores, "runs": runs, "seconds": MIN_SECONDS}
+        found = _child("turns", json.dumps(job))
+        for model, samples in zip(measured, found["models"], strict=True):
+            model[name] = _timing(samples, cores, pinned=found["pinned"])
+    return measured
+
+
+def cold_start(model: Path) -> dict[str, Any]:
+    """The median of three fresh processes that import edgeemo, load the model and predict once, with peak memory."""
+    steps = track(range(COLD_STARTS), "cold starts", total=COLD_STARTS)
+    found = [_child("cold_start", str(model), str(perf_counter_ns())) for _ in steps]
+    median = sorted(found, key=lambda one: one["total_ms"])[COLD_STARTS // 2]
+    return {key: round(value, 1) for key, value in median.items()}
+
+
+def summary(samples_ns: list[int]) -> dict[str, Any]:
+    """Milliseconds at the quantiles, and every run in whole microseconds, in order, as one line of text."""
+    values = np.asarray(samples_ns) / 1e6
+    quantiles = {f"ms_p{q}": round(float(np.percentile(values, q)), 4) for q in (50, 95, 99)}
+    return {
+        "n": len(values),
+        **quantiles,
+        "ms_min": round(float(values.min()), 4),
+        "ms_mean": round(float(values.mean()), 4),
+        "samples_us": " ".join(str(round(ns / 1000)) for ns in samples_ns),
+    }
+
+
+def _settings(cores: list[int]) -> dict[str, list[int]]:
+    chosen = (cores[-1:], cores)  # one core: the last, interrupts prefer the first
+    return dict(zip(SETTINGS, chosen[: min(2, len(cores))], strict=False))
+
+
+def _timing(samples: dict[str, list[int]], cores: list[int], *, pinned: bool) -> dict[str, Any]:
+    parts = {name: summary(samples[name]) for name in TIMED}
+    unstable = parts["total"]["ms_p95"] > UNSTABLE * parts["total"]["ms_p50"]
+    return {"threads": len(cores), "cores": cores, "pinned": pinned, "unstable": unstable, **parts}
+
+
+def _child(module: str, *arguments: str) -> dict[str, Any]:
+    """What a fresh process found; it runs the same edgeemo as this one, from wherever that was imported."""
+    package = str(Path(edgeemo.__file__).parent.parent)
+    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(  # noqa: S603  our own module, run by our own interpreter
+        [sys.executable, "-P", "-m", f"edgeemo.bench.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise MachineError(f"the measuring process ended with {done.returncode}: {reason[0]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

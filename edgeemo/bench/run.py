@@ -1,0 +1,106 @@
+"""The bench stage: a model, and faces if there are any → a result with machine facts, raw samples and a verdict."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import edgeemo
+from edgeemo.artifact import write_json
+from edgeemo.bench import accuracy, gates, measure, report
+from edgeemo.bench.tables import show
+from edgeemo.errors import UsageError
+from edgeemo.history import versions
+from edgeemo.machine import this_machine
+from edgeemo.runtime import Model, load
+from edgeemo.stages import Bench
+
+__all__ = ["run", "show"]
+
+FORMAT = 1
+log = logging.getLogger(__name__)
+
+
+def run(config: Bench) -> dict[str, Any]:
+    """Measure as configured. With `out`, JSON goes there and a Markdown report with plots beside it.
+
+    The result is JSON-ready; `passed` and `verdict` hold the outcome.
+    """
+    target = gates.read_target(config.target)
+    _check(config)
+    with ExitStack() as opened:
+        model = opened.enter_context(load(config.engine or None))
+        other = opened.enter_context(load(config.against)) if config.against else None
+        result = _setting(config, model) | _measured(config, model, other)
+    rows = gates.judge(target, result)
+    passed, verdict = gates.verdict(rows)
+    result |= {"target": asdict(target), "gates": rows, "passed": passed, "verdict": verdict}
+    if config.out:
+        write_json(Path(config.out), result)
+        log.info("%s and %s", config.out, report.write(result, Path(config.out)))
+    return result
+
+
+def about(model: Model) -> dict[str, Any]:
+    """What tells one model from another, from its card and its file; no path."""
+    card = model.card
+    return {
+        "file": model.path.name,
+        "sha256": card.sha256,
+        "size_bytes": model.path.stat().st_size,
+        "architecture": card.architecture,
+        "precision": card.precision,
+        "labels": list(card.labels),
+        "input": asdict(card.input),
+    }
+
+
+def _check(config: Bench) -> None:
+    if config.runs < 1:
+        raise UsageError(f"--runs {config.runs}: expected 1 or more")
+    if config.out and Path(config.out).suffix != ".json":
+        raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
+
+
+def _setting(config: Bench, model: Model) -> dict[str, Any]:
+    load_1min = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return {
+        "format": FORMAT,
+        "edgeemo": edgeemo.__version__,
+        "versions": versions(),
+        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {**asdict(this_machine()), "load_1min": load_1min},
+        "runs_asked": config.runs,
+        "model": about(model),
+    }
+
+
+def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
+    scored, paired = _judged(config, model, other) if config.data else (None, None)
+    paths = [model.path] + ([other.path] if other else [])
+    latency, *rest = measure.latency(paths, runs=config.runs)
+    against = None
+    if other:
+        ratio = latency["one_core"]["total"]["ms_p50"] / rest[0]["one_core"]["total"]["ms_p50"]
+        against = {"model": about(other), "latency": rest[0], "latency_ratio_p50": round(ratio, 4), "accuracy": paired}
+    cold_start = measure.cold_start(model.path)
+    return {"accuracy": scored, "latency": latency, "cold_start": cold_start, "against": against}
+
+
+def _judged(config: Bench, model: Model, other: Model | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    if other:
+        accuracy.check_comparable(model.card, other.card)
+    asked = accuracy.trial(config.data, config.split, config.protocol, model.card)
+    pixels = accuracy.decoded(asked, model.card.input)
+    ours = accuracy.probabilities(model, pixels)
+    scored = accuracy.judged(ours, asked) | {"caveat": accuracy.caveat(model.card, asked)}
+    if not other:
+        return scored, None
+    if other.card.input != model.card.input:
+        pixels = accuracy.decoded(asked, other.card.input)
+    return scored, accuracy.compared(accuracy.probabilities(other, pixels), ours, asked)

@@ -1,0 +1,9 @@
+"""Run a model on a device: numpy, Pillow and one backend; never torch.
+
+The models classify one face crop: a picture in which a single face fills the frame. There is no face detector here
+yet; crop the face before you ask.
+"""
+
+from edgeemo.runtime.model import BACKENDS, Backend, Model, Prediction, load
+
+__all__ = ["BACKENDS", "Backend", "Model", "Prediction", "load"]

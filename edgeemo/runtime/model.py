@@ -1,0 +1,177 @@
+"""Load a model with its card, check that they agree, and name the emotion of a face crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from edgeemo import images
+from edgeemo.card import Card, read_card
+from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError, known
+from edgeemo.metrics import softmax
+from edgeemo.runtime.onnx import OnnxBackend
+
+SHIPPED = Path(__file__).parent.parent / "models" / "default.onnx"
+BACKENDS = {".onnx": OnnxBackend}
+SLICE = 64  # images run at once; bounds the memory of activations, and a CPU gains nothing from more
+
+Image = np.ndarray | Path | str | bytes
+
+
+class Backend(Protocol):
+    """What runs a model file: opened with its path and a thread count, closed when done."""
+
+    inputs: list[tuple[int | str | None, ...]]  # shape of every input; a name or None where it may vary
+    outputs: list[tuple[int | str | None, ...]]
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """(N, channels, size, size) float32, normalised → (N, K) float32."""
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The emotion that a face shows, by the model's reckoning; not what the person feels."""
+
+    label: str
+    probability: float  # of `label`, 0..1
+    probabilities: dict[str, float]  # of every label, most probable first; they sum to 1
+
+    def __str__(self) -> str:
+        others = [f"{name} {100 * share:.1f} %" for name, share in list(self.probabilities.items())[1:3]]
+        return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
+
+
+def load(path: str | Path | None = None, *, threads: int = 1) -> Model:
+    """The model at `path`, ready to predict; None is the model that edgeemo ships.
+
+    One thread is the default: a face takes few milliseconds, and a device has other work. IntegrityError if file and
+    card are missing, damaged or do not belong together; UsageError for a suffix without a backend.
+    """
+    if threads < 1:
+        raise UsageError(f"threads is {threads}; expected 1 or more")
+    file = _shipped() if path is None else Path(path)
+    if file.suffix not in BACKENDS:
+        raise known("model format", file.suffix or file.name, BACKENDS)
+    card = read_card(file)
+    backend = BACKENDS[file.suffix](file, threads=threads)
+    try:
+        _check_agreement(card, backend, file)
+    except IntegrityError:
+        backend.close()
+        raise
+    return Model(file, card, backend)
+
+
+class Model:
+    """An open model of face crops. Use it in a with-block, or close it."""
+
+    def __init__(self, path: Path, card: Card, backend: Backend) -> None:
+        """`load` makes models; the backend is closed with the model."""
+        self.path = path
+        self.card = card
+        self.backend = backend
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The emotions, in the order of the model's output."""
+        return self.card.labels
+
+    def predict(self, image: Image) -> Prediction:
+        """The emotion of one face crop.
+
+        image: (H, W) gray or (H, W, 3) RGB uint8 (OpenCV gives BGR: turn it with `frame[..., ::-1]`), or a PNG, JPEG,
+        WebP or BMP as path or bytes. The face should fill the picture; it is cropped to its central square.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, batch: Sequence[Image]) -> list[Prediction]:
+        """One prediction per image, in order; images may differ in size."""
+        if not len(batch):
+            return []
+        pixels = np.stack([images.to_pixels(_picture(image), self.card.input) for image in batch])
+        return [_prediction(row, self.labels) for row in self.probabilities(pixels)]
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """(N, size, size) or (N, size, size, 3) uint8, as the card's input says → (N, K) float64, rows sum to 1."""
+        self._check_pixels(pixels)
+        slices = [pixels[start : start + SLICE] for start in range(0, max(1, len(pixels)), SLICE)]
+        logits = [self.logits(images.to_input(part, self.card.input)) for part in slices]
+        return softmax(np.concatenate(logits), temperature=self.card.temperature)
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """(N, channels, size, size) float32 from images.to_input → (N, K) float32, all finite or IntegrityError."""
+        logits = self.backend.logits(batch)
+        if not np.isfinite(logits).all():
+            raise IntegrityError(
+                "the model returned NaN or infinity, which no label can stand for; the file is damaged or its "
+                "quantization overflows.  Make it anew:  edgeemo compress"
+            )
+        return logits
+
+    def close(self) -> None:
+        """Free the model's memory; it cannot predict afterwards."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_pixels(self, pixels: np.ndarray) -> None:
+        contract = self.card.input
+        wanted = (contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
+            raise DataError(f"expected (N, {', '.join(map(str, wanted))}) uint8, got {pixels.shape} {pixels.dtype}")
+
+
+def _shipped() -> Path:
+    if not SHIPPED.is_file():
+        raise MachineError(
+            "this edgeemo was installed without a model of its own; name one:  --model or --engine model.onnx, "
+            "or edgeemo.load('model.onnx')"
+        )
+    return SHIPPED
+
+
+def _picture(image: Image) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, (str, Path, bytes)):
+        return images.read(Path(image) if isinstance(image, str) else image)
+    raise DataError(f"expected an image as numpy array, path or bytes, got {type(image).__name__}")
+
+
+def _prediction(row: np.ndarray, labels: tuple[str, ...]) -> Prediction:
+    ranked = {labels[k]: float(row[k]) for k in np.argsort(-row, kind="stable")}
+    label, probability = next(iter(ranked.items()))
+    return Prediction(label, probability, ranked)
+
+
+def _check_agreement(card: Card, backend: Backend, file: Path) -> None:
+    contract = card.input
+    face = (contract.channels, contract.size, contract.size)
+    checks = {
+        f"one input (N, {', '.join(map(str, face))})": _varies_then(backend.inputs, face),
+        f"one output (N, {len(card.labels)}), one per label": _varies_then(backend.outputs, (len(card.labels),)),
+        f"mean and std of {contract.channels} channels": len(contract.mean) == len(contract.std) == contract.channels,
+        "output 'logits'": card.output == "logits",
+        "a temperature above 0": isfinite(card.temperature) and card.temperature > 0,
+    }
+    if failed := [what for what, holds in checks.items() if not holds]:
+        raise IntegrityError(
+            f"{file} and its card do not agree; expected {'; '.join(failed)}; the file has inputs {backend.inputs} and "
+            f"outputs {backend.outputs}.  Make both anew:  edgeemo compress"
+        )
+
+
+def _varies_then(shapes: list[tuple[int | str | None, ...]], rest: tuple[int, ...]) -> bool:
+    return len(shapes) == 1 and not isinstance(shapes[0][0], int) and shapes[0][1:] == rest

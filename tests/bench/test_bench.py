@@ -1,0 +1,157 @@
+"""The bench stage from end to end, and its result for people."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from edgeemo.bench import measure, plots, report
+from edgeemo.bench.run import run, show
+from edgeemo.errors import DataError, MachineError, UsageError
+from edgeemo.stages import Bench
+
+MIB = 2**20
+
+
+def test_every_setting_has_at_least_the_runs_that_were_asked_for(result: dict[str, Any]) -> None:
+    assert "one_core" in result["latency"]
+    for setting in result["latency"].values():
+        for part in ("total", "inference"):
+            assert len(setting[part]["samples_us"].split()) == setting[part]["n"] >= result["runs_asked"]
+
+
+def test_quantiles_are_ordered_and_inference_is_part_of_the_total(result: dict[str, Any]) -> None:
+    one = result["latency"]["one_core"]
+    assert one["threads"] == len(one["cores"]) == 1
+    total = one["total"]
+    assert 0 < total["ms_min"] <= total["ms_p50"] <= total["ms_p95"] <= total["ms_p99"]
+    assert one["inference"]["ms_min"] < total["ms_min"]
+
+
+def test_cold_start_is_the_sum_of_its_parts(result: dict[str, Any]) -> None:
+    start = result["cold_start"]
+    parts = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
+    assert sum(start[part] for part in parts) == pytest.approx(start["total_ms"], abs=0.3)  # five roundings to 0.1
+
+
+@pytest.mark.usefixtures("quick")
+def test_peak_memory_is_the_childs_own_not_the_parents(tiny: Path) -> None:
+    ballast = np.ones(400 * MIB, np.uint8)
+    assert 20 * MIB < measure.cold_start(tiny)["memory_bytes"] < ballast.nbytes
+
+
+def test_summary_keeps_order_and_quantiles_of_known_samples() -> None:
+    found = measure.summary([1_000_000 * k for k in (3, 1, 2)])
+    assert found["samples_us"] == "3000 1000 2000"
+    assert (found["n"], found["ms_p50"], found["ms_min"], found["ms_mean"]) == (3, 2.0, 1.0, 2.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_against_itself_is_equally_right_and_about_equally_fast(tiny: Path) -> None:
+    found = run(Bench(engine=str(tiny), against=str(tiny), data="synthetic:60", runs=50))
+    assert found["against"]["accuracy"]["difference"] == 0
+    assert found["against"]["accuracy"]["p_value"] == 1
+    # A generous tolerance: the machine that runs the tests is busy.
+    assert 1 / 3 < found["against"]["latency_ratio_p50"] < 3
+
+
+def test_a_result_survives_json_and_tells_where_it_comes_from(result: dict[str, Any], out: Path) -> None:
+    assert report.read(out) == json.loads(json.dumps(result))
+    assert result["format"] == report.FORMAT
+    assert result["model"]["sha256"]
+    assert result["machine"]["cores"] >= 1
+    assert result["accuracy"]["n"] == 24
+    assert str(out.parent) not in out.read_text()
+
+
+def test_a_random_model_fails_the_accuracy_gate_and_says_by_how_much(result: dict[str, Any]) -> None:
+    assert not result["passed"]
+    assert result["verdict"].startswith("FAIL: accuracy ")
+    assert "limit 80.00 %: missed by" in result["verdict"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_faces_speed_alone_is_judged(tiny: Path) -> None:
+    found = run(Bench(engine=str(tiny), runs=3))
+    assert found["accuracy"] is None
+    assert found["passed"]
+    assert found["verdict"] == "PASS (speed and size only; accuracy not measured: add --data)"
+
+
+@pytest.mark.usefixtures("result")
+def test_report_has_every_table_and_shows_its_plots(out: Path) -> None:
+    page = out.with_suffix(".md").read_text()
+    for title in ("Accuracy on synthetic valid", "Recall per label", "Against other.onnx", "Latency", "Gates"):
+        assert f"## {title}" in page
+    for name in ("confusion", "recall", "latency"):
+        assert f"(tiny-{name}.png)" in page
+        assert out.with_name(f"tiny-{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("result")
+def test_a_result_read_from_its_file_gives_the_same_page_and_pictures(out: Path, tmp_path: Path) -> None:
+    """Its keys are sorted there; labels must not change places under the confusion matrix."""
+    again = report.write(report.read(out), tmp_path / out.name)
+    assert again.read_text() == out.with_suffix(".md").read_text()
+    for picture in out.parent.glob("*.png"):
+        assert (tmp_path / picture.name).read_bytes() == picture.read_bytes()
+
+
+def test_report_without_matplotlib_says_so_and_keeps_its_tables(
+    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise MachineError("drawing plots needs matplotlib:  pip install 'edgeemo[bench]'")
+
+    monkeypatch.setattr(plots, "require", absent)
+    page = report.write(result, tmp_path / "bare.json").read_text()
+    assert "No plots: drawing plots needs matplotlib" in page
+    assert "## Latency" in page
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_the_terminal_shows_tables_and_verdict(result: dict[str, Any]) -> None:
+    console = Console(width=140, file=(screen := StringIO()))
+    console.print(show(result))
+    shown = screen.getvalue()
+    assert "Latency in ms" in shown
+    assert result["verdict"] in shown
+
+
+@pytest.mark.usefixtures("result")
+def test_one_table_has_a_row_per_result_with_accuracy_beside_latency(out: Path) -> None:
+    lines = report.render_files([out, out]).splitlines()
+    assert len(lines) == 4
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert "synthetic valid, plurality, n = 24" in lines[2]
+    assert lines[2].endswith("| FAIL |")
+
+
+def test_a_row_without_faces_says_that_accuracy_was_not_measured(result: dict[str, Any]) -> None:
+    assert "not measured" in report.render_table([{**result, "accuracy": None}])
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"format": 99, "gates": []}', None])
+def test_what_is_no_result_is_refused(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "foreign.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(DataError, match=r"foreign\.json"):
+        report.read(file)
+
+
+@pytest.mark.parametrize("config", [Bench(runs=0), Bench(out="result.md"), Bench(target="none.toml")])
+def test_a_mistake_in_the_options_is_told_before_anything_is_measured(config: Bench) -> None:
+    with pytest.raises(UsageError):
+        run(config)
+
+
+def test_a_measuring_process_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"gone\.onnx"):
+        measure.cold_start(tmp_path / "gone.onnx")

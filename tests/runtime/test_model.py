@@ -1,0 +1,140 @@
+"""From a picture to a prediction, on the tiny model and real ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import make_tiny
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+import edgeemo
+from edgeemo.card import write_card
+from edgeemo.errors import DataError, MachineError, UsageError
+from edgeemo.runtime import Model, model
+
+TURNED_BACK = {  # what a camera did to the picture, by the EXIF orientation that undoes it
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+ONLY_RED = np.zeros((make_tiny.FEATURES, 3, 3, 3), np.float32)
+ONLY_RED[:, 0] = 1
+
+
+@pytest.fixture
+def opened(tiny: Path):
+    with edgeemo.load(tiny) as loaded:
+        yield loaded
+
+
+def test_probabilities_of_a_prediction_sum_to_one_and_the_label_leads(opened: Model, face: np.ndarray) -> None:
+    prediction = opened.predict(face)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-12)  # float64 softmax
+    assert set(prediction.probabilities) == set(opened.labels)
+    assert prediction.probability == max(prediction.probabilities.values())
+    assert next(iter(prediction.probabilities)) == prediction.label
+    assert str(prediction).startswith(f"{prediction.label} {100 * prediction.probability:.1f} %")
+
+
+def test_gray_and_rgb_of_the_same_gray_picture_agree(opened: Model, face: np.ndarray) -> None:
+    gray = face[..., 0]
+    assert opened.predict(gray) == opened.predict(np.stack([gray] * 3, axis=2))
+
+
+def test_a_colour_model_gets_three_channels_red_first(tmp_path: Path) -> None:
+    path = tmp_path / "colour.onnx"
+    network = make_tiny.network(channels=3)
+    network.graph.initializer[0].CopyFrom(numpy_helper.from_array(ONLY_RED, "kernel"))
+    onnx.save(network, path)
+    contract = replace(make_tiny.card().input, colour="rgb", mean=(0.5,) * 3, std=(0.25,) * 3)
+    write_card(path, replace(make_tiny.card(), input=contract))
+    black, red, blue = (np.full((48, 48, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
+    with edgeemo.load(path) as opened:
+        assert opened.predict(blue) == opened.predict(black)
+        assert opened.predict(red) != opened.predict(black)
+
+
+@pytest.mark.parametrize("orientation", TURNED_BACK)
+def test_all_eight_exif_orientations_of_a_picture_agree(opened: Model, face: np.ndarray, orientation: int) -> None:
+    picture, method = Image.fromarray(face), TURNED_BACK[orientation]
+    turned = picture.transpose(method) if method is not None else picture
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned.save(file := BytesIO(), "PNG", exif=exif)
+    assert opened.predict(file.getvalue()) == opened.predict(face)
+
+
+def test_path_string_bytes_and_array_of_one_picture_agree(opened: Model, face: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "face.png"
+    Image.fromarray(face).save(file)
+    expected = opened.predict(face)
+    assert opened.predict_batch([file, str(file), file.read_bytes()]) == [expected] * 3
+
+
+def test_a_batch_gives_what_its_images_give_alone(opened: Model, rng: np.random.Generator) -> None:
+    faces = [rng.integers(0, 256, (16 + k, 80, 3), dtype=np.uint8) for k in range(model.SLICE + 6)]
+    for together, alone in zip(opened.predict_batch(faces), map(opened.predict, faces), strict=True):
+        assert together.label == alone.label
+        # float32 sums in another order: a few parts in 1e6
+        assert together.probability == pytest.approx(alone.probability, rel=1e-5)
+
+
+def test_an_empty_batch_gives_no_predictions(opened: Model) -> None:
+    assert opened.predict_batch([]) == []
+    assert opened.probabilities(np.zeros((0, 48, 48), np.uint8)).shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((48, 48), np.float32),
+        np.zeros((48, 48, 4), np.uint8),
+        np.zeros((15, 48), np.uint8),
+        np.zeros((0, 0), np.uint8),
+        [[0, 1], [2, 3]],
+        b"not a picture",
+        "no/such/file.png",
+    ],
+    ids=["float", "four channels", "too small", "empty", "list", "foreign bytes", "no file"],
+)
+def test_what_is_no_face_crop_is_refused(opened: Model, bad: object) -> None:
+    with pytest.raises(DataError):
+        opened.predict(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(2, 47, 48), (48, 48), (2, 48, 48, 3)])
+def test_pixels_of_another_shape_than_the_card_says_are_refused(opened: Model, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"expected \(N, 48, 48\) uint8"):
+        opened.probabilities(np.zeros(shape, np.uint8))
+
+
+def test_a_closed_model_says_that_it_is_closed(tiny: Path, face: np.ndarray) -> None:
+    with edgeemo.load(tiny) as loaded:
+        pass
+    loaded.close()
+    with pytest.raises(UsageError, match="closed"):
+        loaded.predict(face)
+
+
+def test_no_thread_at_all_is_refused(tiny: Path) -> None:
+    with pytest.raises(UsageError, match="threads is 0"):
+        edgeemo.load(tiny, threads=0)
+
+
+def test_an_installation_without_a_shipped_model_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(model, "SHIPPED", tmp_path / "default.onnx")
+    with pytest.raises(MachineError, match="name one"):
+        edgeemo.load()
