@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeemo.artifact import sha256_of, write_json
 from edgeemo.errors import IntegrityError
+from edgeemo.labels import LABEL_SETS, LabelSet, label_set
 
 FORMAT = 1
 
@@ -58,6 +59,19 @@ class Card:
     def after(self, entry: dict[str, Any], **changes: Any) -> Card:
         """This card with one more history entry and the named fields changed."""
         return replace(self, history=(*self.history, entry), **changes)
+
+
+def label_set_of(card: Card) -> LabelSet:
+    """The label set of a card, own labels included; IntegrityError if its name belongs to other labels."""
+    if card.label_set not in LABEL_SETS:
+        return label_set(",".join(card.labels))
+    named = label_set(card.label_set)
+    if named.labels != card.labels:
+        raise IntegrityError(
+            f"the card names the label set {card.label_set!r}, {', '.join(named.labels)}, but lists "
+            f"{', '.join(card.labels)}; make the model anew with edgeemo compress"
+        )
+    return named
 
 
 def card_path(model: Path) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -19,7 +23,7 @@ from edgeemo.runtime.onnx import OnnxBackend
 
 log = logging.getLogger(__name__)
 INPUT, OUTPUT = "images", "logits"
-OPSET = 20  # what the exporter of torch 2.14 writes by itself; TensorRT 10 and ONNX Runtime 1.17 read it
+OPSET = 20  # what the exporter of torch 2.14 writes by itself
 TOLERANCE = 1e-3  # of a logit; folding BatchNorm into convolutions moves one by about 1e-5
 
 
@@ -36,7 +40,7 @@ def to_onnx(network: nn.Module, card: Card, path: Path) -> Card:
         onnx.save(model, partial)
         gap = _gap(partial, still, card.input)
         if not gap <= TOLERANCE:  # a NaN is no agreement either
-            raise IntegrityError(f"{path.name}: logits differ from torch by {gap:.2g}, allowed is {TOLERANCE:g}; not written")
+            raise IntegrityError(f"{path.name} not written: logits {gap:.2g} off torch's, allowed is {TOLERANCE:g}")
     log.info("%s: %d bytes, logits within %.1g of torch", path.name, path.stat().st_size, gap)
     return write_card(path, card)
 
@@ -52,10 +56,24 @@ def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing printed, warned or logged below an error: torch and ONNX Runtime tell much that no user can act on."""
+    chatter = io.StringIO()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(chatter), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+    log.debug("kept quiet: %s", chatter.getvalue())
+
+
 def _translated(network: nn.Module, contract: InputContract) -> onnx.ModelProto:
     example = torch.zeros(2, contract.channels, contract.size, contract.size)  # torch.export takes 1 for a constant
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside torch, none of them ours
+    with quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -67,7 +85,7 @@ def _translated(network: nn.Module, contract: InputContract) -> onnx.ModelProto:
             external_data=False,
             verbose=False,
         )
-    return program.model_proto
+    return cast("torch.onnx.ONNXProgram", program).model_proto  # None only where torch writes the file itself
 
 
 def _gap(path: Path, network: nn.Module, contract: InputContract) -> float:

@@ -1,11 +1,12 @@
 """Cards and the files they describe."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from edgeemo.artifact import write_json, written
-from edgeemo.card import Card, InputContract, card_path, read_card, write_card
+from edgeemo.card import Card, InputContract, card_path, label_set_of, read_card, write_card
 from edgeemo.errors import IntegrityError
 
 CARD = Card(("a", "b"), "own", InputContract(48), {"backbone": "x"}, temperature=0.9)
@@ -73,3 +74,14 @@ def test_failed_write_leaves_the_old_file(model):
         write_half()
     assert model.read_bytes() == b"weights"
     assert sorted(file.name for file in model.parent.iterdir()) == ["model.onnx", "model.onnx.json"]
+
+
+def test_a_card_that_misnames_its_label_set_is_refused():
+    """The name `six` belongs to six labels, in their order."""
+    with pytest.raises(IntegrityError, match="label set 'six'"):
+        label_set_of(replace(CARD, label_set="six"))
+
+
+def test_labels_of_ones_own_are_read_off_the_card():
+    """A set that has no name in our table is what the card lists."""
+    assert label_set_of(CARD).labels == ("a", "b")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgeemo.artifact import sha256_of_lines
-from edgeemo.card import Card, InputContract
+from edgeemo.card import Card, InputContract, label_set_of
 from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
-from edgeemo.errors import IntegrityError, UsageError
-from edgeemo.labels import LABEL_SETS, LabelSet, label_set
+from edgeemo.errors import UsageError
+from edgeemo.labels import LabelSet
 from edgeemo.metrics import mcnemar, scores, wilson
 from edgeemo.progress import track
 from edgeemo.runtime import Model
@@ -40,7 +40,7 @@ class Trial:
 
 def trial(name: str, split: str, protocol: str, card: Card) -> Trial:
     """Label the faces of a split as the card's label set says, and find those that are copies of train faces."""
-    labels = labels_of(card)
+    labels = label_set_of(card)
     found = faces.samples(name, split, labels)
     chosen = faces.label(found, labels, protocol="plurality")
     ids = [sample.id for sample in chosen.samples]
@@ -114,19 +114,6 @@ def check_comparable(first: Card, second: Card) -> None:
             f"--against needs a model of the same labels; this one has {', '.join(first.labels)}, "
             f"the other {', '.join(second.labels)}"
         )
-
-
-def labels_of(card: Card) -> LabelSet:
-    """The label set of a card; IntegrityError if its name belongs to other labels."""
-    if card.label_set not in LABEL_SETS:
-        return label_set(",".join(card.labels))
-    named = label_set(card.label_set)
-    if named.labels != card.labels:
-        raise IntegrityError(
-            f"the card names the label set {card.label_set!r}, {', '.join(named.labels)}, but lists "
-            f"{', '.join(card.labels)}; make the model anew with edgeemo compress"
-        )
-    return named
 
 
 def _scored(predicted: np.ndarray, asked: Trial, protocol: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgeemo.bench import accuracy
 from edgeemo.bench.accuracy import Trial
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import UsageError
 
 CLEAR, TORN = "0,8,0,0,1,0,0,0,1,0", "3,4,0,2,0,0,0,0,1,0"  # votes for happiness, with and without a majority
 SURE = np.eye(6)
@@ -88,15 +88,6 @@ def test_models_of_other_labels_cannot_be_compared() -> None:
     card = make_tiny.card()
     with pytest.raises(UsageError, match="same labels"):
         accuracy.check_comparable(card, replace(card, labels=card.labels[::-1]))
-
-
-def test_a_card_that_misnames_its_label_set_is_refused() -> None:
-    with pytest.raises(IntegrityError, match="label set 'six'"):
-        accuracy.labels_of(replace(make_tiny.card(), labels=("yes", "no")))
-
-
-def test_labels_of_ones_own_are_read_off_the_card() -> None:
-    assert accuracy.labels_of(replace(make_tiny.card(), labels=("yes", "no"), label_set="own")).labels == ("yes", "no")
 
 
 def test_faces_that_the_model_was_chosen_on_are_called_so() -> None:

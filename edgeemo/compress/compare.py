@@ -1,0 +1,122 @@
+"""What compression cost: every stage judged on the same valid faces, and tested in pairs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeemo.card import Card
+from edgeemo.compress.prune import Size
+from edgeemo.data import Faces
+from edgeemo.images import to_input
+from edgeemo.metrics import Scores, mcnemar, scores, softmax
+from edgeemo.progress import track
+from edgeemo.runtime import load
+
+FORMAT = 1
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model of the comparison and what it answered."""
+
+    name: str  # original, pruned, float, int8
+    path: Path
+    card: Card
+    size: Size
+    predicted: np.ndarray  # (N,) labels of the valid faces
+    scores: Scores
+
+
+def answers(path: Path, faces: Faces, *, threads: int) -> np.ndarray:
+    """(N, K) logits of a model file, through the runtime that a device uses."""
+    with load(path, threads=threads) as model:
+        starts = range(0, len(faces), BATCH)
+        parts = track(starts, f"asking {path.name}", total=len(starts))
+        return np.concatenate([model.logits(to_input(faces.pixels[k : k + BATCH], model.card.input)) for k in parts])
+
+
+def judge(name: str, path: Path, card: Card, size: Size, logits: np.ndarray, faces: Faces) -> Stage:
+    """A stage from its logits on the faces, at the temperature of its card."""
+    result = scores(softmax(logits, temperature=card.temperature), faces.truth, card.labels)
+    return Stage(name, path, card, size, logits.argmax(1), result)
+
+
+def comparison(stages: list[Stage], valid: Faces, *, data: str, protocol: str) -> dict[str, Any]:
+    """The JSON of the comparison: a row per stage, each tested against every stage before it."""
+    rows = []
+    for k, stage in enumerate(stages):
+        pairs = [against(earlier, stage, valid.truth) for earlier in reversed(stages[:k])]
+        rows.append({**_row(stage), "against": pairs})
+    labels = list(stages[0].card.labels)
+    about = {"data": data, "split": "valid", "protocol": protocol, "n": len(valid), "ids_sha256": valid.fingerprint}
+    return {"format": FORMAT, "faces": about, "labels": labels, "rows": rows}
+
+
+def against(first: Stage, second: Stage, truth: np.ndarray) -> dict[str, Any]:
+    """Paired test of two stages on the same faces, and the class whose recall fell most ('' if none did)."""
+    pair = mcnemar(first.predicted, second.predicted, truth)
+    old, new = first.scores.recall, second.scores.recall
+    change = {label: now - was for label, was in old.items() if was is not None and (now := new[label]) is not None}
+    worst = min(change, key=lambda label: change[label])
+    agreement = float((first.predicted == second.predicted).mean())
+    return {
+        "stage": first.name,
+        **asdict(pair),
+        "agreement": agreement,
+        "recall_change": change,
+        "lost_most": worst if change[worst] < 0 else "",
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The comparison as aligned text: a line per stage, recall per class in percent, then a line per paired test."""
+    rows = found["rows"]
+    labels = found["labels"]
+    head = ["stage", "parameters", "MACs (M)", "KB", "accuracy %", "95 % interval", "macro-F1", *labels]
+    lines = _aligned([head, *(_cells(row, labels) for row in rows)])
+    faces = found["faces"]
+    where = f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']}"
+    tests = [_sentence(row["stage"], pair) for row in rows for pair in row["against"]]
+    return "\n".join([*lines, f"{where}; under a label its recall in percent", *tests])
+
+
+def _row(stage: Stage) -> dict[str, Any]:
+    return {
+        "stage": stage.name,
+        "file": stage.path.name,
+        "sha256": stage.card.sha256,
+        "size_bytes": stage.path.stat().st_size,
+        "parameters": stage.size.parameters,
+        "macs": stage.size.macs,
+        "precision": stage.card.precision,
+        "temperature": stage.card.temperature,
+        **stage.scores.to_dict(),
+    }
+
+
+def _cells(row: dict[str, Any], labels: list[str]) -> list[str]:
+    interval = f"{100 * row['accuracy_low']:.2f}..{100 * row['accuracy_high']:.2f}"
+    cost = [f"{row['parameters']:,}", f"{row['macs'] / 1e6:.2f}", f"{row['size_bytes'] / 1000:,.0f}"]
+    recall = ["-" if share is None else f"{100 * share:.1f}" for share in map(row["recall"].get, labels)]
+    return [row["stage"], *cost, f"{100 * row['accuracy']:.2f}", interval, f"{row['macro_f1']:.3f}", *recall]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *rest = widths
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)]) for row in rows]
+
+
+def _sentence(name: str, pair: dict[str, Any]) -> str:
+    worst = pair["lost_most"]
+    lost = f"lost most: {worst} {100 * pair['recall_change'][worst]:+.1f}" if worst else "no label lost"
+    p_value = f"p = {pair['p_value']:.3f}" if pair["p_value"] >= 0.001 else "p < 0.001"
+    return (
+        f"{name} against {pair['stage']}: {100 * pair['difference']:+.2f} points ({p_value}; "
+        f"{pair['only_first']} faces lost, {pair['only_second']} won); {lost}"
+    )

@@ -1,0 +1,107 @@
+"""Pruning removes what it says, everywhere, and what remains can be built again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgeemo.card import Card
+from edgeemo.compress.prune import kept_of, prune, size_of
+from edgeemo.data import Faces
+from edgeemo.errors import UsageError
+from edgeemo.labels import LABEL_SETS
+from edgeemo.train import weights
+from edgeemo.train.network import EmotionNet, build, contract_for, describe, widths_of
+
+CONTRACT = contract_for("edge_vgg_slim", 0)
+
+
+def slim(*, head: str = "enhanced", attention: bool = True) -> EmotionNet:
+    torch.manual_seed(0)
+    return build(describe("edge_vgg_slim", labels=6, head=head, attention=attention, dropout=0.1)).eval()
+
+
+def pruned(network: EmotionNet, share: float = 0.5) -> EmotionNet:
+    return prune(network, CONTRACT, share=share, round_to=8, importance="magnitude")
+
+
+@pytest.mark.parametrize(("head", "attention"), [("enhanced", True), ("linear", False)])
+def test_every_layer_but_the_classifier_loses_half(head: str, attention: bool) -> None:
+    """--prune 0.5 halves every width; the six labels and the attention's one channel stay."""
+    before = widths_of(slim(head=head, attention=attention))
+    after = widths_of(pruned(slim(head=head, attention=attention)))
+    last = list(before)[-1]
+    for name in before:
+        same = name in (last, "attention.conv")
+        assert after[name][0] == (before[name][0] if same else before[name][0] // 2), name
+
+
+def test_a_pruned_network_is_built_again_exactly(tmp_path: Path) -> None:
+    """Widths in the card and a plain state dict give the same logits, bit for bit."""
+    network = pruned(slim()).eval()
+    architecture = describe("edge_vgg_slim", labels=6, head="enhanced", attention=True, dropout=0.1)
+    card = Card(LABEL_SETS["six"].labels, "six", CONTRACT, {**architecture, "widths": widths_of(network)})
+    weights.save(network, card, tmp_path)
+    again, _ = weights.load(tmp_path)
+    faces = torch.randn(4, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(network(faces), again(faces))
+
+
+def test_pruning_more_costs_less() -> None:
+    """Parameters and multiply-adds fall with the share, up to the largest: no layer is spared by rounding."""
+    sizes = [size_of(slim(), CONTRACT)] + [size_of(pruned(slim(), share), CONTRACT) for share in (0.3, 0.6, 0.9)]
+    for smaller, larger in zip(sizes[1:], sizes, strict=False):
+        assert smaller.parameters < larger.parameters
+        assert smaller.macs < larger.macs
+
+
+def test_frozen_layers_are_pruned_too() -> None:
+    """A network that was loaded frozen loses the same channels as one that was not."""
+    assert widths_of(pruned(slim().requires_grad_(False))) == widths_of(pruned(slim()))
+
+
+def test_one_pruning_does_not_leak_into_the_next() -> None:
+    """The same network pruned after another one gets the same widths and the same channels."""
+    first = pruned(slim())
+    pruned(slim(head="linear", attention=False), 0.3)
+    second = pruned(slim())
+    assert torch.equal(first.backbone[0].weight, second.backbone[0].weight)
+
+
+def test_the_channels_with_the_largest_weights_stay() -> None:
+    """Channels that were set to almost nothing are the ones that go."""
+    network = slim(head="linear", attention=False)
+    with torch.no_grad():
+        network.backbone[24].weight[::2] *= 1e-3
+        network.head[1].weight[:, ::2] *= 1e-3
+        network.backbone[25].weight[::2] *= 1e-3
+        expected = network.head[1].weight[:, 1::2].clone()
+    assert torch.equal(pruned(network).head[1].weight, expected)
+
+
+def test_taylor_looks_at_train_faces(calibration_faces: Faces) -> None:
+    """The importance taylor needs faces, keeps other channels than magnitude, as many, and leaves no gradients."""
+    how = {"share": 0.5, "round_to": 8, "importance": "taylor"}
+    with pytest.raises(UsageError, match="needs train faces"):
+        prune(slim(), CONTRACT, **how)
+    network = prune(slim(), CONTRACT, **how, train=calibration_faces)
+    assert widths_of(network) == widths_of(pruned(slim()))
+    assert all(p.grad is None for p in network.parameters())
+    assert not torch.equal(network.backbone[0].weight, pruned(slim()).backbone[0].weight)
+
+
+def test_pruning_nothing_is_refused() -> None:
+    """A share that rounds every width to what it was is a mistake, not a success."""
+    with pytest.raises(UsageError, match="removes no channel"):
+        pruned(slim(head="linear", attention=False), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("width", "share", "kept"), [(16, 0.5, 8), (16, 0.9, 8), (64, 0.4, 40), (6, 0.5, 6), (24, 2 / 3, 8)]
+)
+def test_kept_widths_are_multiples_and_never_zero(width: int, share: float, kept: int) -> None:
+    """The nearest multiple of eight stays, at least eight, at most all."""
+    assert kept_of(width, share, 8) == kept

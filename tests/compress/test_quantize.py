@@ -1,0 +1,142 @@
+"""Both INT8 flavours are what their engines need, and compute what the float model computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgeemo.card import read_card, write_card
+from edgeemo.compress import precision
+from edgeemo.compress.compare import answers
+from edgeemo.compress.prune import size_of
+from edgeemo.compress.quantize import quantize
+from edgeemo.data import Faces
+from edgeemo.errors import IntegrityError
+from edgeemo.train import weights
+
+
+@pytest.fixture(scope="session")
+def int8(float_model: Path, calibration_faces: Faces) -> dict[str, Path]:
+    """The trained network in INT8, by flavour."""
+    card = read_card(float_model)
+    made = {}
+    for flavour in ("cpu", "tensorrt"):
+        made[flavour] = float_model.with_name(f"{flavour}.onnx")
+        quantize(float_model, made[flavour], calibration_faces, card.input, flavour=flavour, method="minmax")
+        write_card(made[flavour], card)
+    return made
+
+
+def constants(path: Path) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+def test_int8_names_the_same_emotion_as_float(
+    flavour: str, int8: dict[str, Path], float_model: Path, calibration_faces: Faces
+) -> None:
+    """On at least 95 % of drawn faces, the rest being near ties; the noise in the logits is a tenth of their spread."""
+    exact, rounded = (answers(path, calibration_faces, threads=1) for path in (float_model, int8[flavour]))
+    assert (exact.argmax(1) == rounded.argmax(1)).mean() >= 0.95
+    assert len(np.unique(exact.argmax(1))) == 6  # else any two models would agree
+    assert (rounded - exact).std() < 0.1 * exact.std(axis=0).mean()
+
+
+def test_the_cpu_flavour_runs_in_integer_kernels(int8: dict[str, Path]) -> None:
+    """ONNX Runtime's optimised graph has QLinear kernels for at least 90 % of the multiply-adds."""
+    found = precision.truth(int8["cpu"], flavour="cpu")
+    assert found["int8_share_of_macs"] >= 0.9
+    assert found["operators"] == {"QLinearConv": 8, "QGemm": 1}
+
+
+def test_a_float_file_has_no_integer_kernels(float_model: Path) -> None:
+    """The counter does not see integers where there are none."""
+    assert precision.truth(float_model, flavour="cpu")["int8_share_of_macs"] == 0
+    assert precision.truth(float_model, flavour="tensorrt")["int8_share_of_macs"] == 0
+
+
+def test_multiply_adds_are_the_same_however_they_are_counted(
+    trained: Path, float_model: Path, int8: dict[str, Path]
+) -> None:
+    """Torch's layers, the float file and both INT8 files give one number."""
+    network, card = weights.load(trained)
+    expected = size_of(network, card.input).macs
+    files = {float_model: "cpu", int8["cpu"]: "cpu", int8["tensorrt"]: "tensorrt"}
+    assert {precision.truth(path, flavour=flavour)["macs"] for path, flavour in files.items()} == {expected}
+
+
+def test_too_little_in_integers_is_refused(int8: dict[str, Path]) -> None:
+    """The TensorRT file, asked to run fast on this CPU, fails the check and says what ran instead."""
+    found = precision.truth(int8["tensorrt"], flavour="cpu")
+    with pytest.raises(IntegrityError, match=r"of the multiply-adds are in integers.*FusedConv"):
+        precision.check(found, least=0.9)
+    precision.check(found, least=0.0)
+
+
+def test_tensorrt_gets_no_zero_points(int8: dict[str, Path]) -> None:
+    """Every zero point of the TensorRT flavour is there, int8 and zero."""
+    values = constants(int8["tensorrt"])
+    for node in onnx.load(int8["tensorrt"]).graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero_point = values[node.input[2]]
+            assert zero_point.dtype == np.int8
+            assert not zero_point.any()
+
+
+def test_tensorrt_gets_float_biases(int8: dict[str, Path]) -> None:
+    """No int32 tensor is dequantized in the TensorRT flavour, and every layer with weights has both inputs in int8."""
+    values = constants(int8["tensorrt"])
+    dequantized = [n.input[0] for n in onnx.load(int8["tensorrt"]).graph.node if n.op_type == "DequantizeLinear"]
+    assert {values[name].dtype.name for name in dequantized if name in values} == {"int8"}
+    assert precision.truth(int8["tensorrt"], flavour="tensorrt")["int8_share_of_macs"] == 1
+
+
+def test_tensorrt_can_fuse_convolution_and_relu(int8: dict[str, Path]) -> None:
+    """Nothing stands between a convolution and its ReLU."""
+    nodes = onnx.load(int8["tensorrt"]).graph.node
+    after = {name: node.op_type for node in nodes for name in node.input}
+    assert {after[node.output[0]] for node in nodes if node.op_type == "Conv"} == {"Relu"}
+
+
+def test_percentile_cuts_ranges(
+    float_model: Path, calibration_faces: Faces, tmp_path: Path, int8: dict[str, Path]
+) -> None:
+    """The method percentile gives some activation a finer scale than minmax, and no activation a coarser one."""
+    path = tmp_path / "percentile.onnx"
+    contract = read_card(float_model).input
+    quantize(float_model, path, calibration_faces, contract, flavour="cpu", method="percentile")
+    cut, whole = constants(path), constants(int8["cpu"])
+    ratios = [cut[name] / whole[name] for name in whole if name.endswith("_scale") and whole[name].ndim == 0]
+    assert min(ratios) < 0.99
+    assert max(ratios) <= 1.001
+
+
+def test_the_last_odd_batch_is_calibrated_too(float_model: Path, calibration_faces: Faces, tmp_path: Path) -> None:
+    """A count that is no multiple of the batch loses no face: the brightest one, put last, widens the input's range."""
+    pixels = np.full_like(calibration_faces.pixels[:33], 128)
+    pixels[-1] = 255
+    faces = Faces(pixels, calibration_faces.votes[:33], calibration_faces.truth[:33], calibration_faces.ids[:33])
+    path = tmp_path / "odd.onnx"
+    quantize(float_model, path, faces, read_card(float_model).input, flavour="cpu", method="minmax")
+    # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input; the range always holds 0, in 255 steps.
+    assert constants(path)["images_scale"] == pytest.approx(2 / 255)
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+def test_a_quantized_file_holds_no_path_of_this_machine(flavour: str, int8: dict[str, Path]) -> None:
+    """No notes of an exporter and no source files on any node, and nothing of the temporary folder."""
+    model = onnx.load(int8[flavour])
+    assert not [part for part in (model, model.graph, *model.graph.node) if part.metadata_props or part.doc_string]
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+    assert b"/tmp" not in model.SerializeToString()
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+def test_a_quantized_file_is_a_quarter_of_the_float_one(flavour: str, int8: dict[str, Path], float_model: Path) -> None:
+    """Weights of one byte instead of four; scales and nodes add less than a twentieth of the float file."""
+    assert int8[flavour].stat().st_size < 0.3 * float_model.stat().st_size

@@ -1,0 +1,177 @@
+"""The compress stage from a run folder to proven files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeemo.card import read_card
+from edgeemo.compress.run import run, table
+from edgeemo.errors import DataError, IntegrityError, UsageError
+from edgeemo.runtime import load
+from edgeemo.stages import Compress
+from edgeemo.train import weights
+
+SMALL = Compress(epochs=1, threads=1, calibration_count=64)
+
+
+@pytest.fixture(scope="session")
+def compressed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pruned by half, recovered for an epoch, quantized for this CPU."""
+    out = tmp_path_factory.mktemp("compressed")
+    run(replace(SMALL, run=str(trained), out=str(out), prune=0.5, int8=True))
+    return out
+
+
+def comparison(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "comparison.json").read_text())
+
+
+def test_every_step_leaves_its_file_with_its_card(compressed: Path) -> None:
+    """Original, pruned and INT8 model, pruned weights, list and comparison; no checkpoint, nothing half-written."""
+    models = ["model.float.onnx", "model.int8.onnx", "model.safetensors", "original.float.onnx"]
+    cards = [f"{name}.json" for name in models]
+    assert sorted(file.name for file in compressed.iterdir()) == sorted(
+        [*models, *cards, "calibration.json", "comparison.json"]
+    )
+    for name in models:
+        assert read_card(compressed / name).labels[0] == "neutral"
+
+
+def test_the_card_tells_the_whole_way(compressed: Path, trained: Path) -> None:
+    """Train, prune, export, quantize; each line names the file it started from."""
+    history = read_card(compressed / "model.int8.onnx").history
+    assert [line["stage"] for line in history] == ["train", "prune", "export", "quantize"]
+    parents = [trained / "model.safetensors", compressed / "model.safetensors", compressed / "model.float.onnx"]
+    assert [line["parent_sha256"] for line in history[1:]] == [read_card(path).sha256 for path in parents]
+
+
+def test_the_card_says_what_precision_was_got(compressed: Path) -> None:
+    """Asked for INT8, got so much of it, on ranges from this list."""
+    precision = read_card(compressed / "model.int8.onnx").precision
+    listed = json.loads((compressed / "calibration.json").read_text())
+    assert precision["asked"] == "int8"
+    assert precision["int8_share_of_macs"] >= 0.9
+    assert precision["calibration"]["ids_sha256"] == listed["ids_sha256"]
+    assert read_card(compressed / "model.float.onnx").precision == {"asked": "float32", "got": "float32"}
+
+
+def test_the_comparison_has_a_row_per_stage_and_tests_each_against_those_before(compressed: Path) -> None:
+    """Costs fall from row to row, and INT8 is tested against its float form and against the original."""
+    found = comparison(compressed)
+    rows = {row["stage"]: row for row in found["rows"]}
+    assert list(rows) == ["original", "pruned", "int8"]
+    assert rows["original"]["macs"] > rows["pruned"]["macs"] == rows["int8"]["macs"]
+    assert rows["original"]["size_bytes"] > rows["pruned"]["size_bytes"] > rows["int8"]["size_bytes"]
+    assert [pair["stage"] for pair in rows["int8"]["against"]] == ["pruned", "original"]
+    assert all(0 <= pair["p_value"] <= 1 for pair in rows["int8"]["against"])
+    assert found["faces"]["n"] == rows["int8"]["n"] == 24
+
+
+def test_numbers_of_card_and_comparison_are_the_same(compressed: Path) -> None:
+    """One measurement, written twice."""
+    for row in comparison(compressed)["rows"]:
+        card = read_card(compressed / row["file"])
+        assert card.metrics["valid"]["accuracy"] == row["accuracy"]
+        assert card.temperature == row["temperature"]
+        assert card.sha256 == row["sha256"]
+
+
+def test_pruned_weights_load_as_a_run(compressed: Path) -> None:
+    """The output folder holds a model that can be loaded, with its own numbers in its card (one face may be a tie)."""
+    network, card = weights.load(compressed)
+    assert network.backbone[0].weight.shape[0] == 8
+    assert card.metrics["valid"]["accuracy"] == pytest.approx(comparison(compressed)["rows"][1]["accuracy"], abs=1 / 24)
+    assert card.architecture["widths"]["backbone.0"] == [8, 1, 3, 3]
+
+
+def test_the_int8_model_runs_on_the_device_side(compressed: Path) -> None:
+    """The runtime opens it by its card and gives shares that sum to one."""
+    with load(compressed / "model.int8.onnx") as model:
+        assert model.labels[0] == "neutral"
+
+
+def test_the_table_has_a_line_per_stage_and_per_test(compressed: Path) -> None:
+    """Aligned columns, labels in the model's order, and a sentence for each pair."""
+    lines = table(comparison(compressed)).splitlines()
+    assert lines[0].split()[-6:] == ["neutral", "happiness", "surprise", "sadness", "anger", "fear"]
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert sum(" against " in line for line in lines) == 3
+    assert "synthetic valid, plurality, n = 24" in lines[4]
+
+
+def test_without_options_there_is_one_float_file(trained: Path, tmp_path: Path) -> None:
+    """Neither pruning nor INT8: the export alone, judged."""
+    path = run(replace(SMALL, run=str(trained), out=str(tmp_path)))
+    assert path.name == "model.float.onnx"
+    assert [row["stage"] for row in comparison(tmp_path)["rows"]] == ["float"]
+
+
+def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Path) -> None:
+    """Its file cannot be taken for the CPU's, and its share is what the file asks for."""
+    path = run(replace(SMALL, run=str(trained), out=str(tmp_path), int8=True, flavour="tensorrt"))
+    assert path.name == "model.int8.tensorrt.onnx"
+    assert read_card(path).precision["counted"].startswith("asked of the engine")
+
+
+def test_too_little_int8_leaves_no_int8_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that would run in float fails the stage and is not left behind."""
+    monkeypatch.setattr("edgeemo.compress.precision.executed", _all_float)
+    with pytest.raises(IntegrityError, match=r"0\.0 % of the multiply-adds"):
+        run(replace(SMALL, run=str(trained), out=str(tmp_path), int8=True))
+    assert not list(tmp_path.glob("*int8*"))
+
+
+def _all_float(path: Path) -> list[Any]:
+    from edgeemo.compress.precision import Kernel
+
+    assert path.is_file()
+    return [Kernel("FusedConv", 10, False)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prune": 0.95}, "--prune 0.95: expected a share of channels, 0 to 0.9"),
+        ({"prune": -0.1}, "--prune -0.1"),
+        ({"epochs": -1}, "--epochs -1: expected 0 or more"),
+        ({"flavour": "npu"}, "unknown flavour 'npu'; known: cpu, tensorrt"),
+        ({"importance": "luck"}, "known: magnitude, taylor"),
+        ({"run": ""}, "edgeemo train"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused(change: dict[str, Any], message: str, trained: Path) -> None:
+    """Before any face is read, with what was expected."""
+    with pytest.raises(UsageError, match=message):
+        run(replace(SMALL, **{"run": str(trained), **change}))
+
+
+def test_an_unknown_run_folder_is_named(tmp_path: Path) -> None:
+    """The message says what is missing and how to make it."""
+    with pytest.raises(IntegrityError, match=r"none/model.safetensors does not exist.*edgeemo train"):
+        run(replace(SMALL, run=str(tmp_path / "none")))
+
+
+def test_the_run_folder_is_not_written_over(trained: Path) -> None:
+    """--out must not be the run itself: its model would be replaced by the pruned one."""
+    with pytest.raises(UsageError, match="run folder itself"):
+        run(replace(SMALL, run=str(trained), out=str(trained), prune=0.5))
+
+
+def test_data_that_is_gone_is_named(trained: Path, tmp_path: Path) -> None:
+    """Faces that are not where they were stop the stage with their path."""
+    with pytest.raises(DataError, match=r"nowhere\.zip does not exist"):
+        run(replace(SMALL, run=str(trained), out=str(tmp_path), data="ferplus:nowhere.zip"))
+
+
+def test_a_run_without_its_log_still_compresses_if_its_faces_are_drawn(trained: Path, tmp_path: Path) -> None:
+    """The card remembers the training; only where real faces lie it does not know."""
+    for name in ("model.safetensors", "model.safetensors.json"):
+        shutil.copy(trained / name, tmp_path / name)
+    path = run(replace(SMALL, run=str(tmp_path)))
+    assert path == tmp_path / "compressed" / "model.float.onnx"
