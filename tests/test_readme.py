@@ -38,7 +38,7 @@ def test_tables_equal_the_results_files():
     assert readme_script().rendered(README) == README
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_every_command_is_understood(words):
     """Its options exist and its values are of the right kind."""
     context = main.make_context("edgeemo", list(words))

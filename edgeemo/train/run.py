@@ -16,12 +16,13 @@ from edgeemo.card import Card
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
-from edgeemo.labels import label_set
+from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train
 from edgeemo.train import network as networks
 from edgeemo.train import plots, weights
 from edgeemo.train.fit import CHECKPOINT, fit, predict_logits
+from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +30,14 @@ log = logging.getLogger(__name__)
 def run(config: Train) -> Path:
     """Train as configured; returns the path of model.safetensors in the run folder."""
     start = perf_counter()
+    _check(config)
     labels = label_set(config.label_set)
     contract = networks.contract_for(config.backbone, config.size)
-    folder = Path(config.out)
-    _check_folder(folder, config)
+    network, architecture = _network(config, labels)
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
     train, valid = load("train"), load("valid")
     data.check_classes(train, labels, data=config.data)
-    torch.manual_seed(config.seed)
-    architecture = networks.describe(
-        config.backbone,
-        labels=len(labels.labels),
-        head=config.head,
-        attention=config.attention,
-        dropout=config.dropout,
-    )
-    network = networks.build(architecture, weights=config.weights)
+    folder = Path(config.out)
     kept, history = fit(network, train, valid, config=config, labels=labels.labels, contract=contract, folder=folder)
     logits = predict_logits(kept, valid, contract)
     temperature = fit_temperature(logits, valid.truth)
@@ -56,9 +49,7 @@ def run(config: Train) -> Path:
         architecture=architecture,
         temperature=temperature,
         precision={"asked": "float32", "got": "float32"},
-        metrics={
-            "valid": {"protocol": config.protocol, "selected_on_valid": bool(config.patience), **result.to_dict()}
-        },
+        metrics={"valid": _about_metrics(config) | result.to_dict()},
         data=_about(config, train, valid),
         licences=_licences(config),
     ).after(entry("train", config, seconds=perf_counter() - start))
@@ -68,9 +59,45 @@ def run(config: Train) -> Path:
     return path
 
 
-def _check_folder(folder: Path, config: Train) -> None:
-    if (folder / CHECKPOINT).exists() and not config.resume:
-        raise UsageError(f"{folder} holds a run already; go on with --resume, or choose another --out")
+def _check(config: Train) -> None:
+    """UsageError for a setting that cannot be meant, before any face is read."""
+    ranges = {
+        "epochs": (config.epochs >= 1, "1 or more"),
+        "batch_size": (config.batch_size >= 2, "2 or more (BatchNorm)"),
+        "backbone_lr": (config.backbone_lr > 0, "above 0"),
+        "classifier_lr": (config.classifier_lr > 0, "above 0"),
+        "clip": (config.clip > 0, "above 0"),
+        "dropout": (0 <= config.dropout < 1, "0 to below 1"),
+        "smoothing": (0 <= config.smoothing < 1, "0 to below 1"),
+        "vote_share": (0 <= config.vote_share <= 1, "0 to 1"),
+        "ema": (0 <= config.ema < 1, "0 to below 1"),
+    }
+    for name, (holds, expected) in ranges.items():
+        if not holds:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
+    if (Path(config.out) / CHECKPOINT).exists() and not config.resume:
+        raise UsageError(f"{config.out} holds a run already; go on with --resume, or choose another --out")
+
+
+def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any]]:
+    architecture = networks.describe(
+        config.backbone,
+        labels=len(labels.labels),
+        head=config.head,
+        attention=config.attention,
+        dropout=config.dropout,
+    )
+    torch.manual_seed(config.seed)
+    return networks.build(architecture, weights=config.weights), architecture
+
+
+def _about_metrics(config: Train) -> dict[str, Any]:
+    """What was chosen on the valid faces before they judged; the temperature always is."""
+    return {
+        "protocol": config.protocol,
+        "selected_on_valid": bool(config.patience),
+        "temperature_fitted_on": "valid",
+    }
 
 
 def _about(config: Train, train: data.Faces, valid: data.Faces) -> dict[str, Any]:
