@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	@echo "== 1/4 train: a small net on 3,000 faces drawn from action units (synthetic)"
 	$(BIN)/edgeemo train --recipe demo --data synthetic --out $(DEMO) --resume
 	@echo "== 2/4 compress: remove half of the channels, recover, quantize to INT8"
-	$(BIN)/edgeemo compress $(DEMO) --data synthetic --prune 0.5 --int8
+	$(BIN)/edgeemo compress $(DEMO) --data synthetic --prune 0.5 --epochs 6 --lr 1e-3 --int8
 	@echo "== 3/4 bench: accuracy, speed and size against the gates"
 	$(BIN)/edgeemo bench --engine $(DEMO)/compressed/model.int8.onnx --against $(DEMO)/compressed/original.float.onnx \
 		--data synthetic --out $(DEMO)/bench.json
