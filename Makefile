@@ -1,4 +1,4 @@
-# make demo   sets up .venv, then train → compress → bench → report on drawn faces (about five minutes, no download of data)
+# make demo   sets up .venv, then train → compress → bench → report on drawn faces (ten minutes at most on two cores)
 # make test   sets up the same .venv, then every check: style, types, direction of imports, tests
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +12,8 @@ export OMP_WAIT_POLICY = PASSIVE
 
 demo: $(VENV)/installed
 	@echo "== 1/4 train: a small net on 3,000 faces drawn from action units (synthetic)"
-	$(BIN)/edgeemo train --recipe demo --data synthetic --out $(DEMO) --resume
+	rm -rf $(DEMO)
+	$(BIN)/edgeemo train --recipe demo --data synthetic --out $(DEMO)
 	@echo "== 2/4 compress: remove half of the channels, recover, quantize to INT8"
 	$(BIN)/edgeemo compress $(DEMO) --data synthetic --prune 0.5 --epochs 6 --lr 1e-3 --int8
 	@echo "== 3/4 bench: accuracy, speed and size against the gates"

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from edgeemo.errors import MachineError
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no read fails with these
+PROBE_BYTES = 1 << 16
+
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    MachineError if `path` cannot be written; what else goes wrong inside the block passes through.
+    """
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise MachineError(f"cannot write {path}: {error.strerror or error}") from error
+        with _writing(path):
+            _settle(partial, path)
+    except Exception as error:
+        if (number := _errno(error)) in DISK:
+            raise MachineError(f"cannot write {path}: {os.strerror(number)}") from error
+        check_writable(path.parent)  # torch does not say that a disk is full; the partial file still fills it
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and a file in it, which goes again; MachineError if that fails. Ask before hours of work."""
+    probe = folder / f".{os.getpid()}.probe"
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,3 +73,23 @@ def sha256_of(path: Path) -> str:
 def sha256_of_lines(lines: list[str]) -> str:
     """Hex SHA-256 of text lines in their order: the fingerprint of a list of ids."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _errno(error: Exception) -> int:
+    """The operating system's number of an error, 0 if it has none; safetensors, which is Rust, has it in its text."""
+    told = re.search(r"\(os error (\d+)\)$", str(error))
+    return int(told[1]) if told else getattr(error, "errno", None) or 0
+
+
+def _settle(partial: Path, path: Path) -> None:
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

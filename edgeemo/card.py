@@ -7,6 +7,7 @@ weights come from and what was measured travel with it; nothing is guessed from 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,35 @@ from edgeemo.errors import IntegrityError
 from edgeemo.labels import LABEL_SETS, LabelSet, label_set
 
 FORMAT = 1
+COLOURS = {"gray": 1, "rgb": 3, "gray3": 3}  # channels of each
 
 
 @dataclass(frozen=True)
 class InputContract:
-    """How an image becomes the model's input, (N, channels, size, size) float32; images.py does exactly this.
+    """How an upright 8-bit picture of height H and width W becomes the model's input; images.py does exactly this.
 
-    The image is cropped to its central square, resized with Pillow's antialiased bilinear filter, converted to
-    `colour`, then (pixel / 255 - mean) / std per channel.
+    1. Crop: the central square, side = min(H, W), from row (H - side) // 2 and column (W - side) // 2.
+    2. Convert: for gray and gray3, a colour picture becomes (19595 R + 38470 G + 7471 B + 32768) >> 16, which is
+       Pillow's "L" (ITU-R 601); for rgb, a gray picture stands in all three channels.
+    3. Resize, if side differs from size: Pillow's BILINEAR, horizontally, then vertically, each rounded to 8 bits.
+       Output pixel x is the weighted mean around c = (x + 0.5) * side / size; input pixel i weighs
+       max(0, 1 - |i + 0.5 - c| / reach), reach = max(1, side / size), so that shrinking does not alias.
+    4. For gray3, repeat the one channel three times.
+    5. Normalise per channel: (pixel / 255 - mean) / std, float32, laid out (N, channels, size, size).
     """
 
     size: int  # pixels, both sides
-    colour: str = "gray"  # "gray" (1 channel) or "rgb" (3 channels, red first)
-    mean: tuple[float, ...] = (0.5,)  # of a pixel in 0..1
+    colour: str = "gray"  # gray; rgb, red first; gray3: a net made for rgb that was trained on gray faces alone
+    mean: tuple[float, ...] = (0.5,)  # per channel, of a pixel in 0..1
     std: tuple[float, ...] = (0.25,)
-    crop_margin: float = 1.0  # face box expansion the model was trained with; 1.0 is the box itself
+    # A host that finds faces itself scales the detector's box by this, about its centre, and cuts there; 1.0 is the
+    # box as found. edgeemo takes ready crops and does not read it.
+    crop_margin: float = 1.0
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 for rgb."""
-        return 1 if self.colour == "gray" else 3
+        """1 for gray, 3 for rgb and gray3."""
+        return COLOURS[self.colour]
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,44 @@ def _parse(path: Path) -> Card:
         names = {f.name for f in fields(Card)}
         if unknown := set(raw) - names:
             raise IntegrityError(f"{path} has fields this edgeemo does not know: {sorted(unknown)}")
-        lists = {"labels": tuple(raw["labels"]), "history": tuple(raw["history"])}
-        return Card(**{**raw, **lists, "input": InputContract(**contract)})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        lists = {key: tuple(raw[key]) if isinstance(raw[key], list) else raw[key] for key in ("labels", "history")}
+        card = Card(**{**raw, **lists, "input": InputContract(**contract)})
+        if failed := [expected for expected, holds in _checks(card).items() if not holds]:
+            raise IntegrityError(f"{path} is not an edgeemo card: expected {'; '.join(failed)}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not an edgeemo card: {type(error).__name__}: {error}") from error
+    return card
+
+
+def _checks(card: Card) -> dict[str, bool]:
+    """What must hold of the types and values of a card that was read, in words."""
+    names, contract = card.labels, card.input
+    channels = COLOURS.get(contract.colour, 0)
+    objects = (card.architecture, card.precision, card.metrics, card.data, card.licences)
+    return {
+        "labels to be two or more distinct names": isinstance(names, tuple)
+        and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names) >= 2,
+        "label_set, output and sha256 to be text": all(
+            isinstance(text, str) for text in (card.label_set, card.output, card.sha256)
+        ),
+        "temperature to be a number above 0": _is_number(card.temperature) and card.temperature > 0,
+        f"input.colour to be one of {', '.join(COLOURS)}": channels > 0,
+        "input.size to be a whole number of pixels above 0": type(contract.size) is int and contract.size > 0,
+        "input.mean to be numbers, one per channel": _are_numbers(contract.mean, channels),
+        "input.std to be numbers above 0, one per channel": _are_numbers(contract.std, channels)
+        and min(contract.std) > 0,
+        "input.crop_margin to be a number above 0": _is_number(contract.crop_margin) and contract.crop_margin > 0,
+        "architecture, precision, metrics, data and licences to be objects": all(isinstance(o, dict) for o in objects),
+        "history to be a list of objects": isinstance(card.history, tuple)
+        and all(isinstance(line, dict) for line in card.history),
+    }
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count > 0 and all(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    """Finite, and no bool; JSON lets NaN, Infinity and integers of any length through."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

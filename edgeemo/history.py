@@ -15,7 +15,7 @@ PATHS = ("data", "out", "run", "calibration", "weights")  # config fields that m
 
 def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> dict[str, Any]:
     """A JSON-ready history entry; of paths only the last part is kept, so that no card tells where it was made."""
-    settings = {key: _without_folders(value) if key in PATHS else value for key, value in asdict(config).items()}
+    settings = {key: _without_folders(key, value) if key in PATHS else value for key, value in asdict(config).items()}
     return {
         "stage": stage,
         "config": settings,
@@ -38,6 +38,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _without_folders(value: str) -> str:
-    kind, colon, where = value.partition(":")
-    return f"{kind}:{PurePath(where).name}" if colon else PurePath(value).name
+def _without_folders(key: str, value: str) -> str:
+    kind, colon, where = value.partition(":") if key == "data" else ("", "", value)  # data is KIND:PATH
+    return kind + colon + PurePath(where).name

@@ -21,36 +21,37 @@ MIN_SIDE = 16  # pixels; below it no expression can be seen
 MID_GREY = 128  # what shows through transparency
 
 
-def read(source: Path | bytes) -> np.ndarray:
-    """The picture as (H, W) or (H, W, 3) uint8, upright (EXIF applied); DataError if it cannot be read whole."""
-    name = source if isinstance(source, Path) else f"image of {len(source)} bytes"
+def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
+    """The picture as (H, W) or (H, W, 3) uint8, upright (EXIF applied), at least 16 px a side.
+
+    DataError if it cannot be read whole; it calls the picture `name`, or else by its path or its length in bytes.
+    """
+    name = name or (f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name}: {image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
-            return _to_uint8(ImageOps.exif_transpose(image))
+            return _decoded(image)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise DataError(f"{name} does not exist; expected a {', '.join(FORMATS)} image") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is not a {', '.join(FORMATS)} image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} cannot be decoded: {error}") from error
+    except Exception as error:  # Pillow raises what a broken field leads to: struct.error, zlib.error, TypeError, …
+        raise DataError(f"{name} cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
 
 
 def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:
-    """Crop, resize and convert one image to what the contract asks.
+    """Crop, convert and resize one image to what the contract asks.
 
     image: (H, W) gray or (H, W, 3) RGB, uint8, at least 16 px a side.
-    Returns (size, size) uint8 for gray, (size, size, 3) for rgb. DataError names what else came.
+    Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. DataError names what else came.
     """
     _check(image)
-    picture = Image.fromarray(_central_square(image))
-    wanted = "L" if contract.colour == "gray" else "RGB"
-    if picture.mode != wanted:
-        picture = picture.convert(wanted)
+    picture = Image.fromarray(_central_square(image)).convert("RGB" if contract.colour == "rgb" else "L")
     if picture.width != contract.size:
         picture = picture.resize((contract.size, contract.size), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+    pixels = np.asarray(picture)
+    return np.repeat(pixels[..., None], 3, axis=2) if contract.colour == "gray3" else pixels
 
 
 def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
@@ -60,6 +61,14 @@ def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
     std = np.asarray(contract.std, np.float32).reshape(-1, 1, 1)
     scaled = batch.astype(np.float32) * np.float32(1 / 255)
     return np.ascontiguousarray((scaled - mean) / std)
+
+
+def _decoded(image: Image.Image) -> np.ndarray:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
+    pixels = _to_uint8(ImageOps.exif_transpose(image))
+    _check(pixels)
+    return pixels
 
 
 def _check(image: np.ndarray) -> None:

@@ -32,13 +32,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same faces: who is right where the other is wrong (McNemar's exact test)."""
+    """Two models on the same faces: how often they agree, and who is right where the other is wrong."""
 
     n: int
-    only_first: int
+    agreement: float  # share of the faces that get the same label from both
+    only_first: int  # faces that the first alone has right
     only_second: int
     difference: float  # accuracy of the second minus the first
-    p_value: float  # two-sided, exact binomial
+    p_value: float  # of that difference, by McNemar's exact test
+    recall_difference: dict[str, float | None]  # by label, second minus first; None without faces
 
 
 def scores(probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]) -> Scores:
@@ -79,15 +81,27 @@ def ece(probabilities: np.ndarray, truth: np.ndarray, *, bins: int = 15) -> floa
     return float(sum(gaps) / len(truth))
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> Paired:
-    """Exact McNemar test of two (N,) predictions on the same faces (McNemar 1947; exact binomial form)."""
-    first_right, second_right = first == truth, second == truth
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
+def paired(first: np.ndarray, second: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]) -> Paired:
+    """Two (N,) predictions on the same faces, compared face by face."""
+    gain = (second == truth).astype(int) - (first == truth)  # (N,): 1 where only the second is right, -1 the first
+    only_first, only_second = int((gain < 0).sum()), int((gain > 0).sum())
+    by_label = {label: gain[truth == k] for k, label in enumerate(labels)}
+    return Paired(
+        n=len(truth),
+        agreement=float((first == second).mean()),
+        only_first=only_first,
+        only_second=only_second,
+        difference=float(gain.mean()),
+        p_value=mcnemar(only_first, only_second),
+        recall_difference={label: float(own.mean()) if len(own) else None for label, own in by_label.items()},
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of a split of disagreements (McNemar 1947; exact binomial form)."""
     n = only_first + only_second
-    tail = sum(comb(n, k) for k in range(min(only_first, only_second) + 1)) / 2**n if n else 1.0
-    difference = (only_second - only_first) / len(truth)
-    return Paired(len(truth), only_first, only_second, difference, min(1.0, 2 * tail))
+    tail: float = sum(comb(n, k) for k in range(min(only_first, only_second) + 1)) / 2**n
+    return min(1.0, 2 * tail)
 
 
 def softmax(logits: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:

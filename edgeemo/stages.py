@@ -119,7 +119,7 @@ class Report:
     out: str = option("", "write here instead of printing")
 
 
-# Small dense nets at 48 px, trained from scratch on every vote: cheap to train, and lossless in INT8.
+# Small dense nets at 48 px, trained from scratch on labels and votes: cheap to train, and lossless in INT8.
 EDGE = Train(
     backbone="edge_vgg",
     weights="none",

@@ -1,5 +1,6 @@
 """Reading pictures and the image contract."""
 
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgeemo.errors import DataError
 
 GRAY = InputContract(48)
 RGB = InputContract(48, "rgb", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+GRAY3 = InputContract(48, "gray3", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def encoded(picture, kind="PNG", **options):
@@ -26,6 +28,42 @@ def test_contract_shapes(face):
     assert images.to_pixels(face, RGB).shape == (48, 48, 3)
     assert images.to_input(images.to_pixels(face, GRAY)[None], GRAY).shape == (1, 1, 48, 48)
     assert images.to_input(images.to_pixels(face, RGB)[None], RGB).shape == (1, 3, 48, 48)
+
+
+def test_colour_does_not_reach_a_net_trained_on_gray_faces(face):
+    """gray3: a photo and its gray version give the same three channels, whatever the size."""
+    gray = np.asarray(Image.fromarray(face).convert("L"))
+    colour, plain = (images.to_pixels(picture, GRAY3) for picture in (face, gray))
+    assert colour.shape == (48, 48, 3)
+    assert np.array_equal(colour, plain)
+    assert np.array_equal(colour, np.repeat(images.to_pixels(face, GRAY)[..., None], 3, axis=2))
+    assert np.array_equal(images.to_input(colour[None], GRAY3), images.to_input(plain[None], GRAY3))
+
+
+def resized(pixels, size):
+    """(side, side) → (side, size): the horizontal pass as InputContract tells it."""
+    side = pixels.shape[1]
+    reach = max(1, side / size)
+    centre = (np.arange(size)[:, None] + 0.5) * side / size
+    weights = np.maximum(0, 1 - abs(np.arange(side) + 0.5 - centre) / reach)
+    return np.floor(pixels @ (weights / weights.sum(1, keepdims=True)).T + 0.5)
+
+
+@pytest.mark.parametrize("shape", [(61, 50, 3), (200, 331, 3), (24, 31, 3), (48, 53, 3)])
+def test_contract_is_what_its_docstring_tells(rng, shape):
+    """A host that follows InputContract's five steps gets our pixels, but for the ties that Pillow rounds down."""
+    photo = rng.integers(0, 256, shape, dtype=np.uint8)
+    side = min(shape[:2])
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    red, green, blue = photo[top : top + side, left : left + side].astype(int).transpose(2, 0, 1)
+    gray = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    told = gray if side == 48 else resized(resized(gray, 48).T, 48).T
+    got = images.to_pixels(photo, GRAY)
+    assert abs(got - told).max() <= 1
+    assert (got == told).mean() > 0.95
+    channels = images.to_input(images.to_pixels(photo, GRAY3)[None], GRAY3)[0]
+    for channel, mean, std in zip(channels, GRAY3.mean, GRAY3.std, strict=True):
+        assert channel == pytest.approx((got / 255 - mean) / std, abs=1e-5)  # float32
 
 
 def test_normalisation_is_the_cards():
@@ -73,6 +111,41 @@ def test_truncated_picture_is_refused(face, cut):
     """A half-read face is never shown to a model."""
     with pytest.raises(DataError):
         images.read(encoded(Image.fromarray(face))[:cut])
+
+
+def test_damaged_exif_is_refused(face):
+    """A camera's name under the number of the image's width: turning the picture upright raises struct.error."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "camera"
+    data = encoded(Image.fromarray(face), "JPEG", exif=exif)
+    assert data.count(b"\x01\x0f\x00\x02") == 1  # tag 0x010F, type ASCII
+    with pytest.raises(DataError, match="cannot be decoded"):
+        images.read(data.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02"))
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
+@pytest.mark.filterwarnings("ignore")  # Pillow's own about the damage
+def test_flipped_bytes_raise_nothing_but_data_errors(face, rng, kind):
+    """75 times one to five wrong bytes, most of them in the headers."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "camera"
+    whole = encoded(Image.fromarray(face[:24, :20]), kind, **({} if kind == "BMP" else {"exif": exif}))
+    for _ in range(75):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 6)):
+            data[rng.integers(min(200, len(data)))] = rng.integers(256)
+        with suppress(DataError):
+            images.read(bytes(data))
+
+
+@pytest.mark.parametrize("name", ["", "fear/3.png"])
+def test_too_small_a_picture_is_named(tmp_path, name):
+    """Among a thousand files, the message says which; a caller's name for it replaces the path."""
+    Image.new("L", (8, 48)).save(tmp_path / "small.png")
+    with pytest.raises(DataError, match="at least 16") as caught:
+        images.read(tmp_path / "small.png", name=name)
+    assert str(caught.value).startswith(name or str(tmp_path / "small.png"))
+    assert not name or str(tmp_path) not in str(caught.value)
 
 
 def test_other_formats_are_refused(face):

@@ -31,16 +31,26 @@ def test_mcnemar_counts_only_disagreements():
     truth = np.zeros(100, int)
     first, second = truth.copy(), truth.copy()
     first[:8], second[8:10] = 1, 1
-    paired = metrics.mcnemar(first, second, truth)
-    assert (paired.only_first, paired.only_second) == (2, 8)
-    assert paired.p_value == pytest.approx(2 * (1 + 10 + 45) / 1024)
-    assert paired.difference == pytest.approx(0.06)
+    found = metrics.paired(first, second, truth, LABELS)
+    assert (found.only_first, found.only_second) == (2, 8)
+    assert found.p_value == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert found.difference == pytest.approx(0.06)
+    assert found.agreement == 0.9
+    assert found.recall_difference == {"a": pytest.approx(0.06), "b": None, "c": None}
 
 
 def test_same_predictions_differ_by_nothing():
     """A model against itself: p = 1."""
     truth = np.arange(10) % 3
-    assert metrics.mcnemar(truth, truth, truth).p_value == 1.0
+    assert metrics.paired(truth, truth, truth, LABELS).p_value == 1.0
+
+
+def test_recall_differences_are_the_differences_of_the_recalls(rng):
+    """What a pair says per label is what the scores of each model say, subtracted."""
+    first, second, truth = rng.integers(0, 3, (3, 200))
+    old, new = (metrics.scores(one_hot(answers), truth, LABELS).recall for answers in (first, second))
+    found = metrics.paired(first, second, truth, LABELS).recall_difference
+    assert found == {label: pytest.approx(new[label] - old[label]) for label in LABELS}
 
 
 def test_ece_of_a_sure_liar_is_one():

@@ -10,11 +10,19 @@ import click
 import pytest
 
 from edgeemo.cli import SETTINGS, main
+from edgeemo.compress import calibrate
+from edgeemo.data import samples
+from edgeemo.labels import label_set
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(<!-- needs: [^>]+ -->\n)?```(\w+)\n(.*?)```", README, re.DOTALL)
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+CALIBRATION = sorted((ROOT / "calibration").glob("*.json"))
+PAGES = (ROOT / "benchmarks" / "results").glob("*.md")
+PUBLISHED = [*RESULTS, *sorted(PAGES), *sorted((ROOT / "edgeemo" / "models").glob("*.json")), *CALIBRATION]
+# An absolute path wherever one may begin (line, space, quote, colon, bracket, home), a way up, or a Windows drive.
+MACHINE_PATH = re.compile(r"(?:^|[\s\"'`:=(,~])/\w|\.\./|\b[A-Za-z]:\\", re.MULTILINE)
 
 
 def commands():
@@ -61,15 +69,40 @@ def test_python_blocks_run(tmp_path, monkeypatch, face):
         exec(compile(body, "README.md", "exec"), {})  # noqa: S102  our own README
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "text",
+    ['"/work/main"', "in /tmp/x", "ferplus:/data/faces.zip", "(/root)", "../shared", "~/runs", "C:\\\\faces"],
+)
+def test_a_path_of_a_machine_is_recognised(text):
+    """The test below looks for the right thing."""
+    assert MACHINE_PATH.search(text)
+
+
+@pytest.mark.parametrize("text", ["p50 / p95 ms", "https://a.org/b", "runs/edge", "ferplus:ferplus.zip", "2.1 GB/s"])
+def test_what_is_no_path_of_a_machine_is_let_through(text):
+    """And for nothing more."""
+    assert not MACHINE_PATH.search(text)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
 def test_results_hold_no_path_of_a_machine(path):
-    """Neither folders nor user names travel with a result."""
-    text = path.read_text(encoding="utf-8")
-    assert not re.search(r"\"/|/home/|/root/|\.\./", text)
+    """Neither folders nor user names travel with a result, a card or a calibration list."""
+    assert not MACHINE_PATH.findall(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
-def test_results_were_measured_on_unseen_faces(path):
-    """No committed accuracy comes from train faces, and none was calibrated on the faces it is measured on."""
+def test_results_were_measured_on_valid_faces(path):
+    """No committed accuracy comes from train faces, nor from the test faces that are kept for the end."""
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["accuracy"] is None or result["accuracy"]["split"] == "valid"
+
+
+@pytest.mark.ferplus
+@pytest.mark.parametrize("path", CALIBRATION, ids=lambda path: path.name)
+def test_no_model_was_calibrated_on_faces_that_judge_it(path, ferplus):
+    """The committed lists are sealed, of FER+, and share no face with its valid split."""
+    chosen = calibrate.read(path)
+    valid = {sample.id for sample in samples(ferplus, "valid", label_set(chosen.label_set))}
+    assert chosen.data == "ferplus"
+    assert len(valid) > 3000
+    assert valid.isdisjoint(chosen.ids)

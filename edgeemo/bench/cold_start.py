@@ -15,7 +15,7 @@ from time import perf_counter_ns
 PARTS = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
 
 
-def cold_start(model: str, started_ns: int) -> dict[str, float]:
+def cold_start(model: str, started_ns: int) -> dict[str, float | None]:
     """Milliseconds from the start of the process to the first prediction, by part, and the peak memory in bytes.
 
     started_ns: perf_counter_ns of the parent just before it started this process; the clock is system-wide.
@@ -34,19 +34,19 @@ def cold_start(model: str, started_ns: int) -> dict[str, float]:
     return {**spans, "total_ms": (marks[-1] - started_ns) / 1e6, "memory_bytes": peak_memory_bytes()}
 
 
-def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far; 0 where the system does not tell.
+def peak_memory_bytes() -> int | None:
+    """The largest resident size of this process so far; None where the system does not tell.
 
     Linux: VmHWM, not ru_maxrss, which after fork and exec still counts the pages of the parent.
     """
     status = Path("/proc/self/status")
     if status.is_file():
         lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
-        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), 0)
+        return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), None)
     try:
         import resource  # noqa: PLC0415  Windows has none
     except ImportError:
-        return 0
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

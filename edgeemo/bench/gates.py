@@ -9,6 +9,7 @@ import operator
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Gate:
     what: str
     unit: str  # share, points, ms, bytes or ratio
     sign: str  # of the limit: >=, <= or <
-    value: Callable[[dict[str, Any]], float | None]  # from a result; None: not measured
+    value: Callable[[dict[str, Any]], float | str]  # from a result that has what it needs; a text: why there is none
     needs: tuple[str, ...] = ()  # options without which it is not measured
 
 
@@ -35,53 +36,52 @@ class Target:
     name: str
     limits: dict[str, float]
     about: str = ""
+    strict: bool = True  # a gate that is not measured fails, because somebody asked for it
 
 
-def _at(*keys: str) -> Callable[[dict[str, Any]], Any]:
-    """A function that follows the keys into a result; None where a step is missing or None."""
-
-    def value(result: dict[str, Any]) -> Any:
-        found: Any = result
-        for key in keys:
-            found = found.get(key) if found else None
-        return found
-
-    return value
+def at(path: str) -> Callable[[dict[str, Any]], Any]:
+    """A function that follows the keys in `latency.one_core.threads` into a result."""
+    return lambda result: reduce(operator.getitem, path.split("."), result)
 
 
-def _lowest_recall(result: dict[str, Any]) -> float | None:
-    recall = (result.get("accuracy") or {}).get("recall")
-    return min(share for share in recall.values() if share is not None) if recall else None
+def _lowest_recall(result: dict[str, Any]) -> float | str:
+    recall = result["accuracy"]["recall"]
+    absent = sorted(name for name, share in recall.items() if share is None)
+    return f"no faces of {', '.join(absent)}" if absent else min(recall.values())
 
 
-def _drop(result: dict[str, Any]) -> float | None:
-    difference = _at("against", "accuracy", "difference")(result)
-    return None if difference is None else -difference
+def _memory(result: dict[str, Any]) -> float | str:
+    return result["cold_start"]["memory_bytes"] or "this system does not tell"
+
+
+def _drop(result: dict[str, Any]) -> float:
+    return -float(result["against"]["accuracy"]["difference"])
 
 
 DATA, AGAINST = "--data", "--against"
 CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 GATES = {
-    "accuracy": Gate("accuracy", "share", ">=", _at("accuracy", "accuracy"), (DATA,)),
-    "macro_f1": Gate("macro-F1", "share", ">=", _at("accuracy", "macro_f1"), (DATA,)),
+    "accuracy": Gate("accuracy", "share", ">=", at("accuracy.accuracy"), (DATA,)),
+    "macro_f1": Gate("macro-F1", "share", ">=", at("accuracy.macro_f1"), (DATA,)),
     "min_recall": Gate("lowest recall", "share", ">=", _lowest_recall, (DATA,)),
-    "ece": Gate("calibration error", "share", "<=", _at("accuracy", "ece"), (DATA,)),
-    "latency_ms_p50": Gate("p50 on one core", "ms", "<", _at("latency", "one_core", "total", "ms_p50")),
-    "latency_ms_p95": Gate("p95 on one core", "ms", "<", _at("latency", "one_core", "total", "ms_p95")),
-    "latency_ms_p99": Gate("p99 on one core", "ms", "<", _at("latency", "one_core", "total", "ms_p99")),
-    "cold_start_ms": Gate("cold start", "ms", "<", _at("cold_start", "total_ms")),
-    "size_bytes": Gate("file size", "bytes", "<=", _at("model", "size_bytes")),
-    "memory_bytes": Gate("peak memory", "bytes", "<=", _at("cold_start", "memory_bytes")),
+    "ece": Gate("calibration error", "share", "<=", at("accuracy.ece"), (DATA,)),
+    "latency_ms_p50": Gate("p50 on one core", "ms", "<", at("latency.one_core.total.ms_p50")),
+    "latency_ms_p95": Gate("p95 on one core", "ms", "<", at("latency.one_core.total.ms_p95")),
+    "latency_ms_p99": Gate("p99 on one core", "ms", "<", at("latency.one_core.total.ms_p99")),
+    "cold_start_ms": Gate("cold start", "ms", "<", at("cold_start.total_ms")),
+    "size_bytes": Gate("file size", "bytes", "<=", at("model.size_bytes")),
+    "memory_bytes": Gate("peak memory", "bytes", "<=", _memory),
     "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _drop, (DATA, AGAINST)),
-    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _at("against", "latency_ratio_p50"), (AGAINST,)),
+    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", at("against.latency_ratio_p50"), (AGAINST,)),
 }
 
-# The origin document's gates. In code, because the wheel does not hold benchmarks/.
-DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: right and in time")
+# The origin document's gates, in code because the wheel does not hold benchmarks/. Not strict: nobody asked for them,
+# and a machine without faces can still measure speed.
+DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: right and in time", False)
 
 
 def read_target(file: str) -> Target:
-    """The target in a TOML file; empty is the default. UsageError for what is not a gate or not a limit."""
+    """The target in a TOML file, strict; empty is the default. UsageError for what is not a gate or not a limit."""
     if not file:
         return DEFAULT
     path = Path(file)
@@ -104,19 +104,15 @@ def judge(target: Target, result: dict[str, Any]) -> list[dict[str, Any]]:
     return [_row(key, limit, result, given) for key, limit in target.limits.items()]
 
 
-def verdict(rows: list[dict[str, Any]]) -> tuple[bool, str]:
-    """Whether the model passed, and the sentence that says so; a gate that is not measured does not fail."""
-    failed = [row for row in rows if row["outcome"] == "fail"]
-    open_gates = [row for row in rows if row["outcome"] == "not measured"]
+def verdict(target: Target, rows: list[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether the model passed, and the sentence that says so."""
+    missing = [row["says"] for row in rows if row["outcome"] == "not measured"]
+    failed = [row["says"] for row in rows if row["outcome"] == "fail"] + (missing if target.strict else [])
     if failed:
-        return False, "FAIL: " + "; ".join(row["says"] for row in failed)
-    if not open_gates:
-        return True, f"PASS ({len(rows)} of {len(rows)} gates)"
-    needs = list(dict.fromkeys(option for row in open_gates for option in row["needs"]))
-    what = f"{', '.join(row['what'] for row in open_gates)} not measured: add {' and '.join(needs)}"
-    if len(open_gates) == len(rows):
-        return False, f"FAIL: no gate could be judged; {what}"
-    return True, f"PASS ({'speed and size only; ' if DATA in needs else ''}{what})"
+        return False, "FAIL: " + "; ".join(failed)
+    if missing:
+        return True, f"PASS (speed and size only; {'; '.join(missing)})"
+    return True, f"PASS ({len(rows)} of {len(rows)} gates)"
 
 
 def amount(value: float, unit: str) -> str:
@@ -144,14 +140,15 @@ def _limit(key: str, value: Any, path: Path) -> float:
 
 def _row(key: str, limit: float, result: dict[str, Any], given: set[str]) -> dict[str, Any]:
     gate = GATES[key]
-    measured = gate.value(result)
-    row = {"gate": key, "what": gate.what, "unit": gate.unit, "sign": gate.sign, "limit": limit, "measured": measured}
-    row["needs"] = [option for option in gate.needs if option not in given]
-    if measured is None:
-        return {**row, "margin": None, "outcome": "not measured", "says": f"{gate.what}: not measured"}
+    row = {"gate": key, "what": gate.what, "unit": gate.unit, "sign": gate.sign, "limit": limit}
+    missing = " and ".join(option for option in gate.needs if option not in given)
+    measured = f"add {missing}" if missing else gate.value(result)
+    if isinstance(measured, str):
+        says = f"{gate.what} not measured: {measured}"
+        return {**row, "measured": None, "margin": None, "outcome": "not measured", "says": says}
     margin = measured - limit if gate.sign == ">=" else limit - measured
     passes = CHECKS[gate.sign](measured, limit)
     gap = amount(abs(margin), "points" if gate.unit == "share" else gate.unit)
     says = f"{gate.what} {amount(measured, gate.unit)}, limit {amount(limit, gate.unit)}: "
     says += f"met with {gap} to spare" if passes else f"missed by {gap}"
-    return {**row, "margin": margin, "outcome": "pass" if passes else "fail", "says": says}
+    return {**row, "measured": measured, "margin": margin, "outcome": "pass" if passes else "fail", "says": says}

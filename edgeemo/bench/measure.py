@@ -44,7 +44,7 @@ def cold_start(model: Path) -> dict[str, Any]:
     steps = track(range(COLD_STARTS), "cold starts", total=COLD_STARTS)
     found = [_child("cold_start", str(model), str(perf_counter_ns())) for _ in steps]
     median = sorted(found, key=lambda one: one["total_ms"])[COLD_STARTS // 2]
-    return {key: round(value, 1) for key, value in median.items()}
+    return {key: None if value is None else round(value, 1) for key, value in median.items()}
 
 
 def summary(samples_ns: list[int]) -> dict[str, Any]:

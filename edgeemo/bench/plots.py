@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.artifact import written
+from edgeemo import plots
 from edgeemo.bench.tables import settings
-from edgeemo.errors import require
 from edgeemo.metrics import wilson
 
 
@@ -18,27 +17,12 @@ def draw(result: dict[str, Any], stem: Path) -> list[Path]:
     pictures = {"latency": _latency}
     if result["accuracy"]:
         pictures = {"confusion": _confusion, "recall": _recall} | pictures
-    return [_save(plot(result), stem.with_name(f"{stem.name}-{name}.png")) for name, plot in pictures.items()]
-
-
-def _axes(width: float, height: float) -> Any:
-    figures = require("matplotlib.figure", extra="bench", purpose="drawing plots")
-    return figures.Figure(figsize=(width, height), layout="constrained").subplots()
+    return [plots.save(plot(result), stem.with_name(f"{stem.name}-{name}.png")) for name, plot in pictures.items()]
 
 
 def _confusion(result: dict[str, Any]) -> Any:
     scored = result["accuracy"]
-    names, counts = result["model"]["labels"], np.array(scored["confusion"])
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes = _axes(1.6 + 0.8 * len(names), 1.2 + 0.7 * len(names))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        shade = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=shade, fontsize=9)
-    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true", title=_faces(scored))
-    return axes.figure
+    return plots.confusion(scored["confusion"], result["model"]["labels"], title=_faces(scored))
 
 
 def _recall(result: dict[str, Any]) -> Any:
@@ -48,7 +32,7 @@ def _recall(result: dict[str, Any]) -> Any:
     names = [f"{name} ({n:,})" for name, n in zip(labels, support, strict=True)]
     shares = np.array([100 * (scored["recall"][name] or 0) for name in labels])
     around = 100 * np.array([_around(share / 100, n) for share, n in zip(shares, support, strict=True)])
-    axes = _axes(7.5, 1.4 + 0.42 * len(names))
+    axes = plots.axes(7.5, 1.4 + 0.42 * len(names))
     reach = np.maximum([shares - around[:, 0], around[:, 1] - shares], 0)
     axes.barh(names, shares, xerr=reach, color="#4c78a8", ecolor="#333333", capsize=3)
     axes.axvline(100 * scored["accuracy"], color="black", linestyle=":", label="accuracy")
@@ -64,7 +48,7 @@ def _around(share: float, n: int) -> tuple[float, float]:
 
 def _latency(result: dict[str, Any]) -> Any:
     """The share of runs that were done in time: every run is in it, the slow ones at the top right."""
-    axes = _axes(7.5, 4)
+    axes = plots.axes(7.5, 4)
     for name, setting in settings(result["latency"]):
         _curve(axes, setting, name.replace("_", " "))
     if against := result["against"]:
@@ -88,9 +72,3 @@ def _curve(axes: Any, setting: dict[str, Any], name: str, *, line: str = "-") ->
 def _faces(scored: dict[str, Any]) -> str:
     name = f"{scored['data']} {scored['split']}, {scored['protocol']}, n = {scored['n']:,}"
     return f"{name}: {100 * scored['accuracy']:.2f} %"
-
-
-def _save(figure: Any, path: Path) -> Path:
-    with written(path) as partial:
-        figure.savefig(partial, dpi=110)
-    return path

@@ -9,15 +9,21 @@ from typing import Any
 
 from edgeemo.artifact import write_text
 from edgeemo.bench import plots
-from edgeemo.bench.gates import amount
-from edgeemo.bench.tables import Table, markdown, milliseconds, network_of, of_result, precision_of
+from edgeemo.bench.gates import amount, at
+from edgeemo.bench.tables import Table, markdown, milliseconds, network_of, of_result, precision_of, told
 from edgeemo.errors import DataError, MachineError
 
-FORMAT = 1
+FORMAT = 1  # of a result file; another one is refused
 HEAD = (
     "model", "network", "precision", "faces", "accuracy (95 %)", "lowest recall", "p50 / p95 ms, one core",
     "file", "peak memory", "cold start", "verdict",
 )  # fmt: skip
+NEEDED = (  # of every result
+    "gates", "passed", "verdict", "model.file", "model.labels", "model.architecture", "model.precision",
+    "model.size_bytes", "latency.one_core.total.ms_p50", "latency.one_core.total.ms_p95", "cold_start.memory_bytes",
+    "cold_start.total_ms", "accuracy",
+)  # fmt: skip
+SCORED = ("data", "split", "protocol", "n", "accuracy", "accuracy_low", "accuracy_high", "recall", "support")
 
 
 def write(result: dict[str, Any], json_path: Path) -> Path:
@@ -44,18 +50,19 @@ def render_files(paths: Sequence[Path]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One result file."""
+    """One result file; DataError if it is none, of another format, or lacks what the table shows."""
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = result["format"], bool(result["gates"])
+        if result["format"] != FORMAT:
+            raise DataError(f"{path} has result format {result['format']}; expected {FORMAT}; measure again")
+        for needed in (*NEEDED, *(f"accuracy.{key}" for key in SCORED if result["accuracy"])):
+            at(needed)(result)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); make it with:  edgeemo bench --out {path}"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a result of edgeemo bench ({type(error).__name__}: {error})") from error
-    if found[0] != FORMAT:
-        raise DataError(f"{path} has result format {found[0]}; this edgeemo reads format {FORMAT}; measure again")
     return result
 
 
@@ -68,7 +75,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         *_faces(result["accuracy"], model["labels"]),
         f"{milliseconds(total['ms_p50'])} / {milliseconds(total['ms_p95'])}",
         amount(model["size_bytes"], "bytes"),
-        amount(start["memory_bytes"], "bytes"),
+        told(start["memory_bytes"], "bytes"),
         amount(start["total_ms"], "ms"),
         "PASS" if result["passed"] else "FAIL",
     )
@@ -78,10 +85,11 @@ def _faces(scored: dict[str, Any] | None, labels: list[str]) -> tuple[str, str, 
     if scored is None:
         return "-", "not measured", "-"
     share, name = min((scored["recall"][name], name) for name in labels if scored["support"][name])
+    absent = "".join(f", no {name}" for name in labels if not scored["support"][name])
     faces = f"{scored['data']} {scored['split']}, {scored['protocol']}, n = {scored['n']:,}"
     low, high = 100 * scored["accuracy_low"], 100 * scored["accuracy_high"]
     accuracy = f"{amount(scored['accuracy'], 'share')} ({low:.2f} to {high:.2f})"
-    return faces, accuracy, f"{name} {100 * share:.1f} % of {scored['support'][name]:,}"
+    return faces, accuracy, f"{name} {100 * share:.1f} % of {scored['support'][name]:,}{absent}"
 
 
 def _heading(result: dict[str, Any]) -> str:

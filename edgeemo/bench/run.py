@@ -22,7 +22,6 @@ from edgeemo.stages import Bench
 
 __all__ = ["run", "show"]
 
-FORMAT = 1
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +37,7 @@ def run(config: Bench) -> dict[str, Any]:
         other = opened.enter_context(load(config.against)) if config.against else None
         result = _setting(config, model) | _measured(config, model, other)
     rows = gates.judge(target, result)
-    passed, verdict = gates.verdict(rows)
+    passed, verdict = gates.verdict(target, rows)
     result |= {"target": asdict(target), "gates": rows, "passed": passed, "verdict": verdict}
     if config.out:
         write_json(Path(config.out), result)
@@ -70,7 +69,7 @@ def _check(config: Bench) -> None:
 def _setting(config: Bench, model: Model) -> dict[str, Any]:
     load_1min = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
-        "format": FORMAT,
+        "format": report.FORMAT,
         "edgeemo": edgeemo.__version__,
         "versions": versions(),
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -77,6 +77,11 @@ def milliseconds(value: float) -> str:
     return amount(value, "ms").removesuffix(" ms")
 
 
+def told(value: float | None, unit: str) -> str:
+    """The amount, or a dash where nothing was measured."""
+    return "-" if value is None else amount(value, unit)
+
+
 def _accuracy(scored: dict[str, Any]) -> Table:
     rows = [_accuracy_row(f"{scored['protocol']} (judged)", scored)]
     clean, other = scored["without_copies"], scored["other_protocol"]
@@ -125,8 +130,8 @@ def _against(result: dict[str, Any]) -> Table:
     ]
     note = "Both models took turns in slices of 0.1 s in the same process."
     if paired := against["accuracy"]:
-        ours = paired["baseline_accuracy"] + paired["difference"]
-        shares = (amount(share, "share") for share in (ours, paired["baseline_accuracy"]))
+        ours = result["accuracy"]["accuracy"]
+        shares = (amount(share, "share") for share in (ours, ours - paired["difference"]))
         rows.insert(0, ("accuracy", *shares, _points(paired["difference"])))
         note += " " + _paired_note(paired)
     head = ("", "this model", "the other", "difference or ratio")
@@ -150,8 +155,8 @@ def _sizes(ours: int, theirs: int) -> tuple[str, ...]:
 def _paired_note(paired: dict[str, Any]) -> str:
     shown = "a difference" if paired["p_value"] <= PROOF else "no difference shown"
     return (
-        f"Same {paired['n']:,} faces: only this one right on {paired['only_this_right']}, only the other on "
-        f"{paired['only_baseline_right']}; McNemar's exact p = {paired['p_value']:.2g}: {shown}. They agree on "
+        f"Same {paired['n']:,} faces: only this one right on {paired['only_second']}, only the other on "
+        f"{paired['only_first']}; McNemar's exact p = {paired['p_value']:.2g}: {shown}. They agree on "
         f"{100 * paired['agreement']:.2f} % of the faces."
     )
 
@@ -178,7 +183,7 @@ def _footprint(result: dict[str, Any]) -> Table:
     parts = ("interpreter", "import", "load", "first prediction")
     rows = [
         ("file", amount(result["model"]["size_bytes"], "bytes")),
-        ("peak memory of a process that predicts once", amount(start["memory_bytes"], "bytes")),
+        ("peak memory of a process that predicts once", told(start["memory_bytes"], "bytes")),
         ("cold start, process to first prediction", f"{start['total_ms']:.0f} ms"),
         *((f"… {part}", f"{start[part.replace(' ', '_') + '_ms']:.0f} ms") for part in parts),
     ]
@@ -186,7 +191,10 @@ def _footprint(result: dict[str, Any]) -> Table:
 
 
 def _gates(result: dict[str, Any]) -> Table:
-    rows = [(row["what"], _limit(row), _measured(row), _margin(row), row["outcome"]) for row in result["gates"]]
+    rows = [
+        (row["what"], _limit(row), told(row["measured"], row["unit"]), _margin(row), row["outcome"])
+        for row in result["gates"]
+    ]
     head = ("gate", "limit", "measured", "margin", "outcome")
     return Table(f"Gates of target {result['target']['name']}", head, rows, _doubt(result))
 
@@ -201,10 +209,6 @@ def _doubt(result: dict[str, Any]) -> str:
 
 def _limit(row: dict[str, Any]) -> str:
     return f"{row['sign']} {amount(row['limit'], row['unit'])}"
-
-
-def _measured(row: dict[str, Any]) -> str:
-    return "-" if row["measured"] is None else amount(row["measured"], row["unit"])
 
 
 def _margin(row: dict[str, Any]) -> str:

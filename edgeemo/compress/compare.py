@@ -11,13 +11,11 @@ import numpy as np
 from edgeemo.card import Card
 from edgeemo.compress.prune import Size
 from edgeemo.data import Faces
-from edgeemo.images import to_input
-from edgeemo.metrics import Scores, mcnemar, scores, softmax
-from edgeemo.progress import track
+from edgeemo.metrics import Scores, paired, scores, softmax
 from edgeemo.runtime import load
+from edgeemo.runtime.many import logits_of
 
 FORMAT = 1
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,7 @@ class Stage:
 def answers(path: Path, faces: Faces, *, threads: int) -> np.ndarray:
     """(N, K) logits of a model file, through the runtime that a device uses."""
     with load(path, threads=threads) as model:
-        starts = range(0, len(faces), BATCH)
-        parts = track(starts, f"asking {path.name}", total=len(starts))
-        return np.concatenate([model.logits(to_input(faces.pixels[k : k + BATCH], model.card.input)) for k in parts])
+        return logits_of(model, faces.pixels)
 
 
 def judge(name: str, path: Path, card: Card, size: Size, logits: np.ndarray, faces: Faces) -> Stage:
@@ -58,19 +54,8 @@ def comparison(stages: list[Stage], valid: Faces, *, data: str, protocol: str) -
 
 
 def against(first: Stage, second: Stage, truth: np.ndarray) -> dict[str, Any]:
-    """Paired test of two stages on the same faces, and the class whose recall fell most ('' if none did)."""
-    pair = mcnemar(first.predicted, second.predicted, truth)
-    old, new = first.scores.recall, second.scores.recall
-    change = {label: now - was for label, was in old.items() if was is not None and (now := new[label]) is not None}
-    worst = min(change, key=lambda label: change[label])
-    agreement = float((first.predicted == second.predicted).mean())
-    return {
-        "stage": first.name,
-        **asdict(pair),
-        "agreement": agreement,
-        "recall_change": change,
-        "lost_most": worst if change[worst] < 0 else "",
-    }
+    """A later stage compared with an earlier one, face by face."""
+    return {"stage": first.name, **asdict(paired(first.predicted, second.predicted, truth, first.card.labels))}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -113,8 +98,8 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _sentence(name: str, pair: dict[str, Any]) -> str:
-    worst = pair["lost_most"]
-    lost = f"lost most: {worst} {100 * pair['recall_change'][worst]:+.1f}" if worst else "no label lost"
+    change, worst = min((share, label) for label, share in pair["recall_difference"].items() if share is not None)
+    lost = f"lost most: {worst} {100 * change:+.1f}" if change < 0 else "no label lost"
     p_value = f"p = {pair['p_value']:.3f}" if pair["p_value"] >= 0.001 else "p < 0.001"
     return (
         f"{name} against {pair['stage']}: {100 * pair['difference']:+.2f} points ({p_value}; "

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from edgeemo.artifact import write_json, written
-from edgeemo.card import Card, label_set_of, write_card
+from edgeemo.artifact import check_writable, write_json, written
+from edgeemo.card import Card, card_path, label_set_of, write_card
 from edgeemo.compress import calibrate, precision
 from edgeemo.compress.calibrate import CalibrationList
 from edgeemo.compress.compare import Stage, against, answers, comparison, judge, table
 from edgeemo.compress.prune import IMPORTANCE, MAX_SHARE, Size, prune, size_of
 from edgeemo.compress.quantize import FLAVOURS, METHODS, quantize
 from edgeemo.data import Faces, load
-from edgeemo.data.faces import kind_of
+from edgeemo.data.faces import LICENCES, kind_of
 from edgeemo.errors import IntegrityError, UsageError, known
 from edgeemo.export import to_onnx
 from edgeemo.history import entry
@@ -28,11 +28,13 @@ from edgeemo.machine import usable_cores
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Compress, Train
 from edgeemo.train import weights
-from edgeemo.train.fit import CHECKPOINT, fit, predict_logits
+from edgeemo.train.checkpoint import CHECKPOINT
+from edgeemo.train.fit import fit, predict_logits
 from edgeemo.train.network import EmotionNet, widths_of
 
 __all__ = ["run", "table"]
 log = logging.getLogger(__name__)
+ORIGINAL, FLOAT = "original.float.onnx", "model.float.onnx"
 COMPARISON = "comparison.json"
 CALIBRATION = "calibration.json"
 WARMUP_EPOCHS = 0.2  # the weights that pruning left are trained; they need no long start
@@ -73,16 +75,26 @@ def run(config: Compress) -> Path:
     _check(config)
     network, card = weights.load(Path(config.run))
     job = _job(config, card)
+    _clear(job.out)
     stages = []
     if config.prune:
-        stages.append(_exported(job, network, card, "original", "original.float.onnx"))
+        stages.append(_exported(job, network, card, "original", ORIGINAL))
         network, card = _pruned(job, network, card)
-    stages.append(_exported(job, network, card, "pruned" if config.prune else "float", "model.float.onnx"))
+    stages.append(_exported(job, network, card, "pruned" if config.prune else "float", FLOAT))
     if job.calibration:
         stages.append(_quantized(job, stages[-1], *job.calibration))
     found = comparison(stages, job.valid, data=kind_of(job.trained.data), protocol=job.trained.protocol)
     write_json(job.out / COMPARISON, found)
     return stages[-1].path
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier compression left: its files beside ours would look like steps of one model."""
+    check_writable(out)
+    int8 = [f"model.{flavour.suffix}" for flavour in FLAVOURS.values()]
+    models = [out / name for name in (ORIGINAL, FLOAT, weights.MODEL, *int8)]
+    for old in (*models, *map(card_path, models), out / COMPARISON, out / CALIBRATION):
+        old.unlink(missing_ok=True)
 
 
 def _check(config: Compress) -> None:
@@ -96,6 +108,8 @@ def _check(config: Compress) -> None:
         "lr": (config.lr > 0, "a learning rate above 0"),
         "min-int8-share": (0 <= config.min_int8_share <= 1, "a share of the multiply-adds, 0 to 1"),
         "threads": (config.threads >= 0, "0 (all cores) or more"),
+        "seed": (config.seed >= 0, "0 or more"),
+        "calibration-count": (config.calibration_count >= 1, "1 or more faces"),
     }
     for name, (holds, expected) in ranges.items():
         if not holds:
@@ -171,6 +185,7 @@ def _pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card
         architecture={**card.architecture, "widths": widths_of(network)},
         temperature=temperature,
         metrics=_metrics(job, card, recovered),
+        **_recovered_on(job, card, train),
     )
     weights.save(network, saved, job.out)
     return weights.load(job.out)
@@ -239,5 +254,16 @@ def _judged(job: Job, made: Made, source: Stage | None = None) -> Stage:
 def _metrics(job: Job, card: Card, result: Scores) -> dict[str, Any]:
     """What a card says was measured. The temperature was fitted on these faces, so ece flatters a little."""
     chosen = card.metrics.get("valid", {}).get("selected_on_valid", False)
-    about = {"protocol": job.trained.protocol, "selected_on_valid": chosen, "temperature_fitted_on": "valid"}
+    faces = {"data": kind_of(job.trained.data), "ids_sha256": job.valid.fingerprint, "protocol": job.trained.protocol}
+    about = {**faces, "selected_on_valid": chosen, "temperature_fitted_on": "valid"}
     return {"valid": {**about, **result.to_dict()}}
+
+
+def _recovered_on(job: Job, card: Card, train: Faces) -> dict[str, Any]:
+    """The card's account of faces, with those of the recovery where they are others than the training's."""
+    if train.fingerprint == card.data.get("train", {}).get("ids_sha256"):
+        return {}
+    kind = kind_of(job.trained.data)
+    about = {"kind": kind, "n": len(train), "ids_sha256": train.fingerprint}
+    licences = {**card.licences, "recovery faces": LICENCES[kind]}
+    return {"data": {**card.data, "recovery": about}, "licences": licences}

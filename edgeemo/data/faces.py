@@ -20,6 +20,7 @@ from edgeemo.progress import track
 KINDS = ("synthetic[:COUNT]", "ferplus:PATH", "folder:PATH")
 PROTOCOLS = ("plurality", "majority")
 NOT_A_FACE = ("unknown", "NF")
+GRAY = ("synthetic", "ferplus")  # kinds without any colour
 LICENCES = {
     "synthetic": "drawn by edgeemo (MIT)",
     "ferplus": "labels MIT (Microsoft); images collected from the web for FER2013, for research use",
@@ -44,6 +45,13 @@ class Faces:
         """SHA-256 over the ids in their order."""
         return sha256_of_lines(self.ids)
 
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 over pixels and votes: another picture under the same name is another set of faces."""
+        digest = hashlib.sha256(self.pixels.tobytes())
+        digest.update(self.votes.tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -60,6 +68,11 @@ def kind_of(data: str) -> str:
     if kind not in LICENCES:
         raise known("data set", data, KINDS)
     return kind
+
+
+def are_gray(data: str) -> bool:
+    """Whether no face of the data set has colour; a folder's may."""
+    return kind_of(data) in GRAY
 
 
 def samples(data: str, split: str, labels: LabelSet) -> list[Sample]:
@@ -90,14 +103,15 @@ def label(found: list[Sample], labels: LabelSet, *, protocol: str) -> Labelled:
     """
     if protocol not in PROTOCOLS:
         raise known("protocol", protocol, PROTOCOLS)
+    if not found:
+        raise DataError("the split is empty: there is no face to label")
     kept, rows, truth = [], [], []
     for sample in found:
         row = merged_votes(sample, labels)
-        winner = int(row.argmax())
-        if winner < len(labels.labels) and row[winner] > (0.5 * row.sum() if protocol == "majority" else 0):
+        if (won := winner(row, protocol=protocol)) is not None:
             kept.append(sample)
             rows.append(row[: len(labels.labels)] / row[: len(labels.labels)].sum())
-            truth.append(winner)
+            truth.append(won)
     if not kept:
         raise DataError(f"no face has a label under the protocol {protocol!r} ({len(found)} samples)")
     return Labelled(kept, np.stack(rows).astype(np.float32), np.array(truth, np.int64))
@@ -112,6 +126,13 @@ def merged_votes(sample: Sample, labels: LabelSet) -> np.ndarray:
             column = len(labels.labels) + NOT_A_FACE.index(name) if name in NOT_A_FACE else labels.index(name)
             row[column] += count
     return row
+
+
+def winner(votes: np.ndarray, *, protocol: str) -> int | None:
+    """The label that a row of merged votes gives under a protocol; None if the face is dropped."""
+    best = int(votes.argmax())
+    bar = 0.5 * votes.sum() if protocol == "majority" else 0
+    return best if best < len(votes) - len(NOT_A_FACE) and votes[best] > bar else None
 
 
 def decode(chosen: Labelled, contract: InputContract, *, what: str) -> Faces:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,16 @@ from edgeemo.labels import FERPLUS8
 COLUMNS = (*FERPLUS8, "unknown", "NF")
 FOLDERS = {"train": "FER2013Train", "valid": "FER2013Valid", "test": "FER2013Test"}
 USAGE = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
-KAGGLE = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # fer2013.csv's codes 0..6
+# fer2013.csv's codes
+KAGGLE = {"0": "anger", "1": "disgust", "2": "fear", "3": "happiness", "4": "sadness", "5": "surprise", "6": "neutral"}
 SIDE = 48  # pixels of a FER2013 face
 SHOWN = 20  # faulty rows named in one error
 
 Root = Path | zipfile.Path
+
+# What a flipped byte in a zip leads to, by where it lies: checksum, stream, length, method, encryption flag, name.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+NO_TABLE = (UnicodeDecodeError, csv.Error)
 
 
 def samples(path: Path, split: str) -> list[Sample]:
@@ -36,20 +42,44 @@ def samples(path: Path, split: str) -> list[Sample]:
         raise DataError(f"{path} does not exist; expected FER+ as a folder or zip with {FOLDERS['train']}/label.csv")
     if (path / "fer2013.csv").is_file():
         return _from_kaggle(path, split)
-    root = zipfile.Path(path) if zipfile.is_zipfile(path) else path
+    root = path if path.is_dir() else _opened(path)
     table = root / FOLDERS[split] / "label.csv"
     if not table.is_file():
         raise NoSuchSplit(
             f"{path} has no {FOLDERS[split]}/label.csv and no fer2013.csv beside fer2013new.csv; "
             f"expected one of the two FER+ layouts"
         )
-    return _from_folders(root / FOLDERS[split], table.read_text(encoding="utf-8-sig"))
+    return _from_folders(root / FOLDERS[split], _cells(_content(table), f"{FOLDERS[split]}/label.csv"))
 
 
-def _from_folders(folder: Root, table: str) -> list[Sample]:
+def _opened(path: Path) -> zipfile.Path:
+    try:
+        return zipfile.Path(path)
+    except DAMAGE as error:
+        raise DataError(f"{path} is neither a folder nor a whole zip ({error}); download it again") from error
+
+
+def _content(file: Root) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{file.name} is listed in label.csv but is not there") from error
+    except DAMAGE as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{file.name} cannot be read ({why}); download FER+ again") from error
+
+
+def _cells(content: bytes, name: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except NO_TABLE as error:
+        raise DataError(f"{name} is not a table in UTF-8 ({error}); use the file as downloaded") from error
+
+
+def _from_folders(folder: Root, table: list[list[str]]) -> list[Sample]:
     faults: list[str] = []
     found = []
-    for number, row in enumerate(csv.reader(io.StringIO(table)), start=1):
+    for number, row in enumerate(table, start=1):
         if len(row) != 2 + len(COLUMNS):
             faults.append(f"row {number}: {len(row)} columns, expected {2 + len(COLUMNS)} (file, box, ten votes)")
             continue
@@ -63,18 +93,11 @@ def _from_folders(folder: Root, table: str) -> list[Sample]:
 
 
 def _read(file: Root) -> np.ndarray:
-    if isinstance(file, Path):
-        return images.read(file)
-    try:
-        return images.read(file.read_bytes())
-    except KeyError as error:
-        raise DataError(f"{file.name} is listed in label.csv but not in the zip") from error
-    except DataError as error:
-        raise DataError(f"{file.name}: {error}") from error
+    return images.read(_content(file), name=file.name)
 
 
 def _votes(cells: list[str], number: int, faults: list[str]) -> dict[str, float]:
-    if not all(cell.strip().isdigit() for cell in cells):
+    if not all(cell.strip().isdecimal() for cell in cells):
         faults.append(f"row {number}: votes {cells} are not all whole numbers from 0")
         return {}
     return {name: float(cell) for name, cell in zip(COLUMNS, cells, strict=True) if int(cell)}
@@ -91,45 +114,58 @@ def _from_kaggle(path: Path, split: str) -> list[Sample]:
     if not votes_table.is_file():
         raise DataError(f"{path} has fer2013.csv but not fer2013new.csv, which holds the FER+ votes")
     faults: list[str] = []
-    found, codes = [], []
+    found, emotions = [], []
     for number, (face, row) in enumerate(_joined(path / "fer2013.csv", votes_table), start=2):
         if face["Usage"] != row["Usage"]:
             faults.append(f"row {number}: usage {face['Usage']!r} against {row['Usage']!r}")
+        elif face["emotion"].strip() not in KAGGLE:
+            faults.append(f"row {number}: emotion {face['emotion']!r} is not a code from 0 to 6")
         elif row["Usage"] == USAGE[split] and row["Image name"]:
             votes = _votes([row[name] for name in COLUMNS], number, faults)
             found.append(Sample(row["Image name"], votes, partial(_decode, face["pixels"], row["Image name"])))
-            codes.append(face["emotion"])
+            emotions.append(KAGGLE[face["emotion"].strip()])
     _refuse(faults, "fer2013.csv joined with fer2013new.csv")
-    _check_alignment(found, codes)
+    _check_alignment(found, emotions)
     return found
 
 
 def _joined(faces: Path, votes: Path) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
     csv.field_size_limit(1 << 20)
-    wanted = {faces: {"emotion", "pixels", "Usage"}, votes: {"Usage", "Image name", *COLUMNS}}
-    with faces.open(newline="", encoding="utf-8-sig") as left, votes.open(newline="", encoding="utf-8-sig") as right:
-        tables = {faces: csv.DictReader(left), votes: csv.DictReader(right)}
-        for file, table in tables.items():
-            if missing := wanted[file] - set(table.fieldnames or ()):
+    left = _rows(faces, {"emotion", "pixels", "Usage"})
+    right = _rows(votes, {"Usage", "Image name", *COLUMNS})
+    try:
+        yield from zip(left, right, strict=True)
+    except ValueError as error:
+        raise DataError(f"{faces.name} and {votes.name} do not have the same number of rows") from error
+
+
+def _rows(file: Path, columns: set[str]) -> Iterator[dict[str, str]]:
+    """The rows one by one (fer2013.csv has 300 MB); a cell that a short row lacks is empty."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            table = csv.DictReader(stream, restval="")
+            if missing := columns - set(table.fieldnames or ()):
                 raise DataError(f"{file.name} lacks the columns {sorted(missing)}")
-        try:
-            yield from zip(tables[faces], tables[votes], strict=True)
-        except ValueError as error:
-            raise DataError(f"{faces.name} and {votes.name} do not have the same number of rows") from error
+            yield from table
+    except NO_TABLE as error:
+        raise DataError(f"{file.name} is not a table in UTF-8 ({error}); use the file as downloaded") from error
 
 
 def _decode(pixels: str, name: str) -> np.ndarray:
-    values = np.array(pixels.split(), dtype=np.int64)
+    try:
+        values = np.array(pixels.split(), dtype=np.int64)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{name}: pixels are not whole numbers from 0 to 255 ({error})") from error
     if values.size != SIDE * SIDE or values.min() < 0 or values.max() > 255:
         raise DataError(f"{name}: expected {SIDE * SIDE} pixels from 0 to 255, got {values.size}")
     return values.astype(np.uint8).reshape(SIDE, SIDE)
 
 
-def _check_alignment(found: list[Sample], codes: list[str]) -> None:
+def _check_alignment(found: list[Sample], emotions: list[str]) -> None:
     """FER2013's own label wins the FER+ vote on about two thirds of the faces; on shifted rows on a fifth."""
     agree = sum(
-        max(sample.votes, key=lambda name: sample.votes[name]) == KAGGLE[int(code)]
-        for sample, code in zip(found, codes, strict=True)
+        max(sample.votes, key=lambda name: sample.votes[name]) == emotion
+        for sample, emotion in zip(found, emotions, strict=True)
         if sample.votes
     )
     if found and agree < 0.5 * len(found):

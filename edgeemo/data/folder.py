@@ -12,6 +12,7 @@ from edgeemo.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VALID_SHARE = 0.2  # of the distinct images of a label, where the folder has no splits of its own
+FEWEST = 3  # distinct images of a label that give one to valid: round(0.2 * 3) = 1
 
 
 def samples(path: Path, split: str) -> list[Sample]:
@@ -27,10 +28,14 @@ def samples(path: Path, split: str) -> list[Sample]:
 
 def _faces(folder: Path, root: Path) -> list[Sample]:
     return [
-        Sample(file.relative_to(root).as_posix(), {label.name: 1.0}, partial(images.read, file))
+        _sample(file.relative_to(root).as_posix(), label.name, root)
         for label in _labels(folder)
         for file in _files(label)
     ]
+
+
+def _sample(name: str, label: str, root: Path) -> Sample:
+    return Sample(name, {label: 1.0}, partial(images.read, root / name, name=name))
 
 
 def _labels(folder: Path) -> list[Path]:
@@ -59,4 +64,9 @@ def _of_split(root: Path, split: str) -> list[Sample]:
         by_label.setdefault(next(iter(face.votes)), set()).add(contents[face.id])
     for distinct in by_label.values():
         chosen.update(sorted(distinct)[: round(VALID_SHARE * len(distinct))])
+    if split == "valid" and not chosen:
+        raise NoSuchSplit(
+            f"{root}: the valid split is empty; it gets a fifth of each label's distinct images, so that a label needs "
+            f"at least {FEWEST}.  Add images, or lay out {root}/train/LABEL and {root}/valid/LABEL"
+        )
     return [face for face in found if (contents[face.id] in chosen) == (split == "valid")]

@@ -15,7 +15,7 @@ def of_audit(report: dict[str, Any]) -> Group:
     parts: list[Any] = [_labels(report), _faults(report["splits"])]
     if report["copies_across"]:
         parts.append(_copies(report["copies_across"], report["near_bits"]))
-    unreadable = [line for split in report["splits"].values() for line in split["unreadable"]]
+    unreadable = [line for split in report["splits"].values() for line in split["unreadable"].values()]
     parts += [f"unreadable: {line}" for line in unreadable[:SHOWN]]
     if len(unreadable) > SHOWN:
         parts.append(f"… and {len(unreadable) - SHOWN} more unreadable files (all are in the JSON, --out FILE)")
@@ -41,13 +41,12 @@ def _labels(report: dict[str, Any]) -> Table:
 
 def _faults(splits: dict[str, Any]) -> Table:
     table = Table(title="faults inside a split", title_justify="left")
-    columns = ("faces", "unreadable", "ties", "exact_repeats", "near_repeats")
+    columns = ("unreadable", "ties", "exact_repeats", "near_repeats")
     table.add_column("split")
-    for column in columns:
+    for column in ("faces", *columns):
         table.add_column(column.replace("_", " "), justify="right")
     for split, found in splits.items():
-        values = {**found, "unreadable": len(found["unreadable"])}
-        table.add_row(split, *(str(values[column]) for column in columns))
+        table.add_row(split, str(found["faces"]), *(str(len(found[column])) for column in columns))
     return table
 
 
@@ -58,7 +57,7 @@ def _copies(rows: list[dict[str, Any]], near_bits: int) -> Table:
     for column in ("n", "exact", "exact %", "near", "near %"):
         table.add_column(column, justify="right")
     for row in rows:
-        shares = [f"{100 * row[kind] / max(1, row['n']):.1f}" for kind in ("exact", "near")]
-        name = f"{row['of']} in {row['in']}"
-        table.add_row(name, str(row["n"]), str(row["exact"]), shares[0], str(row["near"]), shares[1])
+        counts = [len(row["exact"]), len(row["near"])]
+        cells = [cell for count in counts for cell in (str(count), f"{100 * count / max(1, row['n']):.1f}")]
+        table.add_row(f"{row['of']} in {row['in']}", str(row["n"]), *cells)
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,10 +15,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from edgeemo.artifact import written
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
-from edgeemo.errors import IntegrityError
 from edgeemo.images import to_input
 from edgeemo.machine import this_machine, usable_cores
 from edgeemo.metrics import scores, softmax
@@ -26,10 +24,10 @@ from edgeemo.progress import counter
 from edgeemo.stages import Train
 from edgeemo.train import objective
 from edgeemo.train.batches import Batches, loader, plan
+from edgeemo.train.checkpoint import CHECKPOINT, State, restore, save
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
-CHECKPOINT = "checkpoint.pt"
 EVALUATION_BATCH = 256
 FREE_TO_CHANGE = ("resume", "out", "threads", "workers", "target_accuracy")  # between two sittings of one run
 
@@ -40,40 +38,22 @@ class Setting:
 
     device: str
     bf16: bool
+    threads: int
     reason: str
-
-
-@dataclass
-class State:
-    """Everything that changes while training runs; what a checkpoint holds."""
-
-    network: EmotionNet
-    average: AveragedModel | None
-    adam: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    epoch: int = 0
-    best: dict[str, Any] = field(default_factory=lambda: {"epoch": -1, "accuracy": -1.0, "state": None})
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def judged(self) -> EmotionNet:
-        """The network that is evaluated and kept: the moving average where there is one."""
-        if self.average is None:
-            return self.network
-        averaged: EmotionNet = self.average.module  # type: ignore[assignment]
-        return averaged
 
 
 def setting(config: Train) -> Setting:
     """Device and precision for a config; an automatic choice carries its reason."""
-    torch.set_num_threads(config.threads or len(usable_cores()))
+    threads = config.threads or len(usable_cores())
+    torch.set_num_threads(threads)
     if torch.cuda.is_available():
-        return Setting("cuda", config.precision != "fp32" and torch.cuda.is_bf16_supported(), "CUDA device found")
+        bf16 = config.precision != "fp32" and torch.cuda.is_bf16_supported()
+        return Setting("cuda", bf16, threads, "CUDA device found")
     native = {"avx512_bf16", "amx_bf16"} & set(this_machine().features)
     if config.precision != "auto":
-        return Setting("cpu", config.precision == "bf16", f"--precision {config.precision}")
+        return Setting("cpu", config.precision == "bf16", threads, f"--precision {config.precision}")
     reason = f"this CPU has {', '.join(sorted(native))}" if native else "this CPU has no bf16 instructions"
-    return Setting("cpu", bool(native), reason)
+    return Setting("cpu", bool(native), threads, reason)
 
 
 def fit(
@@ -96,24 +76,22 @@ def fit(
     network.to(where.device)
     batch_size = min(config.batch_size, len(train))
     state = _start(network, config, steps=max(1, len(train) // batch_size))
+    file, identity = folder / CHECKPOINT, _identity(config, where, train, valid)
     if config.resume:
-        _restore(state, folder / CHECKPOINT, config)
+        restore(state, file, identity, threads=where.threads)
     goal = objective.targets(train, len(labels), vote_share=config.vote_share)
     weights = objective.class_weights(train.truth, len(labels), rule=config.class_weights)
     criterion = objective.loss_function(config, weights).to(where.device)
     batches = Batches(train, goal, contract, augment=config.augment)
-    for epoch in range(state.epoch, config.epochs):
+    while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
+        epoch, start = state.epoch, perf_counter()
         torch.manual_seed(config.seed * 100_003 + epoch)  # dropout; order and augmentation have seeds of their own
-        start = perf_counter()
         jobs = plan(len(train), batch_size=batch_size, seed=config.seed, epoch=epoch)
         loss = _one_epoch(state, loader(batches, jobs, workers=config.workers), criterion, where, config.clip)
-        seconds = perf_counter() - start
-        _judge(state, valid, labels, contract, {"epoch": epoch, "loss": loss, "seconds": round(seconds, 1)})
-        state.epoch = epoch + 1
-        _save(state, folder / CHECKPOINT, config)
-        if config.patience and epoch - state.best["epoch"] >= config.patience:
-            log.info("no better valid accuracy for %d epochs: stopping", config.patience)
-            break
+        row = {"epoch": epoch, "loss": loss, "seconds": round(perf_counter() - start, 1)}
+        _judge(state, valid, labels, contract, row)
+        state.epoch += 1
+        save(state, file, identity, threads=where.threads)
     if config.patience:
         state.judged.load_state_dict(state.best["state"])
     return state.judged.eval().cpu(), state.history
@@ -141,6 +119,13 @@ def _start(network: EmotionNet, config: Train, *, steps: int) -> State:
     if config.ema:
         average = AveragedModel(network, multi_avg_fn=_ramped_average(config.ema), use_buffers=True)
     return State(network, average, adam, schedule)
+
+
+def _out_of_patience(state: State, patience: int) -> bool:
+    if not patience or state.epoch - 1 - state.best["epoch"] < patience:
+        return False
+    log.info("no better valid accuracy for %d epochs: stopping", patience)
+    return True
 
 
 def _ramped_average(decay: float) -> Callable[..., None]:
@@ -190,43 +175,8 @@ def _judge(state: State, valid: Faces, labels: tuple[str, ...], contract: InputC
         state.best = {"epoch": row["epoch"], "accuracy": result.accuracy, "state": kept}
 
 
-def _save(state: State, path: Path, config: Train) -> None:
-    content = {
-        "epoch": state.epoch,
-        "network": state.network.state_dict(),
-        "average": state.average.state_dict() if state.average is not None else None,
-        "adam": state.adam.state_dict(),
-        "schedule": state.schedule.state_dict(),
-        "best": state.best,
-        "history": state.history,
-        "config": _identity(config),
-    }
-    with written(path) as partial:
-        torch.save(content, partial)
-
-
-def _restore(state: State, path: Path, config: Train) -> None:
-    if not path.is_file():
-        log.info("no checkpoint in %s: starting from the beginning", path.parent)
-        return
-    try:
-        content = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise IntegrityError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
-    if content["config"] != _identity(config):
-        changed = [key for key, value in _identity(config).items() if content["config"].get(key) != value]
-        raise IntegrityError(
-            f"{path} was written with other settings of {', '.join(changed)}; use those, or a new --out"
-        )
-    state.network.load_state_dict(content["network"])
-    if state.average is not None:
-        state.average.load_state_dict(content["average"])
-    state.adam.load_state_dict(content["adam"])
-    state.schedule.load_state_dict(content["schedule"])
-    state.epoch, state.best, state.history = content["epoch"], content["best"], content["history"]
-    log.info("resuming after epoch %d from %s", state.epoch, path)
-
-
-def _identity(config: Train) -> dict[str, Any]:
-    """The settings that decide the weights."""
-    return {name: value for name, value in vars(config).items() if name not in FREE_TO_CHANGE}
+def _identity(config: Train, where: Setting, train: Faces, valid: Faces) -> dict[str, Any]:
+    """What decides the weights: settings, arithmetic and faces."""
+    settings = {name: value for name, value in vars(config).items() if name not in FREE_TO_CHANGE}
+    faces = {"train faces": train.content_sha256, "valid faces": valid.content_sha256}
+    return {**settings, "device": where.device, "bf16": where.bf16, **faces}

@@ -7,7 +7,7 @@ widths included, so that weights are always a plain state dict and never a pickl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from edgeemo.card import InputContract
 from edgeemo.errors import MachineError, UsageError, known
+from edgeemo.train.pretrained import load_backbone
 
 GRAY = {"colour": "gray", "mean": (0.5,), "std": (0.25,)}  # FER+ pixels: mean 0.505, std 0.255 of 0..1
 IMAGENET = {"colour": "rgb", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -104,12 +105,16 @@ def backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def contract_for(name: str, size: int) -> InputContract:
-    """The input contract of a backbone at `size` pixels; 0 is the backbone's own size."""
+def contract_for(name: str, size: int, *, gray_faces: bool = False) -> InputContract:
+    """The input contract of a backbone at `size` pixels; 0 is the backbone's own size.
+
+    gray_faces: a colour backbone will see no colour in training, so it must be shown none afterwards (gray3).
+    """
     entry = backbone(name)
     if size and not 32 <= size <= 512:
         raise UsageError(f"--size {size}: expected 32 to 512 pixels, or 0 for the backbone's own ({entry.size})")
-    return InputContract(size=size or entry.size, **entry.pixels)
+    contract = InputContract(size=size or entry.size, **entry.pixels)
+    return replace(contract, colour="gray3") if gray_faces and contract.colour == "rgb" else contract
 
 
 def describe(name: str, *, labels: int, head: str, attention: bool, dropout: float) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def build(architecture: dict[str, Any], *, weights: str = "none") -> EmotionNet:
     network = EmotionNet(trunk, attention, head)
     initialise(network.attention, network.head)
     if weights not in ("imagenet", "none"):
-        _load_backbone(network.backbone, Path(weights))
+        load_backbone(network.backbone, Path(weights))
     set_widths(network, architecture["widths"])
     return network.to(memory_format=torch.channels_last)
 
@@ -168,16 +173,6 @@ def _download(entry: Backbone, name: str) -> nn.Module:
             f"cannot download the ImageNet weights of {name} ({error}).  Give a file instead, --weights FILE "
             f"(torchvision's own .pth), or start from scratch, --weights none"
         ) from error
-
-
-def _load_backbone(module: nn.Module, file: Path) -> None:
-    """Load a backbone's weights: torchvision's own .pth (names as in the full model) or an edgeemo .safetensors."""
-    from edgeemo.train import weights
-
-    ours = weights.backbone_state(file, module)
-    missing, _ = module.load_state_dict(ours, strict=False)
-    if missing:
-        raise UsageError(f"{file} lacks {len(missing)} tensors of the backbone, first {missing[0]}; is it another net?")
 
 
 def widths_of(network: nn.Module) -> dict[str, list[int]]:

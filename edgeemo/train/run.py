@@ -6,12 +6,11 @@ import logging
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
 
-from edgeemo.artifact import write_json
+from edgeemo.artifact import check_writable, write_json
 from edgeemo.card import Card
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
@@ -21,7 +20,8 @@ from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train
 from edgeemo.train import network as networks
 from edgeemo.train import plots, weights
-from edgeemo.train.fit import CHECKPOINT, fit, predict_logits
+from edgeemo.train.checkpoint import CHECKPOINT
+from edgeemo.train.fit import fit, predict_logits
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,9 @@ log = logging.getLogger(__name__)
 
 def run(config: Train) -> Path:
     """Train as configured; returns the path of model.safetensors in the run folder."""
-    start = perf_counter()
     _check(config)
     labels = label_set(config.label_set)
-    contract = networks.contract_for(config.backbone, config.size)
+    contract = networks.contract_for(config.backbone, config.size, gray_faces=data.are_gray(config.data))
     network, architecture = _network(config, labels)
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
     train, valid = load("train"), load("valid")
@@ -49,10 +48,10 @@ def run(config: Train) -> Path:
         architecture=architecture,
         temperature=temperature,
         precision={"asked": "float32", "got": "float32"},
-        metrics={"valid": _about_metrics(config) | result.to_dict()},
+        metrics={"valid": _about_metrics(config, valid) | result.to_dict()},
         data=_about(config, train, valid),
         licences=_licences(config),
-    ).after(entry("train", config, seconds=perf_counter() - start))
+    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history)))
     path = weights.save(kept, card, folder)
     _leave_pictures(folder, config, history, result)
     _tell(config, result)
@@ -66,17 +65,25 @@ def _check(config: Train) -> None:
         "batch_size": (config.batch_size >= 2, "2 or more (BatchNorm)"),
         "backbone_lr": (config.backbone_lr > 0, "above 0"),
         "classifier_lr": (config.classifier_lr > 0, "above 0"),
+        "weight_decay": (config.weight_decay >= 0, "0 or more"),
+        "warmup_epochs": (config.warmup_epochs >= 0, "0 or more"),
         "clip": (config.clip > 0, "above 0"),
         "dropout": (0 <= config.dropout < 1, "0 to below 1"),
         "smoothing": (0 <= config.smoothing < 1, "0 to below 1"),
         "vote_share": (0 <= config.vote_share <= 1, "0 to 1"),
         "ema": (0 <= config.ema < 1, "0 to below 1"),
+        "patience": (config.patience >= 0, "0 (off) or more epochs"),
+        "threads": (config.threads >= 0, "0 (all cores) or more"),
+        "workers": (config.workers >= 0, "0 or more"),
+        "seed": (config.seed >= 0, "0 or more"),
     }
     for name, (holds, expected) in ranges.items():
         if not holds:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
-    if (Path(config.out) / CHECKPOINT).exists() and not config.resume:
-        raise UsageError(f"{config.out} holds a run already; go on with --resume, or choose another --out")
+    there = [name for name in (CHECKPOINT, weights.MODEL) if (Path(config.out) / name).exists()]
+    if there and not config.resume:
+        raise UsageError(f"{config.out} holds a run already ({there[0]}); go on with --resume, or choose another --out")
+    check_writable(Path(config.out))
 
 
 def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any]]:
@@ -91,9 +98,11 @@ def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any
     return networks.build(architecture, weights=config.weights), architecture
 
 
-def _about_metrics(config: Train) -> dict[str, Any]:
-    """What was chosen on the valid faces before they judged; the temperature always is."""
+def _about_metrics(config: Train, valid: data.Faces) -> dict[str, Any]:
+    """Which faces judged, and what was chosen on them before; the temperature always is."""
     return {
+        "data": data.kind_of(config.data),
+        "ids_sha256": valid.fingerprint,
         "protocol": config.protocol,
         "selected_on_valid": bool(config.patience),
         "temperature_fitted_on": "valid",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
 from io import StringIO
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edgeemo.bench import measure, plots, report
+from edgeemo import plots
+from edgeemo.bench import measure, report
 from edgeemo.bench.run import run, show
 from edgeemo.errors import DataError, MachineError, UsageError
 from edgeemo.stages import Bench
@@ -20,6 +23,7 @@ MIB = 2**20
 
 
 def test_every_setting_has_at_least_the_runs_that_were_asked_for(result: dict[str, Any]) -> None:
+    """Every run is kept as a sample, for the whole and for the inference in it."""
     assert "one_core" in result["latency"]
     for setting in result["latency"].values():
         for part in ("total", "inference"):
@@ -27,6 +31,7 @@ def test_every_setting_has_at_least_the_runs_that_were_asked_for(result: dict[st
 
 
 def test_quantiles_are_ordered_and_inference_is_part_of_the_total(result: dict[str, Any]) -> None:
+    """On one core with one thread."""
     one = result["latency"]["one_core"]
     assert one["threads"] == len(one["cores"]) == 1
     total = one["total"]
@@ -35,6 +40,7 @@ def test_quantiles_are_ordered_and_inference_is_part_of_the_total(result: dict[s
 
 
 def test_cold_start_is_the_sum_of_its_parts(result: dict[str, Any]) -> None:
+    """Nothing between process and first prediction is left out."""
     start = result["cold_start"]
     parts = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
     assert sum(start[part] for part in parts) == pytest.approx(start["total_ms"], abs=0.3)  # five roundings to 0.1
@@ -42,11 +48,13 @@ def test_cold_start_is_the_sum_of_its_parts(result: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_peak_memory_is_the_childs_own_not_the_parents(tiny: Path) -> None:
+    """400 MiB in this process do not count for the one it starts."""
     ballast = np.ones(400 * MIB, np.uint8)
     assert 20 * MIB < measure.cold_start(tiny)["memory_bytes"] < ballast.nbytes
 
 
 def test_summary_keeps_order_and_quantiles_of_known_samples() -> None:
+    """Three samples worked by hand."""
     found = measure.summary([1_000_000 * k for k in (3, 1, 2)])
     assert found["samples_us"] == "3000 1000 2000"
     assert (found["n"], found["ms_p50"], found["ms_min"], found["ms_mean"]) == (3, 2.0, 1.0, 2.0)
@@ -54,6 +62,7 @@ def test_summary_keeps_order_and_quantiles_of_known_samples() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_model_against_itself_is_equally_right_and_about_equally_fast(tiny: Path) -> None:
+    """Neither side of a comparison is favoured."""
     found = run(Bench(engine=str(tiny), against=str(tiny), data="synthetic:60", runs=50))
     assert found["against"]["accuracy"]["difference"] == 0
     assert found["against"]["accuracy"]["p_value"] == 1
@@ -62,6 +71,7 @@ def test_a_model_against_itself_is_equally_right_and_about_equally_fast(tiny: Pa
 
 
 def test_a_result_survives_json_and_tells_where_it_comes_from(result: dict[str, Any], out: Path) -> None:
+    """Model hash, machine and face count travel with it, the output folder does not."""
     assert report.read(out) == json.loads(json.dumps(result))
     assert result["format"] == report.FORMAT
     assert result["model"]["sha256"]
@@ -71,6 +81,7 @@ def test_a_result_survives_json_and_tells_where_it_comes_from(result: dict[str, 
 
 
 def test_a_random_model_fails_the_accuracy_gate_and_says_by_how_much(result: dict[str, Any]) -> None:
+    """The verdict names gate, limit and gap."""
     assert not result["passed"]
     assert result["verdict"].startswith("FAIL: accuracy ")
     assert "limit 80.00 %: missed by" in result["verdict"]
@@ -78,6 +89,7 @@ def test_a_random_model_fails_the_accuracy_gate_and_says_by_how_much(result: dic
 
 @pytest.mark.usefixtures("quick")
 def test_without_faces_speed_alone_is_judged(tiny: Path) -> None:
+    """The default target passes on speed, and the verdict says what was not measured."""
     found = run(Bench(engine=str(tiny), runs=3))
     assert found["accuracy"] is None
     assert found["passed"]
@@ -86,6 +98,7 @@ def test_without_faces_speed_alone_is_judged(tiny: Path) -> None:
 
 @pytest.mark.usefixtures("result")
 def test_report_has_every_table_and_shows_its_plots(out: Path) -> None:
+    """Five tables and three pictures, which lie beside the page."""
     page = out.with_suffix(".md").read_text()
     for title in ("Accuracy on synthetic valid", "Recall per label", "Against other.onnx", "Latency", "Gates"):
         assert f"## {title}" in page
@@ -106,6 +119,8 @@ def test_a_result_read_from_its_file_gives_the_same_page_and_pictures(out: Path,
 def test_report_without_matplotlib_says_so_and_keeps_its_tables(
     result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A device without the bench extra still gets its page."""
+
     def absent(*_: object, **__: object) -> None:
         raise MachineError("drawing plots needs matplotlib:  pip install 'edgeemo[bench]'")
 
@@ -117,6 +132,7 @@ def test_report_without_matplotlib_says_so_and_keeps_its_tables(
 
 
 def test_the_terminal_shows_tables_and_verdict(result: dict[str, Any]) -> None:
+    """The same tables as the page."""
     console = Console(width=140, file=(screen := StringIO()))
     console.print(show(result))
     shown = screen.getvalue()
@@ -126,6 +142,7 @@ def test_the_terminal_shows_tables_and_verdict(result: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("result")
 def test_one_table_has_a_row_per_result_with_accuracy_beside_latency(out: Path) -> None:
+    """Two results give two rows under one head."""
     lines = report.render_files([out, out]).splitlines()
     assert len(lines) == 4
     assert all(line.count("|") == lines[0].count("|") for line in lines)
@@ -134,11 +151,16 @@ def test_one_table_has_a_row_per_result_with_accuracy_beside_latency(out: Path) 
 
 
 def test_a_row_without_faces_says_that_accuracy_was_not_measured(result: dict[str, Any]) -> None:
+    """An empty cell could be taken for a zero."""
     assert "not measured" in report.render_table([{**result, "accuracy": None}])
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"format": 99, "gates": []}', None])
+FOREIGN = ["{}", "[]", "no JSON", '{"format": 99, "gates": []}', '{"format": 1, "gates": [1]}', None]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
 def test_what_is_no_result_is_refused(tmp_path: Path, content: str | None) -> None:
+    """Other JSON, another format, no file: each is told with its name."""
     file = tmp_path / "foreign.json"
     if content is not None:
         file.write_text(content)
@@ -146,12 +168,42 @@ def test_what_is_no_result_is_refused(tmp_path: Path, content: str | None) -> No
         report.read(file)
 
 
+@pytest.mark.usefixtures("result")
+@pytest.mark.parametrize("part", ["verdict", "model", "latency.one_core.total.ms_p95", "accuracy.recall"])
+def test_a_result_that_lost_a_part_is_refused(out: Path, tmp_path: Path, part: str) -> None:
+    """What the table shows must be there, down to the last figure; the part that is missing is named."""
+    torn = json.loads(out.read_text())
+    *way, last = part.split(".")
+    del reduce(getitem, way, torn)[last]
+    (tmp_path / "torn.json").write_text(json.dumps(torn))
+    with pytest.raises(DataError, match=rf"torn\.json is not a result of edgeemo bench .*{last}"):
+        report.read(tmp_path / "torn.json")
+
+
+def test_labels_without_faces_are_named_beside_the_lowest_recall(result: dict[str, Any]) -> None:
+    """The lowest of the measured recalls is no floor for the others."""
+    scored = result["accuracy"]
+    gone = {"support": {**scored["support"], "fear": 0}, "recall": {**scored["recall"], "fear": None}}
+    assert ", no fear |" in report.render_table([{**result, "accuracy": {**scored, **gone}}])
+
+
+def test_memory_that_the_system_does_not_tell_is_a_dash(result: dict[str, Any], tmp_path: Path) -> None:
+    """Neither the page nor the table calls it 0 kB."""
+    untold = {**result, "cold_start": {**result["cold_start"], "memory_bytes": None}}
+    assert (
+        "| peak memory of a process that predicts once | - |" in report.write(untold, tmp_path / "a.json").read_text()
+    )
+    assert "0 kB" not in report.render_table([untold])
+
+
 @pytest.mark.parametrize("config", [Bench(runs=0), Bench(out="result.md"), Bench(target="none.toml")])
 def test_a_mistake_in_the_options_is_told_before_anything_is_measured(config: Bench) -> None:
+    """No minute is spent on a result that cannot be written or judged."""
     with pytest.raises(UsageError):
         run(config)
 
 
 def test_a_measuring_process_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    """The child's error reaches the user, not only its exit code."""
     with pytest.raises(MachineError, match=r"gone\.onnx"):
         measure.cold_start(tmp_path / "gone.onnx")

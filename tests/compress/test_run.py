@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgeemo.card import read_card
 from edgeemo.compress.run import run, table
 from edgeemo.errors import DataError, IntegrityError, UsageError
+from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime import load
 from edgeemo.stages import Compress
 from edgeemo.train import weights
@@ -70,6 +72,8 @@ def test_the_comparison_has_a_row_per_stage_and_tests_each_against_those_before(
     assert rows["original"]["size_bytes"] > rows["pruned"]["size_bytes"] > rows["int8"]["size_bytes"]
     assert [pair["stage"] for pair in rows["int8"]["against"]] == ["pruned", "original"]
     assert all(0 <= pair["p_value"] <= 1 for pair in rows["int8"]["against"])
+    recalls = [rows[name]["recall"]["fear"] for name in ("pruned", "int8")]
+    assert rows["int8"]["against"][0]["recall_difference"]["fear"] == pytest.approx(recalls[1] - recalls[0])
     assert found["faces"]["n"] == rows["int8"]["n"] == 24
 
 
@@ -91,9 +95,14 @@ def test_pruned_weights_load_as_a_run(compressed: Path) -> None:
 
 
 def test_the_int8_model_runs_on_the_device_side(compressed: Path) -> None:
-    """The runtime opens it by its card and gives shares that sum to one."""
+    """The runtime opens it by its card and gives every face shares of the labels that sum to one."""
+    faces = np.random.default_rng(0).integers(0, 256, (3, 60, 50), dtype=np.uint8)
     with load(compressed / "model.int8.onnx") as model:
-        assert model.labels[0] == "neutral"
+        answers = model.predict_batch(list(faces))
+    for answer in answers:
+        assert set(answer.probabilities) == set(LABEL_SETS["six"].labels)
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+    assert len({answer.probability for answer in answers}) == 3
 
 
 def test_the_table_has_a_line_per_stage_and_per_test(compressed: Path) -> None:

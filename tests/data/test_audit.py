@@ -1,5 +1,6 @@
 """The audit finds what was planted."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from edgeemo.data import audit
+from edgeemo.data.sample import Sample
 from edgeemo.data.tables import of_audit
+from edgeemo.errors import DataError
+from edgeemo.labels import label_set
 from edgeemo.stages import Audit
 
 
@@ -29,22 +33,71 @@ def planted(folder_of_faces, tmp_path):
 
 
 def test_planted_faults_are_found(planted):
-    """One exact copy, one mirrored near copy and one unreadable file; nothing else."""
+    """One exact copy, one mirrored near copy and one unreadable file, by their ids; nothing else."""
     report = audit.run(Audit(data=f"folder:{planted}"))
     (across,) = report["copies_across"]
-    assert (across["of"], across["in"], across["exact"], across["near"]) == ("valid", "train", 1, 2)
-    (unreadable,) = report["splits"]["valid"]["unreadable"]
-    assert "broken.png" in unreadable
+    exact, mirrored = ["valid/fear/copy.png", "train/fear/0.png"], ["valid/angry/mirrored.png", "train/angry/0.png"]
+    assert (across["of"], across["in"], across["exact"], across["near"]) == (
+        "valid",
+        "train",
+        [exact],
+        [mirrored, exact],
+    )
+    assert list(report["splits"]["valid"]["unreadable"]) == ["valid/happy/broken.png"]
     assert report["splits"]["train"]["labels"]["plurality"]["fear"] == 10
 
 
-def test_report_can_be_printed(planted):
-    """The table is made of the report alone."""
-    assert of_audit(audit.run(Audit(data=f"folder:{planted}"))).renderables
+def test_report_can_be_printed_and_tells_no_folder(planted):
+    """The table is made of the report alone, and the report of ids alone."""
+    report = audit.run(Audit(data=f"folder:{planted}"))
+    assert of_audit(report).renderables
+    assert str(planted) not in json.dumps(report)
+
+
+def test_repeats_inside_a_split_are_pairs(folder_of_faces):
+    """Each repeat with the first face that it repeats; near ones both ways, for neither is the original."""
+    for name in ("x", "y"):
+        shutil.copy(folder_of_faces / "fear" / "3.png", folder_of_faces / "fear" / f"{name}.png")
+    shutil.copytree(folder_of_faces, folder_of_faces.parent / "laid" / "train")
+    found = audit.run(Audit(data=f"folder:{folder_of_faces.parent / 'laid'}"))["splits"]["train"]
+    three, x, y = (f"train/fear/{name}.png" for name in "3xy")
+    assert found["exact_repeats"] == [[x, three], [y, three]]
+    assert found["near_repeats"] == [[three, x], [x, three], [y, three]]
+
+
+def test_near_copies_are_found_across_blocks(monkeypatch):
+    """Hashes are compared in slices; a face never matches itself, wherever its slice begins."""
+    monkeypatch.setattr(audit, "BLOCK", 2)
+    hashes = [0, 2**40 - 1, 1, 2**64 - 1, 2**40 - 2]
+    seen = audit.Seen(ids=list("abcde"), near=[(own, own ^ (2**20 - 1) << 22) for own in hashes])
+    assert audit._near_pairs(seen, seen, 5) == [["a", "c"], ["b", "e"], ["c", "a"], ["e", "b"]]
+
+
+def test_too_small_a_face_is_unreadable(planted):
+    """What training would stop at, the audit lists."""
+    Image.new("L", (15, 48)).save(planted / "valid" / "fear" / "small.png")
+    found = audit.run(Audit(data=f"folder:{planted}", near=0))["splits"]["valid"]["unreadable"]
+    assert "at least 16" in found["valid/fear/small.png"]
+
+
+def test_ties_are_named_and_a_face_without_votes_is_none(monkeypatch):
+    """Two labels with the most votes are a tie; votes that are all dropped are not."""
+    votes = {"tied": {"fear": 5.0, "anger": 5.0}, "scattered": {"fear": 1.0, "anger": 1.0}, "clear": {"fear": 9.0}}
+    found = [Sample(name, each, lambda: np.zeros((48, 48), np.uint8)) for name, each in votes.items()]
+    monkeypatch.setattr(audit, "_samples", lambda _data, split, _labels: found if split == "train" else None)
+    split = audit.run(Audit(data="ferplus:x", near=0))["splits"]["train"]
+    assert split["ties"] == ["tied"]
+    assert split["labels"]["majority"] == dict.fromkeys(label_set("six").labels, 0) | {"fear": 1, "dropped": 2}
+
+
+def test_data_without_any_split_is_refused(tmp_path):
+    """There is no table to print."""
+    with pytest.raises(DataError, match="none of the splits"):
+        audit.run(Audit(data=f"ferplus:{tmp_path}"))
 
 
 @pytest.mark.ferplus
 def test_real_faces_leak_across_splits(ferplus):
     """279 of the 3,579 valid faces of FER+ are byte-identical to a train face."""
     (across,) = audit.run(Audit(data=ferplus, near=0))["copies_across"]
-    assert (across["n"], across["exact"]) == (3579, 279)
+    assert (across["n"], len(across["exact"])) == (3579, 279)

@@ -30,6 +30,16 @@ def microsoft(tmp_path):
 
 
 @pytest.fixture
+def packed(microsoft):
+    """The FER+ folder as a zip, its files compressed."""
+    archive = microsoft.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packing:
+        for file in sorted(microsoft.rglob("*.*")):
+            packing.write(file, file.relative_to(microsoft))
+    return archive
+
+
+@pytest.fixture
 def kaggle(tmp_path):
     """fer2013.csv beside fer2013new.csv with three train faces."""
     head = ["Usage", "Image name", *ferplus.COLUMNS]
@@ -50,12 +60,8 @@ def winner(votes, labels, protocol):
     return labels.labels[faces.label([sample], labels, protocol=protocol).truth[0]]
 
 
-def test_folder_and_zip_read_the_same(microsoft):
+def test_folder_and_zip_read_the_same(microsoft, packed):
     """Unpacked or not, the faces and votes are one."""
-    packed = microsoft.with_suffix(".zip")
-    with zipfile.ZipFile(packed, "w") as archive:
-        for file in microsoft.rglob("*.*"):
-            archive.write(file, file.relative_to(microsoft))
     left, right = (
         faces.load(f"ferplus:{path}", "train", EIGHT, contract=InputContract(48)) for path in (microsoft, packed)
     )
@@ -91,6 +97,69 @@ def test_faulty_rows_are_listed_with_their_numbers(microsoft):
     write(table, [["a.png", "box", *VOTES[0]], ["b.png"], ["../c.png", "box", *VOTES[0]], ["d.png", "box", *"x" * 10]])
     with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2.*row 3.*leaves its folder.*row 4"):
         ferplus.samples(microsoft, "train")
+
+
+@pytest.mark.parametrize("name", ["fer1.png", "label.csv"])
+@pytest.mark.parametrize("at", ["signature", "stream", "end", "flags", "method", "checksum"])
+def test_flipped_byte_in_the_zip_is_named(packed, name, at):
+    """A bad download is no traceback: each place has its own kind of error."""
+    with zipfile.ZipFile(packed) as archive:
+        entry = archive.getinfo(f"FER2013Train/{name}")
+    content = bytearray(packed.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename)
+    listed = content.rindex(entry.filename.encode()) - 46  # the entry in the table of contents
+    places = {"signature": entry.header_offset, "stream": start, "end": start + entry.compress_size - 1}
+    content[(places | {"flags": listed + 8, "method": listed + 10, "checksum": listed + 16})[at]] ^= 0xFF
+    packed.write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        faces.load(f"ferplus:{packed}", "train", EIGHT, contract=InputContract(48))
+
+
+def test_half_a_zip_is_refused(packed):
+    """Its table of contents stands at the end."""
+    packed.write_bytes(packed.read_bytes()[:-40])
+    with pytest.raises(DataError, match="neither a folder nor a whole zip"):
+        ferplus.samples(packed, "train")
+
+
+def test_face_that_is_listed_but_missing_is_named(microsoft, packed):
+    """In a folder as in a zip."""
+    table = microsoft / "FER2013Train" / "label.csv"
+    write(table, [["gone.png", "box", *VOTES[0]]])
+    with zipfile.ZipFile(packed, "w") as packing:
+        packing.write(table, "FER2013Train/label.csv")
+    for path in (microsoft, packed):
+        with pytest.raises(DataError, match=r"gone\.png is listed in label\.csv but is not there"):
+            faces.load(f"ferplus:{path}", "train", EIGHT, contract=InputContract(48))
+
+
+@pytest.mark.parametrize("layout", ["microsoft", "kaggle"])
+def test_table_in_another_encoding_is_named(request, layout):
+    """A spreadsheet program has saved it anew."""
+    folder = request.getfixturevalue(layout)
+    table = folder / ("FER2013Train/label.csv" if layout == "microsoft" else "fer2013new.csv")
+    table.write_bytes(table.read_bytes().replace(b"fer0", "f\u00e9r0".encode("latin-1")))
+    with pytest.raises(DataError, match=rf"{table.name} is not a table in UTF-8"):
+        ferplus.samples(folder, "train")
+
+
+@pytest.mark.parametrize("pixels", ["x", "1 2 3", "9" * 30, ""])
+def test_senseless_kaggle_pixels_are_named(kaggle, pixels):
+    """The error holds the image's name."""
+    rows = list(csv.reader((kaggle / "fer2013.csv").open()))
+    rows[2][1] = pixels
+    write(kaggle / "fer2013.csv", rows)
+    with pytest.raises(DataError, match=r"^fer1\.png: "):
+        faces.load(f"ferplus:{kaggle}", "train", EIGHT, contract=InputContract(48))
+
+
+def test_senseless_kaggle_rows_are_listed_with_their_numbers(kaggle):
+    """Emotion codes out of range or no numbers, and rows that end early."""
+    rows = list(csv.reader((kaggle / "fer2013.csv").open()))
+    rows[1][0], rows[2][0], rows[3] = "7", "glad", ["0"]
+    write(kaggle / "fer2013.csv", rows)
+    with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2: emotion '7'.*row 3: emotion 'glad'.*row 4: usage"):
+        ferplus.samples(kaggle, "train")
 
 
 def test_corrupt_png_is_named(microsoft):

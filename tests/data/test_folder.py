@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from PIL import Image
 
 from edgeemo.card import InputContract
 from edgeemo.data import faces, folder
@@ -72,6 +73,39 @@ def test_corrupt_png_is_named(folder_of_faces):
     found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
     with pytest.raises(DataError, match=r"fear/3\.png"):
         faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+
+
+def test_too_small_a_face_is_named(folder_of_faces):
+    """The error holds the file's name and the command that lists all such files, but no folder of this machine."""
+    Image.new("L", (15, 48)).save(folder_of_faces / "fear" / "3.png")
+    found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    with pytest.raises(DataError, match=r"(?s)^fear/3\.png: .*at least 16.*edgeemo data audit"):
+        faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+
+
+def test_too_few_images_for_a_valid_split_are_explained(folder_of_faces):
+    """A fifth of two images is none: the message says how many a label needs."""
+    for file in folder_of_faces.rglob("[2-9].png"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"valid split is empty.*at least 3"):
+        faces.load(f"folder:{folder_of_faces}", "valid", SIX, contract=InputContract(48))
+    shutil.copy(folder_of_faces / "fear" / "0.png", folder_of_faces / "fear" / "copy.png")
+    with pytest.raises(DataError, match="distinct"):
+        folder.samples(folder_of_faces, "valid")
+    Image.new("L", (48, 48)).save(folder_of_faces / "fear" / "third.png")
+    assert len(folder.samples(folder_of_faces, "valid")) >= 1
+
+
+def test_a_split_without_faces_is_called_empty():
+    """Not a fault of the protocol."""
+    with pytest.raises(DataError, match="split is empty"):
+        faces.label([], SIX, protocol="plurality")
+
+
+@pytest.mark.parametrize(("data", "gray"), [("synthetic:60", True), ("ferplus:x", True), ("folder:x", False)])
+def test_a_folder_alone_may_have_colour(data, gray):
+    """Drawn and FER+ faces are gray; of a folder's nothing is known."""
+    assert faces.are_gray(data) is gray
 
 
 @pytest.mark.parametrize("data", ["affectnet:x", "folder", "ferplus:", ""])

@@ -7,6 +7,7 @@ from edgeemo.card import InputContract
 from edgeemo.data import faces
 from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
+from edgeemo.train.network import contract_for
 
 SIX = label_set("six")
 
@@ -28,6 +29,22 @@ def test_splits_share_no_face():
     """No drawing stands in two splits."""
     drawn = [faces.load("synthetic:60", split, SIX, contract=InputContract(48)).pixels for split in ("train", "valid")]
     assert not {p.tobytes() for p in drawn[0]} & {p.tobytes() for p in drawn[1]}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "data", "colour"),
+    [
+        ("resnet18", "synthetic:60", "gray3"),
+        ("resnet18", "ferplus:x", "gray3"),
+        ("resnet18", "folder:x", "rgb"),
+        ("edge_vgg", "synthetic:60", "gray"),
+    ],
+)
+def test_a_colour_backbone_trained_on_gray_faces_is_shown_gray(backbone, data, colour):
+    """What it never saw in training it shall not see afterwards; mean and std stay the backbone's."""
+    contract = contract_for(backbone, 64, gray_faces=faces.are_gray(data))
+    assert contract.colour == colour
+    assert contract.mean == contract_for(backbone, 64).mean
 
 
 @pytest.mark.parametrize("count", ["5", "many", "-60"])

@@ -94,7 +94,10 @@ def test_a_model_with_weights_in_a_second_file_is_refused(copy: Path) -> None:
     [
         ({"labels": ("yes", "no")}, "one per label"),
         ({"input": replace(make_tiny.card().input, size=64)}, r"\(N, 1, 64, 64\)"),
-        ({"input": replace(make_tiny.card().input, colour="rgb")}, r"\(N, 3, 48, 48\)"),
+        (
+            {"input": replace(make_tiny.card().input, colour="rgb", mean=(0.5,) * 3, std=(0.25,) * 3)},
+            r"\(N, 3, 48, 48\)",
+        ),
         ({"temperature": 0.0}, "temperature"),
         ({"output": "probabilities"}, "logits"),
     ],

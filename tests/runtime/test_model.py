@@ -121,6 +121,23 @@ def test_pixels_of_another_shape_than_the_card_says_are_refused(opened: Model, s
         opened.probabilities(np.zeros(shape, np.uint8))
 
 
+def test_too_small_a_picture_is_named(opened: Model, tmp_path: Path) -> None:
+    Image.new("L", (15, 48)).save(tmp_path / "small.png")
+    for path in (tmp_path / "small.png", str(tmp_path / "small.png")):
+        with pytest.raises(DataError, match=r"small\.png.*at least 16"):
+            opened.predict(path)
+
+
+def test_a_model_trained_on_gray_faces_sees_no_colour(tmp_path: Path, face: np.ndarray) -> None:
+    path = tmp_path / "gray3.onnx"
+    onnx.save(make_tiny.network(channels=3), path)
+    contract = replace(make_tiny.card().input, colour="gray3", mean=(0.5,) * 3, std=(0.25,) * 3)
+    write_card(path, replace(make_tiny.card(), input=contract))
+    with edgeemo.load(path) as opened:
+        assert opened.predict(face) == opened.predict(np.asarray(Image.fromarray(face).convert("L")))
+        assert opened.probabilities(np.zeros((2, 48, 48, 3), np.uint8)).shape == (2, 6)
+
+
 def test_a_closed_model_says_that_it_is_closed(tiny: Path, face: np.ndarray) -> None:
     with edgeemo.load(tiny) as loaded:
         pass

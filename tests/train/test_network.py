@@ -91,7 +91,7 @@ def test_torchvision_file_fills_the_backbone(tmp_path):
     assert np.allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("content", ["missing", "noise", "another net"])
+@pytest.mark.parametrize("content", ["missing", "noise", "another net", "a list", "another of ours"])
 def test_unusable_weights_file_is_explained(tmp_path, content):
     """Missing, damaged and foreign files each get their sentence."""
     file = tmp_path / "weights.pth"
@@ -99,5 +99,9 @@ def test_unusable_weights_file_is_explained(tmp_path, content):
         file.write_bytes(b"noise")
     if content == "another net":
         torch.save({"layer": torch.zeros(3)}, file)
+    if content == "a list":
+        torch.save([1, 2], file)
+    if content == "another of ours":
+        torch.save(networks.build(describe("edge_vgg")).state_dict(), file)
     with pytest.raises(EdgeemoError, match="--weights"):
         networks.build(describe("resnet18"), weights=str(file))

@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from edgeemo.card import read_card
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.train import fit
+from edgeemo.train.checkpoint import CHECKPOINT
 from edgeemo.train.run import run
 
 
@@ -55,11 +58,32 @@ def test_interrupted_run_resumes_to_the_same_bits(tiny, monkeypatch):
     assert states_equal(whole, run(replace(stopped, resume=True)))
 
 
-def test_early_stopping_keeps_the_best_epoch(tiny):
-    """With patience the kept model has the best valid accuracy of all epochs."""
-    path = run(replace(tiny, epochs=6, patience=2, ema=0.0))
-    epochs = json.loads((path.parent / "log.json").read_text())["epochs"]
-    assert read_card(path).metrics["valid"]["accuracy"] == pytest.approx(max(row["accuracy"] for row in epochs))
+@pytest.fixture
+def scripted(monkeypatch):
+    """Valid accuracies as the test wants them: best in the second epoch."""
+    wanted = cycle([0.3, 0.6, 0.5, 0.4])
+    real = fit.scores
+    monkeypatch.setattr(fit, "scores", lambda *arguments: replace(real(*arguments), accuracy=next(wanted)))
+
+
+@pytest.mark.usefixtures("scripted")
+def test_early_stopping_keeps_the_best_epoch_and_stays_stopped(tiny):
+    """Stopped two epochs after the best one; --resume trains no further and leaves the same weights."""
+    path = run(replace(tiny, epochs=5, patience=2, ema=0.0))
+    log = path.parent / "log.json"
+    assert [row["accuracy"] for row in json.loads(log.read_text())["epochs"]] == [0.3, 0.6, 0.5, 0.4]
+    kept = load_file(path)
+    again = run(replace(tiny, epochs=5, patience=2, ema=0.0, resume=True))
+    assert len(json.loads(log.read_text())["epochs"]) == 4
+    assert all((kept[name] == tensor).all() for name, tensor in load_file(again).items())
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_kept_epoch_is_not_the_last(tiny):
+    """With patience the second of four epochs is kept, without it the last."""
+    best = load_file(run(replace(tiny, epochs=4, patience=2, ema=0.0)))
+    last = load_file(run(replace(tiny, epochs=4, ema=0.0, out=tiny.out + "-last")))
+    assert any((best[name] != last[name]).any() for name in best)
 
 
 def test_finished_folder_is_not_overwritten(tiny):
@@ -69,14 +93,33 @@ def test_finished_folder_is_not_overwritten(tiny):
         run(tiny)
 
 
-@pytest.mark.parametrize("fault", ["changed settings", "damaged"])
-def test_foreign_checkpoint_is_refused(tiny, fault):
-    """Resuming with other settings, or from a damaged file, would not be the same run."""
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"classifier_lr": 1.0}, "other settings of classifier_lr"), ({"data": "synthetic:180"}, "train faces")],
+    ids=["settings", "faces"],
+)
+def test_resuming_another_run_is_refused(tiny, change, message):
+    """Other settings or other faces: it would not be the same run."""
     run(tiny)
-    if fault == "damaged":
-        (Path(tiny.out) / fit.CHECKPOINT).write_bytes(b"damaged")
-    with pytest.raises(IntegrityError, match=r"other settings of classifier_lr|not a readable checkpoint"):
-        run(replace(tiny, resume=True, classifier_lr=1.0))
+    with pytest.raises(IntegrityError, match=message):
+        run(replace(tiny, resume=True, **change))
+
+
+@pytest.mark.parametrize("content", ["damaged", "empty"])
+def test_unreadable_checkpoint_is_refused(tiny, content):
+    """Damaged bytes, and a file that holds something else."""
+    run(tiny)
+    file = Path(tiny.out) / CHECKPOINT
+    file.write_bytes(b"damaged") if content == "damaged" else torch.save({}, file)
+    with pytest.raises(IntegrityError, match=r"delete it to start anew"):
+        run(replace(tiny, resume=True))
+
+
+def test_model_without_checkpoint_is_not_overwritten(tiny):
+    """A finished model is as precious as a checkpoint."""
+    (run(tiny).parent / CHECKPOINT).unlink()
+    with pytest.raises(UsageError, match=r"model\.safetensors"):
+        run(tiny)
 
 
 def test_enhanced_head_attention_and_class_weights_train(tiny):
