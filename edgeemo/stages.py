@@ -9,10 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgeemo.errors import UsageError
+
 
 def option(default: Any, text: str, *, choices: tuple[str, ...] = ()) -> Any:
     """A config field that is also a command line option."""
     return field(default=default, metadata={"help": text, "choices": choices})
+
+
+def check_ranges(config: Any, ranges: dict[str, tuple[bool, str]]) -> None:
+    """UsageError for the first field whose value does not hold; `ranges` says of each what was expected."""
+    for name, (holds, expected) in ranges.items():
+        if not holds:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
 
 
 DATA_HELP = "faces: synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"

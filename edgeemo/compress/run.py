@@ -26,7 +26,7 @@ from edgeemo.history import entry
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
-from edgeemo.stages import Compress, Train
+from edgeemo.stages import Compress, Train, check_ranges
 from edgeemo.train import weights
 from edgeemo.train.checkpoint import CHECKPOINT
 from edgeemo.train.fit import fit, predict_logits
@@ -101,19 +101,17 @@ def _check(config: Compress) -> None:
     """UsageError for a setting that cannot be meant, before any face is read."""
     if not config.run:
         raise UsageError("compress needs the run folder of a training.  Make one:  edgeemo train --recipe demo")
-    ranges = {
+    ranges: dict[str, tuple[bool, str]] = {
         "prune": (0 <= config.prune <= MAX_SHARE, f"a share of channels, 0 to {MAX_SHARE:g}"),
-        "round-to": (config.round_to >= 1, "1 or more channels"),
+        "round_to": (config.round_to >= 1, "1 or more channels"),
         "epochs": (config.epochs >= 0, "0 or more epochs"),
         "lr": (config.lr > 0, "a learning rate above 0"),
-        "min-int8-share": (0 <= config.min_int8_share <= 1, "a share of the multiply-adds, 0 to 1"),
+        "min_int8_share": (0 <= config.min_int8_share <= 1, "a share of the multiply-adds, 0 to 1"),
         "threads": (config.threads >= 0, "0 (all cores) or more"),
         "seed": (config.seed >= 0, "0 or more"),
-        "calibration-count": (config.calibration_count >= 1, "1 or more faces"),
+        "calibration_count": (config.calibration_count >= 1, "1 or more faces"),
     }
-    for name, (holds, expected) in ranges.items():
-        if not holds:
-            raise UsageError(f"--{name} {getattr(config, name.replace('-', '_')):g}: expected {expected}")
+    check_ranges(config, ranges)
     for name, names in (("importance", IMPORTANCE), ("flavour", FLAVOURS), ("method", METHODS)):
         if getattr(config, name) not in names:
             raise known(name, getattr(config, name), names)

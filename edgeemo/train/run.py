@@ -17,7 +17,7 @@ from edgeemo.errors import UsageError
 from edgeemo.history import entry
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
-from edgeemo.stages import Train
+from edgeemo.stages import Train, check_ranges
 from edgeemo.train import network as networks
 from edgeemo.train import plots, weights
 from edgeemo.train.checkpoint import CHECKPOINT
@@ -60,7 +60,7 @@ def run(config: Train) -> Path:
 
 def _check(config: Train) -> None:
     """UsageError for a setting that cannot be meant, before any face is read."""
-    ranges = {
+    ranges: dict[str, tuple[bool, str]] = {
         "epochs": (config.epochs >= 1, "1 or more"),
         "batch_size": (config.batch_size >= 2, "2 or more (BatchNorm)"),
         "backbone_lr": (config.backbone_lr > 0, "above 0"),
@@ -77,13 +77,16 @@ def _check(config: Train) -> None:
         "workers": (config.workers >= 0, "0 or more"),
         "seed": (config.seed >= 0, "0 or more"),
     }
-    for name, (holds, expected) in ranges.items():
-        if not holds:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
-    there = [name for name in (CHECKPOINT, weights.MODEL) if (Path(config.out) / name).exists()]
-    if there and not config.resume:
-        raise UsageError(f"{config.out} holds a run already ({there[0]}); go on with --resume, or choose another --out")
-    check_writable(Path(config.out))
+    check_ranges(config, ranges)
+    _check_folder(Path(config.out), resume=config.resume)
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    if (folder / CHECKPOINT).exists() and not resume:
+        raise UsageError(f"{folder} holds a run already; go on with --resume, or choose another --out")
+    if (folder / weights.MODEL).exists() and not (folder / CHECKPOINT).exists():
+        raise UsageError(f"{folder} holds a finished {weights.MODEL} and no checkpoint; choose another --out")
+    check_writable(folder)
 
 
 def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any]]:

@@ -118,8 +118,9 @@ def test_unreadable_checkpoint_is_refused(tiny, content):
 def test_model_without_checkpoint_is_not_overwritten(tiny):
     """A finished model is as precious as a checkpoint."""
     (run(tiny).parent / CHECKPOINT).unlink()
-    with pytest.raises(UsageError, match=r"model\.safetensors"):
-        run(tiny)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"model\.safetensors"):
+            run(replace(tiny, resume=resume))
 
 
 def test_enhanced_head_attention_and_class_weights_train(tiny):
