@@ -71,7 +71,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, face):
 
 @pytest.mark.parametrize(
     "text",
-    ['"/work/main"', "in /tmp/x", "ferplus:/data/faces.zip", "(/root)", "../shared", "~/runs", "C:\\\\faces"],
+    ['"/srv/faces"', "in /tmp/x", "ferplus:/data/faces.zip", "(/root)", "../shared", "~/runs", "C:\\\\faces"],
 )
 def test_a_path_of_a_machine_is_recognised(text):
     """The test below looks for the right thing."""
