@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgeemo import stages
 from edgeemo.cli import main
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.onnx"
 
 
 def call(*words):
@@ -87,3 +90,20 @@ def test_audit_writes_its_report(folder_of_faces, tmp_path):
     assert done.exit_code == 0
     assert "fear" in done.output
     assert json.loads((tmp_path / "audit.json").read_text())["splits"]["train"]["faces"] == 48
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "says"),
+    [
+        ("latency_ms_p95 = 10000.0", 0, "PASS"),
+        ("size_bytes = 10", 1, "file size 1.3"),
+        ("accuracy = 0.8", 1, "accuracy not measured"),
+    ],
+    ids=["all pass", "one fails", "one not measured"],
+)
+def test_bench_exits_with_its_verdict(gate, code, says, tmp_path):
+    """0 if the gates of the target pass, 1 if one fails or was not measured, and the output says which."""
+    (tmp_path / "target.toml").write_text(gate)
+    done = call("bench", "--engine", TINY, "--target", tmp_path / "target.toml", "--runs", 5)
+    assert done.exit_code == code
+    assert says in " ".join(done.output.split())
