@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import Field, asdict, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -20,7 +20,6 @@ from edgeemo import stages
 from edgeemo.artifact import write_json, write_text
 from edgeemo.errors import EdgeemoError, UsageError, known, require
 
-Config = TypeVar("Config")
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 SETTINGS = {
     "help_option_names": ["-h", "--help"],

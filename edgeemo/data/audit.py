@@ -2,7 +2,7 @@
 
 The report names faces by their ids, so that anyone can look at them or leave them out; copies are pairs of ids.
 
-Copies across splits flatter every accuracy measured on them: of FER+'s test faces 8 % are also train faces.
+Copies across splits flatter every accuracy measured on them: of FER+'s 3,579 valid faces 279 are also train faces.
 """
 
 from __future__ import annotations
