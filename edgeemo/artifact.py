@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,13 +34,37 @@ def written(path: Path) -> Iterator[Path]:
         with _writing(path):
             _settle(partial, path)
     except Exception as error:
-        if (number := _errno(error)) in DISK:
-            raise MachineError(f"cannot write {path}: {os.strerror(number)}") from error
-        check_writable(path.parent)  # torch does not say that a disk is full; the partial file still fills it
+        _explain_disk(error, path)
         raise
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    Another process's abandoned temporary folders for the same parent go too; MachineError if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(".*.partial"):
+            shutil.rmtree(abandoned)
+        partial.mkdir()
+    try:
+        yield partial
+        with _writing(path):
+            for file in partial.iterdir():
+                _sync(file)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.replace(path)
+    except Exception as error:
+        _explain_disk(error, path)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -89,7 +114,18 @@ def _errno(error: Exception) -> int:
     return int(told[1]) if told else getattr(error, "errno", None) or 0
 
 
+def _explain_disk(error: Exception, path: Path) -> None:
+    """MachineError if `error` comes from a disk that takes nothing more."""
+    if (number := _errno(error)) in DISK:
+        raise MachineError(f"cannot write {path}: {os.strerror(number)}") from error
+    check_writable(path.parent)  # torch does not say that a disk is full; the partial file still fills it
+
+
 def _settle(partial: Path, path: Path) -> None:
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(partial)
     partial.replace(path)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

@@ -57,7 +57,7 @@ def options_of(config: type, *, without: tuple[str, ...] = ()) -> Callable[..., 
 
 def _option(f: Field[Any]) -> Callable[..., Any]:
     name = "--" + f.name.replace("_", "-")
-    spelled = f"{name}/--no-{name[2:]}" if isinstance(f.default, bool) and f.default else name
+    spelled = f"{name}/--no-{name[2:]}" if isinstance(f.default, bool) else name
     kind = click.Choice(f.metadata["choices"]) if f.metadata["choices"] else type(f.default)
     flag = {"is_flag": True} if isinstance(f.default, bool) else {"type": kind}
     return click.option(spelled, f.name, default=f.default, help=f.metadata["help"], show_default=True, **flag)
@@ -108,6 +108,27 @@ def train(ctx: click.Context, /, recipe: str, show_recipe: bool, **given: Any) -
     _limit_threads(config.threads)
     path = _stage("train.run", extra="train", purpose="training").run(config)
     click.echo(f"{path}\nnext:  edgeemo compress {path.parent} --int8")
+
+
+@main.command(help=stages.Evaluate.__doc__)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@options_of(stages.Evaluate)
+def evaluate(runs: tuple[str, ...], **given: Any) -> None:
+    config = stages.Evaluate(**given)
+    _limit_threads(config.threads)
+    stage = _stage("evaluate", extra="train", purpose="the evaluation of runs")
+    _print(stage.table(stage.run([Path(name) for name in runs], config)))
+
+
+@main.command(help=stages.Explain.__doc__)
+@click.argument("run", metavar="RUN")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@options_of(stages.Explain, without=("run",))
+def explain(images: tuple[str, ...], **given: Any) -> None:
+    config = stages.Explain(**given)
+    _limit_threads(config.threads)
+    for path in _stage("explain", extra="train", purpose="explanations").run(config, [Path(name) for name in images]):
+        click.echo(path)
 
 
 @main.command(help=stages.Compress.__doc__)

@@ -54,27 +54,78 @@ class Train:
     head: str = option("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
     attention: bool = option(True, "weigh positions by spatial attention before pooling")
     dropout: float = option(0.5, "dropout in front of the first layer of the head; later layers get half of it")
+    mode: str = option(
+        "finetune",
+        "trained layers: finetune (all), features (the new ones alone), gradual (stage after stage from the top)",
+        choices=("finetune", "features", "gradual"),
+    )
+    unfreeze_epochs: float = option(2.0, "gradual: epochs until the next stage is trained as well")
     epochs: int = option(25, "passes over the train faces")
     batch_size: int = option(32, "faces a step")
+    accumulate: int = option(1, "steps whose gradients are added up before the weights move")
     target_accuracy: float = option(80.0, "percent on valid that the log reports as reached or missed")
+    optimizer: str = option("adamw", "adamw, or sgd (Nesterov, momentum 0.9)", choices=("adamw", "sgd"))
     backbone_lr: float = option(5e-6, "peak learning rate of pre-trained layers; without weights classifier_lr counts")
     classifier_lr: float = option(1e-3, "peak learning rate of new layers")
-    weight_decay: float = option(1e-4, "AdamW weight decay")
+    weight_decay: float = option(1e-4, "weight decay, not of biases and BatchNorm")
+    schedule: str = option(
+        "cosine", "after the warm-up: cosine, or restarts (a cosine each)", choices=("cosine", "restarts")
+    )
+    restart_epochs: float = option(8.0, "restarts: epochs of the first cosine; each later one is twice as long")
+    warmup_epochs: float = option(1.0, "epochs of linear warm-up")
+    clip: float = option(1.0, "largest gradient norm")
+    loss: str = option("cross-entropy", "cross-entropy or focal", choices=("cross-entropy", "focal"))
+    focal_gamma: float = option(2.0, "focal: how much less a face counts that is already told well")
     smoothing: float = option(0.1, "label smoothing")
     vote_share: float = option(0.0, "part of the target taken from the shares of votes, 0..1")
     class_weights: str = option("none", "loss weight per class by frequency", choices=("none", "sqrt", "full"))
+    sampler: str = option(
+        "shuffle",
+        "which faces an epoch shows: shuffle (each once), or drawn by inverse class frequency: sqrt, weighted (full)",
+        choices=("shuffle", "sqrt", "weighted"),
+    )
     augment: str = option("enhanced", "augmentation: enhanced, edge or none", choices=("enhanced", "edge", "none"))
-    warmup_epochs: float = option(1.0, "epochs of linear warm-up before the cosine")
-    clip: float = option(1.0, "largest gradient norm")
+    vertical_flips: bool = option(False, "turn every second face upside down, as the origin document does")
     ema: float = option(0.0, "decay of the moving average of weights that is evaluated and kept; 0: off")
     patience: int = option(
         7, "stop after so many epochs without a better valid accuracy, keep the best; 0: keep the last"
     )
-    precision: str = option("auto", "training arithmetic", choices=("auto", "fp32", "bf16"))
+    bias_folds: int = option(
+        0, "balance the recalls by a bias per class, found on train faces that a fold did not see; 0: off"
+    )
+    precision: str = option("auto", "training arithmetic", choices=("auto", "fp32", "bf16", "fp16"))
     threads: int = option(0, "CPU threads; 0: all cores")
     workers: int = option(0, "processes that prepare batches; 0: the training process itself")
+    checkpoint_steps: int = option(200, "write a checkpoint every so many steps, and after every epoch")
+    tensorboard: bool = option(False, "write curves for TensorBoard into RUN/tensorboard")
     seed: int = option(0, "of weights, order, augmentation and dropout")
-    resume: bool = option(False, "go on from the run folder's checkpoint")
+    resume: bool = option(False, "go on from the run folder's last checkpoint")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare trained runs, and their ensemble, on the same faces, each paired with the first."""
+
+    data: str = option("", DATA_HELP + "; empty: as the first run was trained")
+    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
+    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
+    flips: bool = option(False, "judge each run with flip averaging as well")
+    last: bool = option(False, "judge each run's last weights, without their moving average, as well")
+    out: str = option("", "write the result as JSON to this file")
+    threads: int = option(0, "CPU threads; 0: all cores")
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Show where a trained run looks: Grad-CAM, its attention map, and the mistakes it was surest of."""
+
+    run: str = option("", "run folder of edgeemo train")
+    data: str = option("", DATA_HELP + "; empty: as trained. Used without IMAGE arguments")
+    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
+    label: str = option("", "Grad-CAM for this label; empty: the predicted one")
+    count: int = option(24, "mistakes in the grid")
+    out: str = option("", "folder of the pictures; empty: RUN/explained")
+    threads: int = option(0, "CPU threads; 0: all cores")
 
 
 @dataclass(frozen=True)
@@ -128,6 +179,9 @@ class Report:
     out: str = option("", "write here instead of printing")
 
 
+# The origin document's configuration to the letter. Its 25 epochs are one of warm-up and two cosines, of 8 and of 16.
+ENHANCED = Train(accumulate=2, schedule="restarts", sampler="weighted", vertical_flips=True)
+
 # Small dense nets at 48 px, trained from scratch on labels and votes: cheap to train, and lossless in INT8.
 EDGE = Train(
     backbone="edge_vgg",
@@ -149,7 +203,7 @@ EDGE = Train(
 )
 
 RECIPES = {
-    "enhanced": Train(),  # the origin document's configuration
+    "enhanced": ENHANCED,
     "edge": EDGE,
     "demo": replace(EDGE, backbone="edge_vgg_slim", epochs=10, ema=0.99, warmup_epochs=0.5, vote_share=0.0),
 }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,15 +19,14 @@ from edgeemo.compress.prune import IMPORTANCE, MAX_SHARE, Size, prune, size_of
 from edgeemo.compress.quantize import FLAVOURS, METHODS, quantize
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import LICENCES, kind_of
-from edgeemo.errors import IntegrityError, UsageError, known
+from edgeemo.errors import UsageError, known
 from edgeemo.export import to_onnx
 from edgeemo.history import entry
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Compress, Train, check_ranges
-from edgeemo.train import weights
-from edgeemo.train.checkpoint import CHECKPOINT
+from edgeemo.train import checkpoint, weights
 from edgeemo.train.fit import fit, predict_logits
 from edgeemo.train.network import EmotionNet, widths_of
 
@@ -122,7 +120,7 @@ def _check(config: Compress) -> None:
 def _job(config: Compress, card: Card) -> Job:
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
-    trained = _trained(config, card)
+    trained = weights.trained(Path(config.run), card, data=config.data)
     labels = label_set_of(card)
     calibration = _calibration(config, trained, labels, card) if config.int8 else None
     valid = load(trained.data, "valid", labels, contract=card.input, protocol=trained.protocol)
@@ -130,20 +128,6 @@ def _job(config: Compress, card: Card) -> Job:
         log.warning("%s: not the valid faces of the training; do not compare with its accuracy", trained.data)
     out = Path(config.out or Path(config.run) / "compressed")
     return Job(config, trained, labels, valid, calibration, out, threads)
-
-
-def _trained(config: Compress, card: Card) -> Train:
-    """The training's settings from the run's log, else from the card, which keeps no folders."""
-    file = Path(config.run) / "log.json"
-    try:
-        source = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else card.history[0]
-        settings = source["config"]
-        trained = Train(**{f.name: settings[f.name] for f in fields(Train) if f.name in settings})
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise IntegrityError(f"{config.run} does not say how it was trained ({error}); train it again") from error
-    if not config.data and not file.is_file() and kind_of(trained.data) != "synthetic":
-        raise UsageError(f"{file} is missing, so where the faces lie is not known; name them with --data")
-    return replace(trained, data=config.data or trained.data)
 
 
 def _calibration(config: Compress, trained: Train, labels: LabelSet, card: Card) -> tuple[CalibrationList, Faces]:
@@ -173,7 +157,7 @@ def _pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card
     network, _ = fit(
         network, train, job.valid, config=_recovery(job), labels=card.labels, contract=card.input, folder=job.out
     )
-    (job.out / CHECKPOINT).unlink(missing_ok=True)  # a recovery is not resumed
+    checkpoint.remove(job.out)  # a recovery is not resumed
     logits = predict_logits(network, job.valid, card.input)
     temperature = fit_temperature(logits, job.valid.truth)
     recovered = scores(softmax(logits, temperature=temperature), job.valid.truth, card.labels)
@@ -199,6 +183,8 @@ def _recovery(job: Job) -> Train:
         classifier_lr=config.lr,
         backbone_lr=config.lr,
         warmup_epochs=WARMUP_EPOCHS,
+        schedule="cosine",
+        mode="finetune",
         patience=0,
         ema=0.0,
         threads=job.threads,

@@ -42,6 +42,7 @@ def _edge() -> list[A.BasicTransform]:
 TRANSFORMS = {"enhanced": _enhanced, "edge": _edge, "none": list}
 
 
-def transforms(name: str) -> A.Compose:
+def transforms(name: str, *, vertical_flips: bool = False) -> A.Compose:
     """The named augmentation; call `.set_random_seed(seed)`, then `(image=pixels)["image"]`, uint8 in and out."""
-    return A.Compose(TRANSFORMS[name]())
+    upside_down = [A.VerticalFlip(p=0.5)] if vertical_flips else []
+    return A.Compose([*upside_down, *TRANSFORMS[name]()])

@@ -12,6 +12,7 @@ from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.images import to_input
 from edgeemo.train.augment import transforms
+from edgeemo.train.sampling import order
 
 
 class Job(NamedTuple):
@@ -21,21 +22,34 @@ class Job(NamedTuple):
     rows: np.ndarray  # (batch,) int64
 
 
-def plan(count: int, *, batch_size: int, seed: int, epoch: int) -> list[Job]:
-    """The jobs of one epoch: every face once in random order; a last short batch is dropped (BatchNorm)."""
+class Shard(NamedTuple):
+    """This process's part of every batch: every `processes`-th face from `rank` on."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+def plan(truth: np.ndarray, *, batch_size: int, seed: int, epoch: int, sampler: str, shard: Shard) -> list[Job]:
+    """The jobs of one epoch over faces with the labels `truth`; a last short batch is dropped (BatchNorm)."""
     rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(count)
-    steps = max(1, count // batch_size)
+    rows = order(truth, rng, sampler=sampler)
+    steps = max(1, len(rows) // batch_size)
     seeds = rng.integers(2**31, size=steps)
-    return [Job(int(seeds[k]), order[k * batch_size : (k + 1) * batch_size]) for k in range(steps)]
+    batches = (rows[k * batch_size : (k + 1) * batch_size] for k in range(steps))
+    return [
+        Job(int(start) + shard.rank, batch[shard.rank :: shard.processes])
+        for start, batch in zip(seeds, batches, strict=True)
+    ]
 
 
 class Batches(Dataset):  # type: ignore[type-arg]
     """Makes the batch of a job: (N, C, S, S) float32 pixels and (N, K) float32 targets."""
 
-    def __init__(self, faces: Faces, targets: np.ndarray, contract: InputContract, *, augment: str) -> None:
+    def __init__(
+        self, faces: Faces, targets: np.ndarray, contract: InputContract, *, augment: str, vertical_flips: bool = False
+    ) -> None:
         self.faces, self.targets, self.contract = faces, targets, contract
-        self.transform = transforms(augment)
+        self.transform = transforms(augment, vertical_flips=vertical_flips)
 
     def __getitem__(self, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment and normalise the job's faces."""

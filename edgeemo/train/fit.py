@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning_fabric.wrappers import _FabricModule
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import MeanMetric
 
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
+from edgeemo.errors import UsageError
 from edgeemo.images import to_input
-from edgeemo.machine import this_machine, usable_cores
 from edgeemo.metrics import scores, softmax
 from edgeemo.progress import counter
 from edgeemo.stages import Train
-from edgeemo.train import objective
+from edgeemo.train import checkpoint, losses, modes, optim
 from edgeemo.train.batches import Batches, loader, plan
-from edgeemo.train.checkpoint import CHECKPOINT, State, restore, save
+from edgeemo.train.checkpoint import State
 from edgeemo.train.network import EmotionNet
+from edgeemo.train.place import Place, place_for
+from edgeemo.train.watch import watching
 
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 256
-FREE_TO_CHANGE = ("resume", "out", "threads", "workers", "target_accuracy")  # between two sittings of one run
+# between two sittings of one run
+FREE_TO_CHANGE = ("resume", "out", "threads", "workers", "target_accuracy", "checkpoint_steps", "tensorboard")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where and how the arithmetic runs, and why."""
+class Task:
+    """What does not change while training runs."""
 
-    device: str
-    bf16: bool
-    threads: int
-    reason: str
+    config: Train
+    batches: Batches
+    truth: np.ndarray  # (N,) int64, labels of the train faces
+    batch_size: int
+    criterion: nn.Module
+    model: _FabricModule  # the network as Fabric runs it: autocast, gradients summed over processes
+    optimizer: Any  # the optimizer as Fabric runs it
+    place: Place
+    folder: Path
+    identity: dict[str, Any]
 
-
-def setting(config: Train) -> Setting:
-    """Device and precision for a config; an automatic choice carries its reason."""
-    threads = config.threads or len(usable_cores())
-    torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        bf16 = config.precision != "fp32" and torch.cuda.is_bf16_supported()
-        return Setting("cuda", bf16, threads, "CUDA device found")
-    native = {"avx512_bf16", "amx_bf16"} & set(this_machine().features)
-    if config.precision != "auto":
-        return Setting("cpu", config.precision == "bf16", threads, f"--precision {config.precision}")
-    reason = f"this CPU has {', '.join(sorted(native))}" if native else "this CPU has no bf16 instructions"
-    return Setting("cpu", bool(native), threads, reason)
+    @property
+    def steps(self) -> int:
+        """Batches of one epoch."""
+        return max(1, len(self.truth) // self.batch_size)
 
 
 def fit(
@@ -68,32 +71,19 @@ def fit(
 ) -> tuple[EmotionNet, list[dict[str, Any]]]:
     """Train `network` for config.epochs; returns the network to keep, in evaluation mode, and a row per epoch.
 
-    With patience the epoch that was best on valid is kept, without it the last one. A checkpoint in `folder` is
-    written after every epoch; with config.resume training goes on from it, bit for bit as if never stopped.
+    With patience the epoch that was best on valid is kept, without it the last one. Checkpoints go to `folder` every
+    config.checkpoint_steps and after every epoch; with config.resume training goes on from the last whole one, bit for
+    bit as if never stopped.
     """
-    where = setting(config)
-    log.info("training on %s in %s (%s)", where.device, "bf16 autocast" if where.bf16 else "fp32", where.reason)
-    network.to(where.device)
-    batch_size = min(config.batch_size, len(train))
-    state = _start(network, config, steps=max(1, len(train) // batch_size))
-    file, identity = folder / CHECKPOINT, _identity(config, where, train, valid)
-    if config.resume:
-        restore(state, file, identity, threads=where.threads)
-    goal = objective.targets(train, len(labels), vote_share=config.vote_share)
-    weights = objective.class_weights(train.truth, len(labels), rule=config.class_weights)
-    criterion = objective.loss_function(config, weights).to(where.device)
-    batches = Batches(train, goal, contract, augment=config.augment)
-    while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
-        epoch, start = state.epoch, perf_counter()
-        torch.manual_seed(config.seed * 100_003 + epoch)  # dropout; order and augmentation have seeds of their own
-        jobs = plan(len(train), batch_size=batch_size, seed=config.seed, epoch=epoch)
-        loss = _one_epoch(state, loader(batches, jobs, workers=config.workers), criterion, where, config.clip)
-        row = {"epoch": epoch, "loss": loss, "seconds": round(perf_counter() - start, 1)}
-        _judge(state, valid, labels, contract, row)
-        state.epoch += 1
-        save(state, file, identity, threads=where.threads)
+    task, state = _start(network, train, valid, config=config, classes=len(labels), contract=contract, folder=folder)
+    with watching(folder, config, task.place, epoch=state.epoch) as watch:
+        while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
+            row = _one_epoch(task, state)
+            watch(_judged(task, state, valid, labels, contract, row))
+            state.epoch, state.step = state.epoch + 1, 0
+            _save(task, state)
     if config.patience:
-        state.judged.load_state_dict(state.best["state"])
+        state.judged.load_state_dict(state.best_weights)
     return state.judged.eval().cpu(), state.history
 
 
@@ -111,14 +101,53 @@ def predict_logits(network: nn.Module, faces: Faces, contract: InputContract) ->
     return np.concatenate(out)
 
 
-def _start(network: EmotionNet, config: Train, *, steps: int) -> State:
-    adam = objective.optimiser(network, config)
-    warmup = round(config.warmup_epochs * steps)
-    schedule = objective.warmup_cosine(adam, warmup=warmup, steps=config.epochs * steps)
+def _start(
+    network: EmotionNet,
+    train: Faces,
+    valid: Faces,
+    *,
+    config: Train,
+    classes: int,
+    contract: InputContract,
+    folder: Path,
+) -> tuple[Task, State]:
+    """Everything in place for the first step, or for the one after the last checkpoint."""
+    place = place_for(config)
+    log.info("training on %s in %s (%s), %d threads", place.device, place.precision, place.reason, place.threads)
+    device = place.fabric.device
+    network.to(device)
+    optimizer = optim.optimizer(network, config)
+    modes.thaw(network, config, epoch=0)
+    model, stepped = place.fabric.setup(network, optimizer)
+    weights = losses.class_weights(train.truth, classes, rule=config.class_weights)
+    goal = losses.targets(train, classes, vote_share=config.vote_share)
+    task = Task(
+        config=config,
+        batches=Batches(train, goal, contract, augment=config.augment, vertical_flips=config.vertical_flips),
+        truth=train.truth,
+        batch_size=min(config.batch_size, len(train)),
+        criterion=losses.criterion(config, weights).to(device),
+        model=model,
+        optimizer=stepped,
+        place=place,
+        folder=folder,
+        identity=_identity(config, place, train, valid),
+    )
+    schedule = optim.schedule(optimizer, config, steps_per_epoch=math.ceil(task.steps / config.accumulate))
     average = None
     if config.ema:
         average = AveragedModel(network, multi_avg_fn=_ramped_average(config.ema), use_buffers=True)
-    return State(network, average, adam, schedule)
+    state = State(
+        network,
+        average,
+        optimizer,
+        schedule,
+        place.plugin,
+        MeanMetric(sync_on_compute=False, nan_strategy="disable").to(device),
+    )
+    if config.resume:
+        checkpoint.restore(state, folder, identity=task.identity, arithmetic=_arithmetic(place))
+    return task, state
 
 
 def _out_of_patience(state: State, patience: int) -> bool:
@@ -138,45 +167,128 @@ def _ramped_average(decay: float) -> Callable[..., None]:
     return update
 
 
-def _one_epoch(state: State, batches: Any, criterion: nn.Module, where: Setting, clip: float) -> float:
-    """Train on every batch; returns the mean loss."""
+def _one_epoch(task: Task, state: State) -> dict[str, Any]:
+    """Train on what is left of the epoch; returns its row of the log."""
+    config, start, waited = task.config, perf_counter(), 0.0
     state.network.train()
-    losses, seen, start = [], 0, perf_counter()
-    with counter(f"epoch {state.epoch + 1}", total=len(batches)) as advance:
-        for pixels, goal in batches:
-            batch = pixels.to(where.device, memory_format=torch.channels_last)
-            with torch.autocast(where.device, torch.bfloat16) if where.bf16 else contextlib.nullcontext():
-                logits = state.network(batch)
-            loss = criterion(logits.float(), goal.to(where.device))
-            state.adam.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(state.network.parameters(), clip)
-            state.adam.step()
-            state.schedule.step()
-            if state.average is not None:
-                state.average.update_parameters(state.network)
-            losses.append(loss.item())
-            seen += len(batch)
-            advance(1, f"loss {np.mean(losses[-50:]):.3f}  {seen / (perf_counter() - start):.0f} images/s")
-    return float(np.mean(losses))
+    modes.thaw(state.network, config, epoch=state.epoch)
+    if state.step == 0:
+        state.loss.reset()
+    jobs = plan(
+        task.truth,
+        batch_size=task.batch_size,
+        seed=config.seed,
+        epoch=state.epoch,
+        sampler=config.sampler,
+        shard=task.place.shard,
+    )[state.step :]
+    with counter(f"epoch {state.epoch + 1}", total=task.steps) as advance:
+        advance(state.step, "")
+        batches = _timed(loader(task.batches, jobs, workers=config.workers))
+        for count, (seconds, (pixels, goal)) in enumerate(batches, 1):
+            waited += seconds
+            _step(task, state, pixels, goal)
+            if state.step % config.checkpoint_steps == 0 and state.step < task.steps:
+                _save(task, state)
+            speed = count * task.batch_size / (perf_counter() - start)
+            advance(1, f"loss {float(state.loss.compute()):.3f}  {speed:.0f} images/s")
+    seconds = perf_counter() - start
+    loss = cast(torch.Tensor, task.place.fabric.all_reduce(state.loss.compute(), reduce_op="mean"))
+    return {
+        "epoch": state.epoch,
+        "loss": _finite(float(loss), state),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(len(jobs) * task.batch_size / seconds, 1),
+        "data_share": round(waited / seconds, 4),  # of the time, spent on making batches
+        "learning_rates": sorted({float(rate) for rate in state.schedule.get_last_lr()}),
+    }
 
 
-def _judge(state: State, valid: Faces, labels: tuple[str, ...], contract: InputContract, row: dict[str, Any]) -> None:
-    result = scores(softmax(predict_logits(state.judged, valid, contract)), valid.truth, labels)
-    row |= {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "recall": result.recall}
+def _timed(batches: Any) -> Iterator[tuple[float, Any]]:
+    """Each batch with the seconds that it was waited for."""
+    source = iter(batches)
+    while True:
+        start = perf_counter()
+        try:
+            batch = next(source)
+        except StopIteration:
+            return
+        yield perf_counter() - start, batch
+
+
+def _step(task: Task, state: State, pixels: torch.Tensor, goal: torch.Tensor) -> None:
+    """Gradients of one batch; the weights move when `accumulate` of them are together, or the epoch ends."""
+    config, fabric = task.config, task.place.fabric
+    torch.manual_seed(_dropout_seed(config.seed, state, fabric.global_rank))
+    first = state.step - state.step % config.accumulate
+    group = min(config.accumulate, task.steps - first)
+    moves = state.step - first == group - 1
+    batch = pixels.to(fabric.device, memory_format=torch.channels_last)
+    waits = nullcontext() if moves else fabric.no_backward_sync(task.model)
+    with waits:
+        loss = task.criterion(task.model(batch).float(), goal.to(fabric.device))
+        fabric.backward(loss / group)
+    state.loss.update(loss.detach())
+    state.step += 1
+    if moves:
+        fabric.clip_gradients(task.model, task.optimizer, max_norm=config.clip, error_if_nonfinite=False)
+        task.optimizer.step()
+        task.optimizer.zero_grad(set_to_none=True)
+        state.schedule.step()
+        if state.average is not None:
+            state.average.update_parameters(state.network)
+
+
+def _dropout_seed(seed: int, state: State, rank: int) -> int:
+    """A function of the step, so that a resumed run draws what it would have drawn."""
+    return int(np.random.SeedSequence((seed, state.epoch, state.step, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _judged(
+    task: Task, state: State, valid: Faces, labels: tuple[str, ...], contract: InputContract, row: dict[str, Any]
+) -> dict[str, Any]:
+    """The row with what valid says; the first process judges, the others hear of it. Remembers the best epoch."""
+    fabric = task.place.fabric
+    if fabric.is_global_zero:
+        result = scores(softmax(predict_logits(state.judged, valid, contract)), valid.truth, labels)
+        row |= {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "recall": result.recall}
+    row = fabric.broadcast(row)
     state.history.append(row)
-    recalls = " ".join(f"{name[:4]} {'-' if r is None else f'{r:.2f}'}" for name, r in result.recall.items())
+    recalls = " ".join(f"{name[:4]} {'-' if r is None else f'{r:.2f}'}" for name, r in row["recall"].items())
     log.info(
-        "epoch %d: loss %.3f, valid %.2f %% (%s), %.0f s",
-        *(row["epoch"] + 1, row["loss"], 100 * result.accuracy, recalls, row["seconds"]),
+        "epoch %d: loss %.3f, valid %.2f %% (%s), %.0f s, %.0f images/s",
+        *(row["epoch"] + 1, row["loss"], 100 * row["accuracy"], recalls, row["seconds"], row["images_per_second"]),
     )
-    if result.accuracy > state.best["accuracy"]:
-        kept = {name: tensor.clone() for name, tensor in state.judged.state_dict().items()}
-        state.best = {"epoch": row["epoch"], "accuracy": result.accuracy, "state": kept}
+    if task.config.patience and row["accuracy"] > state.best["accuracy"]:
+        state.best = {"epoch": row["epoch"], "accuracy": row["accuracy"]}
+        state.best_weights = {name: tensor.clone() for name, tensor in state.judged.state_dict().items()}
+    return row
 
 
-def _identity(config: Train, where: Setting, train: Faces, valid: Faces) -> dict[str, Any]:
+def _save(task: Task, state: State) -> None:
+    if task.place.fabric.is_global_zero:
+        _finite(float(state.loss.compute()) if state.step else state.history[-1]["loss"], state)
+        steps = state.epoch * task.steps + state.step
+        checkpoint.save(state, task.folder, steps=steps, identity=task.identity, arithmetic=_arithmetic(task.place))
+
+
+def _finite(loss: float, state: State) -> float:
+    """The loss; UsageError before a diverged network overwrites a good checkpoint."""
+    if not math.isfinite(loss):
+        raise UsageError(
+            f"the loss became {loss} in epoch {state.epoch + 1}; the checkpoint before is kept.  Start anew with a "
+            "lower --classifier-lr, a longer --warmup-epochs or --precision fp32"
+        )
+    return loss
+
+
+def _arithmetic(place: Place) -> dict[str, int]:
+    """What rounds sums differently."""
+    return {"threads": place.threads, "processes": place.fabric.world_size}
+
+
+def _identity(config: Train, place: Place, train: Faces, valid: Faces) -> dict[str, Any]:
     """What decides the weights: settings, arithmetic and faces."""
     settings = {name: value for name, value in vars(config).items() if name not in FREE_TO_CHANGE}
     faces = {"train faces": train.content_sha256, "valid faces": valid.content_sha256}
-    return {**settings, "device": where.device, "bf16": where.bf16, **faces}
+    return {**settings, "device": place.device, "arithmetic": place.precision, **faces}

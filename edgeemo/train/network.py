@@ -6,69 +6,18 @@ widths included, so that weights are always a plain state dict and never a pickl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from edgeemo.card import InputContract
-from edgeemo.errors import MachineError, UsageError, known
-from edgeemo.train.pretrained import load_backbone
+from edgeemo.errors import UsageError
+from edgeemo.train.backbones import BACKBONES, backbone
+from edgeemo.train.pretrained import trunk_of
 
-GRAY = {"colour": "gray", "mean": (0.5,), "std": (0.25,)}  # FER+ pixels: mean 0.505, std 0.255 of 0..1
-IMAGENET = {"colour": "rgb", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """One line of the table: `make(pretrained)` gives a module (N, C, S, S) → (N, features, h, w)."""
-
-    make: Callable[[bool], nn.Module]
-    features: int
-    size: int  # pixels, the input side it is meant for
-    pixels: dict[str, Any]  # colour, mean, std of the input contract
-    has_imagenet: bool = False
-
-
-def _plain(widths: tuple[int, ...]) -> Callable[[bool], nn.Module]:
-    """VGG with BatchNorm (Simonyan & Zisserman 2014): two 3x3 convolutions a stage, then halve."""
-
-    def make(pretrained: bool) -> nn.Module:
-        del pretrained  # the table says that there are no weights
-        layers: list[nn.Module] = []
-        channels = 1
-        for stage, width in enumerate(widths):
-            if stage:
-                layers.append(nn.MaxPool2d(2))
-            for _ in range(2):
-                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-                channels = width
-        return nn.Sequential(*layers)
-
-    return make
-
-
-def _resnet(name: str) -> Callable[[bool], nn.Module]:
-    """A torchvision ResNet (He et al. 2015) without its pooling and classifier."""
-
-    def make(pretrained: bool) -> nn.Module:
-        import torchvision
-
-        weights = "IMAGENET1K_V1" if pretrained else None
-        return nn.Sequential(*list(torchvision.models.get_model(name, weights=weights).children())[:-2])
-
-    return make
-
-
-BACKBONES = {
-    "edge_vgg": Backbone(_plain((32, 64, 128, 256)), 256, 48, GRAY),
-    "edge_vgg_slim": Backbone(_plain((16, 32, 64, 128)), 128, 48, GRAY),
-    "resnet18": Backbone(_resnet("resnet18"), 512, 64, IMAGENET, has_imagenet=True),
-    "resnet50": Backbone(_resnet("resnet50"), 2048, 224, IMAGENET, has_imagenet=True),
-}
+__all__ = ["BACKBONES", "backbone"]
 
 
 class SpatialAttention(nn.Module):
@@ -98,13 +47,6 @@ class EmotionNet(nn.Module):
         return logits
 
 
-def backbone(name: str) -> Backbone:
-    """The table's entry; UsageError lists the known names."""
-    if name not in BACKBONES:
-        raise known("backbone", name, BACKBONES)
-    return BACKBONES[name]
-
-
 def contract_for(name: str, size: int, *, gray_faces: bool = False) -> InputContract:
     """The input contract of a backbone at `size` pixels; 0 is the backbone's own size.
 
@@ -125,15 +67,11 @@ def describe(name: str, *, labels: int, head: str, attention: bool, dropout: flo
 def build(architecture: dict[str, Any], *, weights: str = "none") -> EmotionNet:
     """The network of an architecture dict, initialised; `weights` is imagenet, none or a file for the backbone."""
     entry = backbone(architecture["backbone"])
-    if weights == "imagenet" and not entry.has_imagenet:
-        raise UsageError(f"there are no ImageNet weights for {architecture['backbone']}; use --weights none or a file")
-    trunk = _download(entry, architecture["backbone"]) if weights == "imagenet" else entry.make(False)
+    trunk = trunk_of(entry, architecture["backbone"], weights=weights)
     head = HEADS[architecture["head"]](entry.features, architecture["labels"], architecture["dropout"])
     attention = SpatialAttention() if architecture["attention"] else nn.Identity()
     network = EmotionNet(trunk, attention, head)
     initialise(network.attention, network.head)
-    if weights not in ("imagenet", "none"):
-        load_backbone(network.backbone, Path(weights))
     set_widths(network, architecture["widths"])
     return network.to(memory_format=torch.channels_last)
 
@@ -165,16 +103,6 @@ def initialise(*modules: nn.Module) -> None:
                     nn.init.zeros_(layer.bias)
 
 
-def _download(entry: Backbone, name: str) -> nn.Module:
-    try:
-        return entry.make(True)
-    except OSError as error:
-        raise MachineError(
-            f"cannot download the ImageNet weights of {name} ({error}).  Give a file instead, --weights FILE "
-            f"(torchvision's own .pth), or start from scratch, --weights none"
-        ) from error
-
-
 def widths_of(network: nn.Module) -> dict[str, list[int]]:
     """Weight shape of every convolution and linear layer and size of every BatchNorm, by module name."""
     layers = ((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear | _BATCH_NORM))
@@ -196,7 +124,8 @@ def set_widths(network: nn.Module, widths: dict[str, list[int]]) -> None:
 def _resized(layer: nn.Module, shape: list[int]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         size: dict[str, Any] = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
-        return nn.Conv2d(shape[1] * layer.groups, shape[0], groups=layer.groups, bias=layer.bias is not None, **size)
+        groups = shape[0] if layer.groups == layer.out_channels else layer.groups  # a filter per channel stays one
+        return nn.Conv2d(shape[1] * groups, shape[0], groups=groups, bias=layer.bias is not None, **size)
     if isinstance(layer, nn.Linear):
         return nn.Linear(shape[1], shape[0], bias=layer.bias is not None)
     return type(layer)(shape[0], eps=layer.eps, momentum=layer.momentum)

@@ -1,4 +1,4 @@
-"""Weights that a backbone can start from, out of a file: torchvision's own .pth, or a model of ours."""
+"""Weights that a backbone can start from: published ones, or out of a file, torchvision's own or a model of ours."""
 
 from __future__ import annotations
 
@@ -10,24 +10,41 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.train.backbones import Backbone, Tensors, fill
 
 OURS = "backbone."  # how the names of an edgeemo model's backbone begin
-CLASSIFIER = "fc."  # torchvision's, which we replace
-COUNTER = "num_batches_tracked"  # of a BatchNorm; old files lack it
-
-Tensors = dict[str, torch.Tensor]
 
 
-def load_backbone(module: nn.Module, file: Path) -> None:
-    """Fill a backbone from `file`; UsageError if the file holds another network."""
+def trunk_of(entry: Backbone, name: str, *, weights: str) -> nn.Sequential:
+    """The backbone, initialised; `weights` is imagenet, none or a file."""
+    whole = entry.whole()
+    if weights == "none":
+        return entry.trunk(whole)
+    if weights == "imagenet":
+        fill(whole, _published(entry, name), source=f"the download of {name}")
+        return entry.trunk(whole)
+    return _from_file(entry, whole, Path(weights))
+
+
+def _published(entry: Backbone, name: str) -> Tensors:
+    if entry.published is None:
+        raise UsageError(f"there are no ImageNet weights for {name}; use --weights none or a file")
+    try:
+        return entry.published()
+    except (OSError, RuntimeError) as error:  # torch.hub raises the second for a download with a wrong hash
+        raise MachineError(
+            f"cannot download the ImageNet weights of {name} ({error}).  Give a file instead, --weights FILE "
+            f"(torchvision's own .pth), or start from scratch, --weights none"
+        ) from error
+
+
+def _from_file(entry: Backbone, whole: nn.Module, file: Path) -> nn.Sequential:
     state = _read(file)
+    trunk = entry.trunk(whole)
     own = {name.removeprefix(OURS): tensor for name, tensor in state.items() if name.startswith(OURS)}
-    found = own or _in_our_order(state, module)
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items() if not name.endswith(COUNTER)}
-    if wanted != {name: tensor.shape for name, tensor in found.items() if not name.endswith(COUNTER)}:
-        raise UsageError(f"--weights {file} holds another network: its tensors do not have this backbone's shapes")
-    module.load_state_dict(found, strict=False)  # only the counters may be missing
+    fill(trunk if own else whole, own or state, source=f"--weights {file}")
+    return trunk
 
 
 def _read(file: Path) -> Tensors:
@@ -40,10 +57,3 @@ def _read(file: Path) -> Tensors:
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise IntegrityError(f"--weights {file} is not a plain state dict: names with tensors")
     return state
-
-
-def _in_our_order(state: Tensors, module: nn.Module) -> Tensors:
-    """The tensors under our names: torchvision's layers stand in the same order."""
-    names = [name for name in module.state_dict() if not name.endswith(COUNTER)]
-    tensors = [t for name, t in state.items() if not name.startswith(CLASSIFIER) and not name.endswith(COUNTER)]
-    return dict(zip(names, tensors, strict=False)) if len(names) == len(tensors) else {}

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 
 from edgeemo.artifact import check_writable, write_json
-from edgeemo.card import Card
+from edgeemo.card import Card, InputContract
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train, check_ranges
+from edgeemo.train import checkpoint, folds, plots, weights
 from edgeemo.train import network as networks
-from edgeemo.train import plots, weights
-from edgeemo.train.checkpoint import CHECKPOINT
 from edgeemo.train.fit import fit, predict_logits
 from edgeemo.train.network import EmotionNet
+from edgeemo.train.place import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ def run(config: Train) -> Path:
     data.check_classes(train, labels, data=config.data)
     folder = Path(config.out)
     kept, history = fit(network, train, valid, config=config, labels=labels.labels, contract=contract, folder=folder)
+    if not is_first_process():
+        return folder / weights.MODEL
+    bias = _balanced(kept, train, config=config, labels=labels, contract=contract)
     logits = predict_logits(kept, valid, contract)
     temperature = fit_temperature(logits, valid.truth)
     result = scores(softmax(logits, temperature=temperature), valid.truth, labels.labels)
@@ -51,7 +54,7 @@ def run(config: Train) -> Path:
         metrics={"valid": _about_metrics(config, valid) | result.to_dict()},
         data=_about(config, train, valid),
         licences=_licences(config),
-    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history)))
+    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **bias))
     path = weights.save(kept, card, folder)
     _leave_pictures(folder, config, history, result)
     _tell(config, result)
@@ -63,6 +66,12 @@ def _check(config: Train) -> None:
     ranges: dict[str, tuple[bool, str]] = {
         "epochs": (config.epochs >= 1, "1 or more"),
         "batch_size": (config.batch_size >= 2, "2 or more (BatchNorm)"),
+        "accumulate": (config.accumulate >= 1, "1 or more steps"),
+        "unfreeze_epochs": (config.unfreeze_epochs > 0, "above 0"),
+        "restart_epochs": (config.restart_epochs > 0, "above 0"),
+        "focal_gamma": (config.focal_gamma >= 0, "0 or more"),
+        "bias_folds": (config.bias_folds == 0 or 2 <= config.bias_folds <= 20, "0 (off) or 2 to 20 folds"),
+        "checkpoint_steps": (config.checkpoint_steps >= 1, "1 or more steps"),
         "backbone_lr": (config.backbone_lr > 0, "above 0"),
         "classifier_lr": (config.classifier_lr > 0, "above 0"),
         "weight_decay": (config.weight_decay >= 0, "0 or more"),
@@ -82,11 +91,26 @@ def _check(config: Train) -> None:
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:
-    if (folder / CHECKPOINT).exists() and not resume:
+    begun = checkpoint.in_folder(folder)
+    if begun and not resume:
         raise UsageError(f"{folder} holds a run already; go on with --resume, or choose another --out")
-    if (folder / weights.MODEL).exists() and not (folder / CHECKPOINT).exists():
+    if (folder / weights.MODEL).exists() and not begun:
         raise UsageError(f"{folder} holds a finished {weights.MODEL} and no checkpoint; choose another --out")
     check_writable(folder)
+
+
+def _balanced(
+    kept: EmotionNet, train: data.Faces, *, config: Train, labels: LabelSet, contract: InputContract
+) -> dict[str, Any]:
+    """Add the bias per class that out-of-fold predictions ask for; returns what the card's history says of it."""
+    if not config.bias_folds:
+        return {}
+
+    def fresh() -> EmotionNet:
+        return _network(config, labels)[0]
+
+    logits = folds.out_of_fold(config, train, labels=labels.labels, contract=contract, fit=fit, make=fresh)
+    return {"logit_bias": folds.balance_and_apply(kept, logits, train.truth, labels.labels)}
 
 
 def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any]]:
@@ -131,7 +155,7 @@ def _licences(config: Train) -> dict[str, str]:
 
 
 def _leave_pictures(folder: Path, config: Train, history: list[dict[str, Any]], result: Scores) -> None:
-    write_json(folder / "log.json", {"config": asdict(config), "epochs": history})
+    write_json(folder / weights.LOG, {"config": asdict(config), "epochs": history})
     plots.curves(history, folder / "curves.png", target=config.target_accuracy)
     title = f"{data.kind_of(config.data)} valid, {config.protocol}, n = {result.n}: {100 * result.accuracy:.2f} %"
     plots.confusion(result, folder / "confusion.png", title=title)

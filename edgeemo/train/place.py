@@ -1,0 +1,83 @@
+"""Where the arithmetic runs: device, precision, threads and processes, chosen once and told with its reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from edgeemo.errors import UsageError
+from edgeemo.machine import this_machine, usable_cores
+from edgeemo.stages import Train
+from edgeemo.train.batches import Shard
+
+AUTOCAST = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Lightning Fabric, set up for one config, with what it was set up to do."""
+
+    fabric: Fabric
+    plugin: Precision  # holds the loss scale of fp16
+    device: str  # cpu or cuda
+    precision: str  # fp32, bf16 or fp16
+    threads: int
+    reason: str
+
+    @property
+    def shard(self) -> Shard:
+        """This process's part of every batch."""
+        return Shard(self.fabric.global_rank, self.fabric.world_size)
+
+
+def is_first_process() -> bool:
+    """Whether this process writes files: the only one, or the first that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def place_for(config: Train) -> Place:
+    """Device, precision and processes for a config; under torchrun every process takes a part of each batch."""
+    threads = config.threads or len(usable_cores())
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision, reason = _precision(config.precision, device)
+    processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if config.batch_size % processes:
+        raise UsageError(f"--batch-size {config.batch_size}: expected a multiple of the {processes} processes")
+    plugin = _plugin(precision, device)
+    fabric = Fabric(
+        accelerator=device,
+        # layers that thaw late have no gradients before, which DDP must be told to expect
+        strategy=DDPStrategy(find_unused_parameters=config.mode == "gradual") if processes > 1 else "auto",
+        devices=here,
+        num_nodes=processes // here,
+        plugins=plugin,
+    )
+    fabric.launch()
+    return Place(fabric, plugin, device, precision, threads, reason)
+
+
+def _precision(asked: str, device: str) -> tuple[str, str]:
+    """fp32, bf16 or fp16, and why."""
+    if asked == "fp16" and device == "cpu":
+        raise UsageError("--precision fp16 needs a CUDA device; this machine has none.  Use bf16, fp32 or auto")
+    if asked != "auto":
+        return asked, f"--precision {asked}"
+    if device == "cuda":
+        bf16 = torch.cuda.is_bf16_supported()
+        return ("bf16" if bf16 else "fp16"), f"the CUDA device has {'' if bf16 else 'no '}bf16"
+    native = {"avx512_bf16", "amx_bf16"} & set(this_machine().features)
+    reason = f"this CPU has {', '.join(sorted(native))}" if native else "this CPU has no bf16 instructions"
+    return ("bf16" if native else "fp32"), reason
+
+
+def _plugin(precision: str, device: str) -> Precision:
+    """Fabric's own choice for CPU fp16 would be bf16, silently; a plugin says what is meant."""
+    if precision == "fp32":
+        return Precision()
+    return MixedPrecision(AUTOCAST[precision], device=device)  # type: ignore[arg-type]

@@ -1,0 +1,68 @@
+"""What is trained: everything, the new layers, or stage after stage."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from edgeemo.stages import Train
+from edgeemo.train import modes, optim
+from edgeemo.train import network as networks
+
+CONFIG = Train(classifier_lr=0.1, backbone_lr=0.1, optimizer="sgd", weight_decay=0.1)
+
+
+def network_of(name):
+    torch.manual_seed(0)
+    return networks.build(networks.describe(name, labels=6, head="linear", attention=True, dropout=0.1))
+
+
+def one_step(network, config, epoch):
+    """Names of the tensors that a step at `epoch` changed."""
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    modes.thaw(network, config, epoch=epoch)
+    moved = optim.optimizer(network, config)
+    channels = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d)).in_channels
+    torch.nn.functional.cross_entropy(network(torch.randn(4, channels, 64, 64)), torch.arange(4)).backward()
+    moved.step()
+    return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("name", networks.BACKBONES)
+def test_stages_hold_every_layer_with_parameters_once(name):
+    """At least three stages, together all parameters of the backbone."""
+    backbone = network_of(name).backbone
+    groups = modes.stages(backbone)
+    assert len(groups) >= 3
+    found = [p for group in groups for layer in group for p in layer.parameters()]
+    assert [id(p) for p in found] == [id(p) for p in backbone.parameters()]
+
+
+def test_stages_of_a_resnet_are_its_own():
+    """Stem, then layer1 to layer4."""
+    assert [len(group) for group in modes.stages(network_of("resnet18").backbone)] == [2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", ["features", "gradual"])
+def test_frozen_layers_keep_weights_and_statistics(mode):
+    """At the start only attention and head move, not even a BatchNorm's running mean of the backbone."""
+    changed = one_step(network_of("resnet18"), replace(CONFIG, mode=mode), 0)
+    assert changed
+    assert {name.partition(".")[0] for name in changed} <= {"attention", "head"}
+
+
+def test_gradual_thaws_from_the_top():
+    """Every two epochs one stage more, layer4 first; at the end everything."""
+    config = replace(CONFIG, mode="gradual", unfreeze_epochs=2.0)
+    at = {epoch: one_step(network_of("resnet18"), config, epoch) for epoch in (2, 4, 100)}
+    tops = {epoch: {name.split(".")[1] for name in names if name.startswith("backbone")} for epoch, names in at.items()}
+    assert tops[2] == {"7"}
+    assert tops[4] == {"6", "7"}
+    assert tops[100] == {"0", "1", "4", "5", "6", "7"}
+
+
+def test_finetune_moves_everything():
+    """All stages from the first step on."""
+    changed = one_step(network_of("resnet18"), CONFIG, 0)
+    assert {"backbone.0.weight", "backbone.7.0.conv1.weight", "head.1.weight"} <= changed

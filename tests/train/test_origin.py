@@ -1,0 +1,55 @@
+"""The origin document's calls keep working."""
+
+import numpy as np
+import pytest
+import torch
+
+from edgeemo.train import create_enhanced_transforms, create_improved_model
+
+
+def test_the_documents_model_call_works():
+    """Its own arguments, without the download: six logits, and the enhanced head."""
+    model = create_improved_model(
+        num_classes=6,
+        backbone="resnet50",
+        pretrained=False,
+        freeze_backbone=False,
+        dropout_rate=0.5,
+        use_attention=True,
+        device="cpu",
+    ).eval()
+    with torch.inference_mode():
+        assert model(torch.randn(2, 3, 64, 64)).shape == (2, 6)
+    assert 24e6 < sum(p.numel() for p in model.parameters()) < 28e6  # the document says 26 to 28 million
+
+
+def test_a_frozen_backbone_leaves_the_new_layers_to_train():
+    """Nothing of the backbone, all of attention and head."""
+    model = create_improved_model(backbone="resnet18", pretrained=False, freeze_backbone=True)
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    assert all(p.requires_grad for part in (model.attention, model.head) for p in part.parameters())
+
+
+def test_xavier_starts_the_head():
+    """Uniform weights within the bound of Glorot and Bengio, biases zero."""
+    layer = create_improved_model(backbone="resnet18", pretrained=False).head[1]
+    bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+    assert 0.95 * bound < layer.weight.abs().max() <= bound
+    assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_documents_transforms_call_works(is_training):
+    """A picture of any size becomes a (3, 224, 224) float32 tensor around zero."""
+    picture = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    tensor = create_enhanced_transforms(224, is_training=is_training)(image=picture)["image"]
+    assert tensor.shape == (3, 224, 224)
+    assert tensor.dtype == torch.float32
+    assert abs(float(tensor.mean())) < 1
+
+
+def test_evaluation_transforms_change_nothing_by_chance():
+    """Twice the same."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    pipeline = create_enhanced_transforms(64, is_training=False)
+    assert torch.equal(pipeline(image=picture)["image"], pipeline(image=picture)["image"])

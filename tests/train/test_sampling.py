@@ -1,0 +1,37 @@
+"""Which faces an epoch shows."""
+
+import numpy as np
+import pytest
+
+from edgeemo.train.sampling import order
+
+TRUTH = np.repeat([0, 1, 2], [8_100, 1_600, 100])
+
+
+def shares(sampler):
+    rows = order(TRUTH, np.random.default_rng(0), sampler=sampler)
+    assert len(rows) == len(TRUTH)
+    return np.bincount(TRUTH[rows], minlength=3) / len(TRUTH)
+
+
+def test_shuffle_shows_each_face_once():
+    """A permutation."""
+    assert sorted(order(TRUTH, np.random.default_rng(0), sampler="shuffle")) == list(range(len(TRUTH)))
+
+
+def test_weighted_shows_every_class_alike():
+    """A third each, within the error of so many draws."""
+    assert shares("weighted") == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+def test_sqrt_lies_between():
+    """Classes of 8100, 1600 and 100 faces come as 90 : 40 : 10."""
+    assert shares("sqrt") == pytest.approx([90 / 140, 40 / 140, 10 / 140], abs=0.02)
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "weighted", "sqrt"])
+def test_the_same_seed_draws_the_same_faces(sampler):
+    """Twice the same, and another with another seed."""
+    first, again, other = (order(TRUTH, np.random.default_rng(seed), sampler=sampler) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
