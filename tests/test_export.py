@@ -15,7 +15,7 @@ from edgeemo.errors import IntegrityError
 from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime import load
-from edgeemo.train.network import EmotionNet, build, contract_for, describe
+from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe
 
 ARCHITECTURE = describe("edge_vgg_slim", labels=6, head="enhanced", attention=True, dropout=0.1)
 CARD = Card(LABEL_SETS["six"].labels, "six", contract_for("edge_vgg_slim", 0), ARCHITECTURE)
@@ -95,3 +95,22 @@ def test_a_file_that_computes_something_else_is_not_written(
     with pytest.raises(IntegrityError, match="not written"):
         to_onnx(network, CARD, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_exports_to_the_same_logits(name: str, tmp_path: Path) -> None:
+    """With settled BatchNorms, enhanced head and attention, at 64 px: to_onnx refuses more than 1e-3 of a logit."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    architecture = describe(name, labels=6, head="enhanced", attention=True, dropout=0.1)
+    contract = contract_for(name, 64)
+    net = build(architecture).train()
+    faces = torch.randn(8, contract.channels, 64, 64)
+    for _ in range(2):
+        net(faces)
+    path = tmp_path / "model.onnx"
+    to_onnx(net, Card(LABEL_SETS["six"].labels, "six", contract, architecture), path)
+    with torch.inference_mode():
+        expected = net.eval()(faces[:3]).numpy()
+    assert TOLERANCE == 1e-3
+    np.testing.assert_allclose(load(path).logits(faces[:3].numpy()), expected, atol=TOLERANCE)
