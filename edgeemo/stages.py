@@ -78,7 +78,11 @@ class Train:
     focal_gamma: float = option(2.0, "focal: how much less a face counts that is already told well")
     smoothing: float = option(0.1, "label smoothing")
     vote_share: float = option(0.0, "part of the target taken from the shares of votes, 0..1")
-    class_weights: str = option("none", "loss weight per class by frequency", choices=("none", "sqrt", "full"))
+    class_weights: str = option(
+        "none",
+        "loss weight per class: its inverse frequency (full), the square root (sqrt) or fourth root (mild) of it",
+        choices=("none", "mild", "sqrt", "full"),
+    )
     sampler: str = option(
         "shuffle",
         "which faces an epoch shows: shuffle (each once), or drawn by inverse class frequency: sqrt, weighted (full)",

@@ -45,7 +45,7 @@ def test_an_image_of_the_user_is_explained(folder, tmp_path):
 
 def test_an_unknown_label_lists_the_known_ones(folder):
     """A typo is answered with the labels."""
-    with pytest.raises(UsageError, match="happyness.*happiness"):
+    with pytest.raises(UsageError, match=r"happyness.*happiness"):
         explain.run(Explain(run=str(folder), label="happyness"), [])
 
 

@@ -9,6 +9,8 @@ from torch import nn
 from edgeemo.data import Faces
 from edgeemo.stages import Train
 
+WEIGHT_POWERS = {"mild": 0.25, "sqrt": 0.5, "full": 1.0}  # of a class's inverse frequency
+
 
 def targets(faces: Faces, classes: int, *, vote_share: float) -> np.ndarray:
     """(N, K) float32: the label's one-hot mixed with the shares of votes (Barsoum et al. 2016, PLD, at 1.0)."""
@@ -18,11 +20,11 @@ def targets(faces: Faces, classes: int, *, vote_share: float) -> np.ndarray:
 
 
 def class_weights(truth: np.ndarray, classes: int, *, rule: str) -> torch.Tensor | None:
-    """(K,) loss weights with mean 1 over the faces: inverse frequency (full), its square root (sqrt), or none."""
+    """(K,) loss weights with mean 1 over the faces: a power of the inverse frequency, or none."""
     if rule == "none":
         return None
     share = np.bincount(truth, minlength=classes) / len(truth)
-    raw = share ** {"sqrt": -0.5, "full": -1.0}[rule]
+    raw = share ** -WEIGHT_POWERS[rule]
     return torch.from_numpy((raw / (share * raw).sum()).astype(np.float32))
 
 
