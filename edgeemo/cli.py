@@ -19,6 +19,7 @@ import edgeemo
 from edgeemo import stages
 from edgeemo.artifact import write_json, write_text
 from edgeemo.errors import EdgeemoError, UsageError, known, require
+from edgeemo.machine import is_first_process
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 SETTINGS = {
@@ -73,7 +74,7 @@ def _stage(module: str, *, extra: str, purpose: str) -> Any:
 def main(quiet: bool) -> None:
     """Labelled faces in, a proven emotion model for a device out: train, compress, bench, predict."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("edgeemo").setLevel(logging.WARNING if quiet else logging.INFO)
+    logging.getLogger("edgeemo").setLevel(logging.WARNING if quiet or not is_first_process() else logging.INFO)
 
 
 @main.group()
@@ -107,7 +108,8 @@ def train(ctx: click.Context, /, recipe: str, show_recipe: bool, **given: Any) -
         return
     _limit_threads(config.threads)
     path = _stage("train.run", extra="train", purpose="training").run(config)
-    click.echo(f"{path}\nnext:  edgeemo compress {path.parent} --int8")
+    if is_first_process():
+        click.echo(f"{path}\nnext:  edgeemo compress {path.parent} --int8")
 
 
 @main.command(help=stages.Evaluate.__doc__)

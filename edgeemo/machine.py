@@ -39,6 +39,11 @@ def this_machine() -> Machine:
     )
 
 
+def is_first_process() -> bool:
+    """Whether this process writes and tells: the only one, or the first of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def usable_cores() -> list[int]:
     """Numbers of the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -75,13 +75,14 @@ def fit(
     config.checkpoint_steps and after every epoch; with config.resume training goes on from the last whole one, bit for
     bit as if never stopped.
     """
-    task, state = _start(network, train, valid, config=config, classes=len(labels), contract=contract, folder=folder)
+    task, state = prepare(network, train, valid, config=config, classes=len(labels), contract=contract, folder=folder)
     with watching(folder, config, task.place, epoch=state.epoch) as watch:
         while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
-            row = _one_epoch(task, state)
+            row = one_epoch(task, state)
             watch(_judged(task, state, valid, labels, contract, row))
             state.epoch, state.step = state.epoch + 1, 0
             _save(task, state)
+    task.place.leave()
     if config.patience:
         state.judged.load_state_dict(state.best_weights)
     return state.judged.eval().cpu(), state.history
@@ -101,7 +102,7 @@ def predict_logits(network: nn.Module, faces: Faces, contract: InputContract) ->
     return np.concatenate(out)
 
 
-def _start(
+def prepare(
     network: EmotionNet,
     train: Faces,
     valid: Faces,
@@ -117,7 +118,8 @@ def _start(
     device = place.fabric.device
     network.to(device)
     optimizer = optim.optimizer(network, config)
-    modes.thaw(network, config, epoch=0)
+    if config.mode == "features":  # DDP sums no gradients of layers that are frozen now, so gradual freezes later
+        modes.thaw(network, config, epoch=0)
     model, stepped = place.fabric.setup(network, optimizer)
     weights = losses.class_weights(train.truth, classes, rule=config.class_weights)
     goal = losses.targets(train, classes, vote_share=config.vote_share)
@@ -167,7 +169,7 @@ def _ramped_average(decay: float) -> Callable[..., None]:
     return update
 
 
-def _one_epoch(task: Task, state: State) -> dict[str, Any]:
+def one_epoch(task: Task, state: State) -> dict[str, Any]:
     """Train on what is left of the epoch; returns its row of the log."""
     config, start, waited = task.config, perf_counter(), 0.0
     state.network.train()

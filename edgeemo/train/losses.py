@@ -9,6 +9,7 @@ from torch import nn
 from edgeemo.data import Faces
 from edgeemo.stages import Train
 
+RESOLUTION = 2.0**-24  # the least 1 - p above 0 in float32; at 0 a power below 1 has no slope
 WEIGHT_POWERS = {"mild": 0.25, "sqrt": 0.5, "full": 1.0}  # of a class's inverse frequency
 
 
@@ -41,7 +42,7 @@ class Focal(nn.Module):
         """(N, K) logits and (N, K) target shares → the mean over N."""
         smooth = (1 - self.smoothing) * goal + self.smoothing / goal.shape[1]
         told = logits.log_softmax(1)
-        terms = smooth * (1 - told.exp()) ** self.gamma * -told
+        terms = smooth * (1 - told.exp()).clamp_min(RESOLUTION) ** self.gamma * -told
         if self.weight is not None:
             terms = terms * self.weight
         return terms.sum(1).mean()

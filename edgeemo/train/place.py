@@ -34,10 +34,11 @@ class Place:
         """This process's part of every batch."""
         return Shard(self.fabric.global_rank, self.fabric.world_size)
 
-
-def is_first_process() -> bool:
-    """Whether this process writes files: the only one, or the first that torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
+    def leave(self) -> None:
+        """Part from the other processes, once all are done: one that exits earlier would pull the rest down."""
+        self.fabric.barrier()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def place_for(config: Train) -> Place:
@@ -47,6 +48,8 @@ def place_for(config: Train) -> Place:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, reason = _precision(config.precision, device)
     processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if config.bias_folds and processes > 1:
+        raise UsageError("--bias-folds trains its folds in one process; start it without torchrun")
     if config.batch_size % processes:
         raise UsageError(f"--batch-size {config.batch_size}: expected a multiple of the {processes} processes")
     plugin = _plugin(precision, device)

@@ -16,13 +16,13 @@ from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
 from edgeemo.labels import LabelSet, label_set
+from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train, check_ranges
-from edgeemo.train import checkpoint, folds, plots, weights
+from edgeemo.train import checkpoint, folds, modes, plots, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import fit, predict_logits
 from edgeemo.train.network import EmotionNet
-from edgeemo.train.place import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def _check(config: Train) -> None:
     }
     check_ranges(config, ranges)
     _check_folder(Path(config.out), resume=config.resume)
+    modes.check(config)
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,29 @@ def test_folder_without_splits_gives_a_fifth_to_valid(folder_of_faces):
     train, valid = (folder.samples(folder_of_faces, split) for split in ("train", "valid"))
     assert (len(train), len(valid)) == (48, 12)
     assert not {s.id for s in train} & {s.id for s in valid}
+
+
+def test_the_split_is_stratified(folder_of_faces, rng):
+    """Of 10, 25, 40, 55, 70 and 85 faces a fifth each, not a fifth of all: valid has the classes' shares of train."""
+    for more, label in enumerate(sorted(folder_of_faces.iterdir())):
+        for k in range(15 * more):
+            Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(label / f"more{k}.png")
+    counts = {}
+    for split in ("train", "valid"):
+        labels = [next(iter(sample.votes)) for sample in folder.samples(folder_of_faces, split)]
+        counts[split] = [labels.count(label.name) for label in sorted(folder_of_faces.iterdir())]
+    assert counts == {"train": [8, 20, 32, 44, 56, 68], "valid": [2, 5, 8, 11, 14, 17]}
+
+
+def test_the_split_does_not_depend_on_names(folder_of_faces):
+    """Renamed files stay on their side, since their contents decide."""
+    before = {
+        sample.id: (folder_of_faces / sample.id).read_bytes() for sample in folder.samples(folder_of_faces, "valid")
+    }
+    for file in sorted(folder_of_faces.rglob("*.png")):
+        file.rename(file.with_name(f"z{9 - int(file.stem)}.png"))
+    after = {(folder_of_faces / sample.id).read_bytes() for sample in folder.samples(folder_of_faces, "valid")}
+    assert after == set(before.values())
 
 
 def test_copies_stay_on_one_side(folder_of_faces):

@@ -66,6 +66,15 @@ def test_focal_cares_less_for_faces_told_well():
     assert shares["focal"] < 0.2 * shares["cross-entropy"]
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_has_a_slope_where_the_network_is_certain(gamma):
+    """Float32 rounds a probability to 1 from a margin of 17 logits on; the gradient stays finite."""
+    logits = torch.tensor([[30.0, 0.0], [0.0, 30.0]], requires_grad=True)
+    losses.criterion(Train(loss="focal", focal_gamma=gamma), None)(logits, torch.eye(2)[[0, 0]]).backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[1, 0] < 0  # the face told wrong is pushed to its label
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_parts_of_a_batch_average_to_the_whole(name):
     """What several processes compute together is what one would."""

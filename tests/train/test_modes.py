@@ -1,9 +1,12 @@
 """What is trained: everything, the new layers, or stage after stage."""
 
+import logging
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+import torchvision
 
 from edgeemo.stages import Train
 from edgeemo.train import modes, optim
@@ -39,9 +42,28 @@ def test_stages_hold_every_layer_with_parameters_once(name):
     assert [id(p) for p in found] == [id(p) for p in backbone.parameters()]
 
 
-def test_stages_of_a_resnet_are_its_own():
-    """Stem, then layer1 to layer4."""
-    assert [len(group) for group in modes.stages(network_of("resnet18").backbone)] == [2, 1, 1, 1, 1]
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet18", [2, 1, 1, 1, 1]),  # stem, then layer1 to layer4
+        ("densenet121", [2, 2, 2, 2, 2]),  # stem, three blocks with their transitions, a block and the last BatchNorm
+        ("vgg16", [2, 2, 3, 3, 3]),  # convolutions between poolings
+        ("edge_vgg", [4, 4, 4, 4]),  # convolutions and BatchNorms between poolings
+        ("efficientnet_b4", [1] * 9),
+    ],
+)
+def test_stages_are_those_of_the_paper(name, layers):
+    """Layers with parameters in each stage, from the image up."""
+    assert [len(group) for group in modes.stages(network_of(name).backbone)] == layers
+
+
+@pytest.mark.parametrize("name", ["densenet121", "vgg16_bn", "mobilenet_v3_large"])
+def test_a_wrapped_stack_has_the_stages_of_the_stack(name):
+    """A torchvision model's features as they are, and with a layer around and one behind."""
+    features = torchvision.models.get_model(name, weights=None).features
+    plain, wrapped = modes.stages(features), modes.stages(torch.nn.Sequential(features, torch.nn.ReLU()))
+    assert len(plain) >= 3
+    assert wrapped == plain
 
 
 @pytest.mark.parametrize("mode", ["features", "gradual"])
@@ -60,6 +82,29 @@ def test_gradual_thaws_from_the_top():
     assert tops[2] == {"7"}
     assert tops[4] == {"6", "7"}
     assert tops[100] == {"0", "1", "4", "5", "6", "7"}
+
+
+@pytest.mark.parametrize("name", networks.BACKBONES)
+def test_thaw_counts_what_learns(name):
+    """New layers alone at first, one stage more per step of `unfreeze_epochs`, never fewer, all of them at last."""
+    network, config = network_of(name), replace(CONFIG, mode="gradual", unfreeze_epochs=0.5)
+    groups = modes.stages(network.backbone)
+    counts = [modes.thaw(network.train(), config, epoch=0.5 * k) for k in range(len(groups) + 1)]
+    assert counts[0] == sum(p.numel() for part in (network.attention, network.head) for p in part.parameters())
+    gained = [after - before for before, after in pairwise(counts)]
+    assert gained == [sum(p.numel() for layer in group for p in layer.parameters()) for group in reversed(groups)]
+    assert counts[-1] == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("mode", ["features", "gradual"])
+def test_freezing_a_random_backbone_is_told(mode, caplog):
+    """A warning that names the way out, for these two modes and only without weights."""
+    with caplog.at_level(logging.WARNING):
+        modes.check(replace(CONFIG, weights="imagenet", mode=mode))
+        modes.check(replace(CONFIG, weights="none", mode="finetune"))
+        assert not caplog.records
+        modes.check(replace(CONFIG, weights="none", mode=mode))
+    assert "--mode finetune" in caplog.text
 
 
 def test_finetune_moves_everything():

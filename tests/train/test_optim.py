@@ -63,6 +63,22 @@ def test_the_enhanced_recipe_restarts_once_and_ends_low():
     assert found[249] < 0.02
 
 
+def test_each_restart_lasts_twice_as_long():
+    """Peaks after the warm-up and then after 2, 4 and 8 epochs; every cosine falls all the way."""
+    found = rates(replace(PLAIN, epochs=20, schedule="restarts", restart_epochs=2.0, warmup_epochs=0.0))
+    peaks = [step for step, rate in enumerate(found) if rate == 1]
+    assert peaks == [0, 20, 60, 140]
+    assert all(found[peak - 1] < 0.02 for peak in peaks[1:])
+
+
+def test_frozen_layers_are_the_optimizers_too():
+    """They may thaw later, and a resumed run needs the same groups."""
+    network = tiny_network()
+    network.backbone.requires_grad_(requires_grad=False)
+    groups = optim.optimizer(network, PLAIN).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "restarts"])
 def test_a_schedule_read_back_goes_on_where_it_was(schedule):
     """The rate is a function of the step alone."""

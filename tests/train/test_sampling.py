@@ -15,8 +15,10 @@ def shares(sampler):
 
 
 def test_shuffle_shows_each_face_once():
-    """A permutation."""
-    assert sorted(order(TRUTH, np.random.default_rng(0), sampler="shuffle")) == list(range(len(TRUTH)))
+    """The permutation that earlier versions drew, so that their runs resume and repeat."""
+    rows = order(TRUTH, np.random.default_rng(0), sampler="shuffle")
+    assert sorted(rows) == list(range(len(TRUTH)))
+    assert np.array_equal(rows, np.random.default_rng(0).permutation(len(TRUTH)))
 
 
 def test_weighted_shows_every_class_alike():
@@ -27,6 +29,14 @@ def test_weighted_shows_every_class_alike():
 def test_sqrt_lies_between():
     """Classes of 8100, 1600 and 100 faces come as 90 : 40 : 10."""
     assert shares("sqrt") == pytest.approx([90 / 140, 40 / 140, 10 / 140], abs=0.02)
+
+
+@pytest.mark.parametrize("sampler", ["sqrt", "weighted"])
+def test_within_a_class_every_face_is_as_likely(sampler):
+    """Over 200 epochs each of the 100 rare faces comes as often as the mean of them, within 5 standard deviations."""
+    rng = np.random.default_rng(0)
+    times = sum(np.bincount(order(TRUTH, rng, sampler=sampler), minlength=len(TRUTH)) for _ in range(200))[-100:]
+    assert abs(times - times.mean()).max() < 5 * times.mean() ** 0.5
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "weighted", "sqrt"])

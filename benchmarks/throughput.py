@@ -1,0 +1,113 @@
+"""How fast the small net trains: bf16 and fp32, one and two threads, alone and beside a busy process; what data cost.
+
+python benchmarks/throughput.py [OUT.json]   (default: benchmarks/results/training-throughput.json, a .md beside it)
+
+Each case is a process of its own, since a thread pool keeps its size. Run it when nothing else runs.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import edgeemo
+from edgeemo.artifact import write_json, write_text
+from edgeemo.history import versions
+from edgeemo.machine import this_machine
+
+OUT = Path(__file__).parent / "results" / "training-throughput.json"
+COUNT, EPOCHS = 1500, 3  # drawn faces and epochs of a case; the first epoch warms up and does not count
+CASE = """
+import json, logging, sys
+from pathlib import Path
+from edgeemo.data import load
+from edgeemo.labels import label_set
+from edgeemo.stages import RECIPES
+from dataclasses import replace
+from edgeemo.train import network as networks
+from edgeemo.train.fit import prepare, one_epoch
+precision, threads, count, epochs = sys.argv[1], *map(int, sys.argv[2:])
+config = replace(RECIPES["edge"], data=f"synthetic:{count}", precision=precision, threads=threads, epochs=epochs)
+contract = networks.contract_for(config.backbone, 0, gray_faces=True)
+faces = load(config.data, "train", label_set("six"), contract=contract)
+network = networks.build(networks.describe("edge_vgg", labels=6, head="linear", attention=False, dropout=0.2))
+task, state = prepare(network, faces, faces, config=config, classes=6, contract=contract, folder=Path("nowhere"))
+rows = []
+while state.epoch < epochs:
+    rows.append(one_epoch(task, state))
+    state.epoch, state.step = state.epoch + 1, 0
+print(json.dumps(rows[1:]))
+"""
+
+
+def main() -> None:
+    """Measure every case and write the table."""
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
+    rows = []
+    for beside, threads, precision in product(("nothing", "a busy process"), (1, 2), ("fp32", "bf16")):
+        rows.append({"beside": beside, "threads": threads, "precision": precision, **case(beside, threads, precision)})
+        print(rows[-1], flush=True)
+    result = {
+        "format": 1,
+        "edgeemo": edgeemo.__version__,
+        "versions": versions(),
+        "machine": asdict(this_machine()),
+        "network": "edge_vgg at 48 px, recipe edge, batch 128",
+        "rows": rows,
+    }
+    write_json(out, result)
+    write_text(out.with_suffix(".md"), table(result))
+    print(table(result))
+
+
+def case(beside: str, threads: int, precision: str) -> dict[str, Any]:
+    """Images a second, and the share of the time spent on making batches, of the epochs after the first."""
+    busy = None
+    if beside != "nothing":
+        busy = multiprocessing.Process(target=spin, daemon=True)
+        busy.start()
+    try:
+        command = [sys.executable, "-c", CASE, precision, str(threads), str(COUNT), str(EPOCHS)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    finally:
+        if busy:
+            busy.terminate()
+    epochs = json.loads(said.splitlines()[-1])
+    return {
+        "images_per_second": [row["images_per_second"] for row in epochs],
+        "data_share": round(sum(row["data_share"] for row in epochs) / len(epochs), 4),
+    }
+
+
+def spin() -> None:
+    """Keep a core busy."""
+    while True:
+        pass
+
+
+def table(result: dict[str, Any]) -> str:
+    """A line per case."""
+    head = [
+        "| beside | threads | arithmetic | images/s | ms an image | making batches |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    return "\n".join([result["network"], "", *head, *map(line, result["rows"])]) + "\n"
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table, with the mean of its epochs."""
+    speed = sum(row["images_per_second"]) / len(row["images_per_second"])
+    about = f"{row['beside']} | {row['threads']} | {row['precision']}"
+    return f"| {about} | {speed:.0f} | {1000 / speed:.2f} | {100 * row['data_share']:.1f} % |"
+
+
+if __name__ == "__main__":
+    main()
