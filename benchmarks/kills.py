@@ -18,7 +18,7 @@ from edgeemo.artifact import sha256_of, write_json
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "kills.json"
-TRAIN = ["train", "--recipe", "demo", "--data", "synthetic:1200", "--epochs", "80", "--batch-size", "64"]
+TRAIN = ["train", "--recipe", "demo", "--data", "synthetic:600", "--epochs", "110", "--batch-size", "64"]
 EXACT = ["--threads", "1", "--checkpoint-steps", "3", "--resume"]
 LONGEST = 20.0  # seconds until a kill; starting takes about five of them
 

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeemo"
 HEAVY = ("torch", "torchvision", "albumentations", "onnx", "torch_pruning", "matplotlib", "cv2", "safetensors", "scipy")
-COMMANDS = ([], ["data"], ["data", "audit"], ["train"], ["compress"], ["bench"], ["report"], ["predict"])
+STAGES = ("train", "evaluate", "explain", "compress", "bench", "report", "predict")
+COMMANDS = ([], ["data"], ["data", "audit"], *([stage] for stage in STAGES))
 BLOCKER = """
 import sys
 class Blocker:
