@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from math import cos, pi
@@ -13,6 +14,7 @@ from torch import nn
 from edgeemo.stages import Train
 from edgeemo.train.network import EmotionNet
 
+log = logging.getLogger(__name__)
 FLOOR = 0.01  # of the peak learning rate, where a cosine ends
 MOMENTUM = 0.9
 
@@ -48,6 +50,19 @@ def schedule(moved: torch.optim.Optimizer, config: Train, *, steps_per_epoch: in
     else:
         course = partial(_cosine, length=max(1, round(config.epochs * steps_per_epoch) - warmup))
     return torch.optim.lr_scheduler.LambdaLR(moved, _warmed_up(course, warmup))
+
+
+def check(config: Train) -> None:
+    """Warn where the last of several cosines is cut short: the weights would be left while they still move fast."""
+    if config.schedule != "restarts":
+        return
+    ends = [config.warmup_epochs + config.restart_epochs * (2**k - 1) for k in range(1, 8)]
+    if config.epochs not in ends:
+        log.warning(
+            "--schedule restarts ends a cosine at %s ... epochs, and %d stops inside one.  Set --restart-epochs, or "
+            "use --schedule cosine",
+            *(", ".join(f"{end:g}" for end in ends[:3]), config.epochs),
+        )
 
 
 def _warmed_up(course: Callable[[int], float], warmup: int) -> Callable[[int], float]:

@@ -19,7 +19,7 @@ from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train, check_ranges
-from edgeemo.train import checkpoint, folds, modes, plots, weights
+from edgeemo.train import checkpoint, folds, modes, optim, plots, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import fit, predict_logits
 from edgeemo.train.network import EmotionNet
@@ -89,6 +89,7 @@ def _check(config: Train) -> None:
     check_ranges(config, ranges)
     _check_folder(Path(config.out), resume=config.resume)
     modes.check(config)
+    optim.check(config)
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:

@@ -94,3 +94,10 @@ def test_a_schedule_read_back_goes_on_where_it_was(schedule):
     course.step()
     again.step()
     assert again.get_last_lr() == course.get_last_lr()
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [(9, False), (25, False), (5, True)])
+def test_a_cosine_that_is_cut_short_is_told(epochs, warned, caplog):
+    """The document's 25 epochs end with the second cosine; its quick run of 5 stops inside the first."""
+    optim.check(replace(RECIPES["enhanced"], epochs=epochs))
+    assert ("stops inside one" in caplog.text) == warned
