@@ -1,6 +1,6 @@
 """Every backbone, mode and loss takes a few steps on drawn faces: does its loss fall? And does its export agree?
 
-python benchmarks/grid.py [OUT.json]   (default: benchmarks/results/training-grid.json, with a .md beside it)
+python benchmarks/grid.py [OUT.json]   (default: benchmarks/results/training/grid.json, with a .md beside it)
 
 The backbones start from random weights at 64 px, so `features` trains a head on random features: the table shows that
 each combination works and descends, not how good it gets.
@@ -33,7 +33,7 @@ from edgeemo.stages import Train
 from edgeemo.train import network as networks
 from edgeemo.train.fit import one_epoch, prepare
 
-OUT = Path(__file__).parent / "results" / "training-grid.json"
+OUT = Path(__file__).parent / "results" / "training" / "grid.json"
 FACES, BATCH, EPOCHS, SIZE = 64, 16, 4, 64
 MODES = ("features", "finetune", "gradual")
 LOSSES: dict[str, dict[str, Any]] = {

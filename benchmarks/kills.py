@@ -17,7 +17,7 @@ from pathlib import Path
 from edgeemo.artifact import sha256_of, write_json
 
 ROOT = Path(__file__).parents[1]
-OUT = ROOT / "benchmarks" / "results" / "kills.json"
+OUT = ROOT / "benchmarks" / "results" / "training" / "kills.json"
 TRAIN = ["train", "--recipe", "demo", "--data", "synthetic:600", "--epochs", "110", "--batch-size", "64"]
 EXACT = ["--threads", "1", "--checkpoint-steps", "3", "--resume"]
 LONGEST = 20.0  # seconds until a kill; starting takes about five of them

@@ -1,6 +1,6 @@
 """How fast the small net trains: bf16 and fp32, one and two threads, alone and beside a busy process; what data cost.
 
-python benchmarks/throughput.py [OUT.json]   (default: benchmarks/results/training-throughput.json, a .md beside it)
+python benchmarks/throughput.py [OUT.json]   (default: benchmarks/results/training/throughput.json, a .md beside it)
 
 Each case is a process of its own, since a thread pool keeps its size. Run it when nothing else runs.
 """
@@ -22,7 +22,7 @@ from edgeemo.artifact import write_json, write_text
 from edgeemo.history import versions
 from edgeemo.machine import this_machine
 
-OUT = Path(__file__).parent / "results" / "training-throughput.json"
+OUT = Path(__file__).parent / "results" / "training" / "throughput.json"
 COUNT, EPOCHS = 1500, 3  # drawn faces and epochs of a case; the first epoch warms up and does not count
 CASE = """
 import json, logging, sys

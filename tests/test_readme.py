@@ -13,6 +13,7 @@ from edgeemo.cli import SETTINGS, main
 from edgeemo.compress import calibrate
 from edgeemo.data import samples
 from edgeemo.labels import label_set
+from edgeemo.train.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +21,8 @@ BLOCKS = re.findall(r"(<!-- needs: [^>]+ -->\n)?```(\w+)\n(.*?)```", README, re.
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 CALIBRATION = sorted((ROOT / "calibration").glob("*.json"))
 PAGES = (ROOT / "benchmarks" / "results").glob("*.md")
-PUBLISHED = [*RESULTS, *sorted(PAGES), *sorted((ROOT / "edgeemo" / "models").glob("*.json")), *CALIBRATION]
+TRAINING = sorted((ROOT / "benchmarks" / "results" / "training").glob("*.json"))
+PUBLISHED = [*RESULTS, *TRAINING, *sorted(PAGES), *sorted((ROOT / "edgeemo" / "models").glob("*.json")), *CALIBRATION]
 # An absolute path wherever one may begin (line, space, quote, colon, bracket, home), a way up, or a Windows drive.
 MACHINE_PATH = re.compile(r"(?:^|[\s\"'`:=(,~])/\w|\.\./|\b[A-Za-z]:\\", re.MULTILINE)
 
@@ -95,6 +97,32 @@ def test_results_were_measured_on_valid_faces(path):
     """No committed accuracy comes from train faces, nor from the test faces that are kept for the end."""
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["accuracy"] is None or result["accuracy"]["split"] == "valid"
+
+
+def of_training(name):
+    return json.loads((ROOT / "benchmarks" / "results" / "training" / name).read_text(encoding="utf-8"))
+
+
+def test_twenty_kills_left_no_trace():
+    """The committed run: twenty kills at random moments, and the same bits at the end."""
+    found = of_training("kills.json")
+    assert found["bit_identical"]
+    assert len(found["kills"]) == 20
+
+
+def test_every_backbone_mode_and_loss_was_trained_and_exported():
+    """The committed grid has each combination of today's table, all of them falling; exports agree within 1e-3."""
+    found = of_training("grid.json")
+    cells = {(row["backbone"], row["mode"], row["loss"]) for row in found["cells"]}
+    assert len(cells) == len(BACKBONES) * 3 * 5
+    assert all(row["last_loss"] < row["first_loss"] for row in found["cells"])
+    assert set(found["largest_export_difference"]) == set(BACKBONES)
+    assert max(found["largest_export_difference"].values()) <= 1e-3
+
+
+def test_making_batches_costs_little():
+    """In every measured case below a tenth of the time of the small net's training."""
+    assert all(row["data_share"] < 0.1 for row in of_training("throughput.json")["rows"])
 
 
 @pytest.mark.ferplus
