@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import edgeemo
 from edgeemo.artifact import write_json, write_text
@@ -26,6 +27,7 @@ from edgeemo.card import Card
 from edgeemo.data import Faces, load
 from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.history import versions
+from edgeemo.images import to_input
 from edgeemo.labels import label_set
 from edgeemo.machine import this_machine
 from edgeemo.progress import track
@@ -34,7 +36,7 @@ from edgeemo.train import network as networks
 from edgeemo.train.fit import one_epoch, prepare
 
 OUT = Path(__file__).parent / "results" / "training" / "grid.json"
-FACES, BATCH, EPOCHS, SIZE = 64, 16, 4, 64
+FACES, BATCH, EPOCHS, SIZE = 64, 16, 5, 64
 MODES = ("features", "finetune", "gradual")
 LOSSES: dict[str, dict[str, Any]] = {
     "label smoothing": {"smoothing": 0.1},
@@ -48,6 +50,7 @@ BASE = Train(
     weights="none",
     size=SIZE,
     dropout=0.1,
+    classifier_lr=3e-4,
     epochs=EPOCHS,
     batch_size=BATCH,
     unfreeze_epochs=1.0,
@@ -55,6 +58,8 @@ BASE = Train(
     augment="none",
     threads=1,
 )
+
+SLOW = {("vgg16", "finetune"): 3e-5}  # without BatchNorm it takes no larger steps from random weights
 
 
 def main() -> None:
@@ -67,7 +72,9 @@ def main() -> None:
     for name, mode, loss in track(combinations, "training", total=len(combinations)):
         contract = networks.contract_for(name, SIZE, gray_faces=True)
         faces = load(BASE.data, "train", labels, contract=contract)
-        cells.append(cell(replace(BASE, backbone=name, mode=mode, **LOSSES[loss]), faces, loss=loss))
+        rate = SLOW.get((name, mode), BASE.classifier_lr)
+        config = replace(BASE, backbone=name, mode=mode, classifier_lr=rate, **LOSSES[loss])
+        cells.append(cell(config, faces, loss=loss))
     for name in track(names, "exporting", total=len(names)):
         exports[name] = export_gap(name)
     result = {
@@ -92,6 +99,7 @@ def cell(config: Train, faces: Faces, *, loss: str) -> dict[str, Any]:
     contract = networks.contract_for(config.backbone, SIZE, gray_faces=True)
     torch.manual_seed(0)
     network = networks.build(architecture(config.backbone))
+    settle(network, torch.from_numpy(to_input(faces.pixels, contract)))
     where = {"config": config, "classes": 6, "contract": contract, "folder": Path("nowhere")}
     task, state = prepare(network, faces, faces, **where)
     losses = []
@@ -100,6 +108,19 @@ def cell(config: Train, faces: Faces, *, loss: str) -> dict[str, Any]:
         state.epoch, state.step = state.epoch + 1, 0
     about = {"backbone": config.backbone, "mode": config.mode, "loss": loss}
     return {**about, "first_loss": losses[0], "last_loss": losses[-1], "seconds": round(perf_counter() - start, 1)}
+
+
+def settle(network: nn.Module, batch: torch.Tensor) -> None:
+    """Give every BatchNorm the statistics of a batch, as training would; a random network fades to nothing without."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+    with torch.no_grad():
+        network.train()(batch)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
 
 
 def architecture(name: str) -> dict[str, Any]:
@@ -111,11 +132,9 @@ def export_gap(name: str) -> float:
     """Largest difference of a logit between torch and the exported file in ONNX Runtime, on eight faces."""
     torch.manual_seed(0)
     contract = networks.contract_for(name, SIZE)
-    network = networks.build(architecture(name)).train()
+    network = networks.build(architecture(name))
     batch = torch.randn(8, contract.channels, SIZE, SIZE)
-    with torch.no_grad():
-        network(batch)  # BatchNorm statistics that are worth folding
-    network.eval()
+    settle(network, batch)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = Path(folder) / "model.onnx"
         to_onnx(network, Card(label_set("six").labels, "six", contract, architecture(name)), path)

@@ -129,9 +129,10 @@ def table(result: dict[str, Any]) -> Group:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    drawn.add_column("model", no_wrap=True)
-    for name in ("acc. %", "95 %", *(label[:4] for label in result["labels"]), "ECE %"):
-        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("model", overflow="fold")
+    widths = {"acc. %": 6, "95 %": 9, **{label[:4]: 5 for label in result["labels"]}, "ECE %": 5}
+    for name, width in widths.items():
+        drawn.add_column(name, justify="right", no_wrap=True, min_width=width)
     for row in result["rows"]:
         drawn.add_row(*_cells(row, result["labels"]))
     return Group(drawn, *(_sentence(row) for row in result["rows"] if "against_first" in row))

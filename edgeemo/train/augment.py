@@ -13,12 +13,16 @@ cv2.setNumThreads(0)  # faces are small: a thread pool costs more than it saves,
 
 
 def _enhanced() -> list[A.BasicTransform]:
-    """The origin document's list without its vertical flips: nobody stands on their head before a camera."""
+    """The origin document's list without its vertical flips: nobody stands on their head before a camera.
+
+    Noise is one for all channels, because a gray face in three channels (gray3) must stay gray.
+    """
+    noise = A.GaussNoise(std_range=(0.02, 0.08), per_channel=False)
     return [
         A.HorizontalFlip(p=0.5),
         A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=0.7),
         A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.5),
-        A.OneOf([A.GaussNoise(std_range=(0.02, 0.08)), A.GaussianBlur(blur_limit=(3, 5))], p=0.3),
+        A.OneOf([noise, A.GaussianBlur(blur_limit=(3, 5))], p=0.3),
         A.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.05, 0.15), hole_width_range=(0.05, 0.15), p=0.3),
     ]
 

@@ -110,6 +110,7 @@ def widths_of(network: nn.Module) -> dict[str, list[int]]:
 
 
 _BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
+_CONV_OPTIONS = ("kernel_size", "stride", "padding", "dilation", "padding_mode")  # what a change of width leaves alone
 
 
 def set_widths(network: nn.Module, widths: dict[str, list[int]]) -> None:
@@ -123,9 +124,9 @@ def set_widths(network: nn.Module, widths: dict[str, list[int]]) -> None:
 
 def _resized(layer: nn.Module, shape: list[int]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
-        size: dict[str, Any] = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        kept: dict[str, Any] = {name: getattr(layer, name) for name in _CONV_OPTIONS}
         groups = shape[0] if layer.groups == layer.out_channels else layer.groups  # a filter per channel stays one
-        return nn.Conv2d(shape[1] * groups, shape[0], groups=groups, bias=layer.bias is not None, **size)
+        return nn.Conv2d(shape[1] * groups, shape[0], groups=groups, bias=layer.bias is not None, **kept)
     if isinstance(layer, nn.Linear):
         return nn.Linear(shape[1], shape[0], bias=layer.bias is not None)
     return type(layer)(shape[0], eps=layer.eps, momentum=layer.momentum)

@@ -19,18 +19,19 @@ def create_improved_model(
     freeze_backbone: bool = False,
     dropout_rate: float = 0.5,
     use_attention: bool = True,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> EmotionNet:
     """A network with the enhanced head: (N, 3, S, S) float32, normalised → (N, num_classes) logits.
 
-    freeze_backbone leaves attention and head to train. MachineError where `pretrained` weights cannot be downloaded.
+    freeze_backbone leaves attention and head to train; device None is the CPU. MachineError where `pretrained` weights
+    cannot be downloaded.
     """
     architecture = describe(
         backbone, labels=num_classes, head="enhanced", attention=use_attention, dropout=dropout_rate
     )
     network = build(architecture, weights="imagenet" if pretrained else "none")
     network.backbone.requires_grad_(not freeze_backbone)
-    return network.to(device)
+    return network.to(device or "cpu")
 
 
 def create_enhanced_transforms(size: int = 224, *, is_training: bool = True) -> A.Compose:

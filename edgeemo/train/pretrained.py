@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -47,11 +48,15 @@ def _from_file(entry: Backbone, whole: nn.Module, file: Path) -> nn.Sequential:
     return trunk
 
 
+def _unpickled(file: Path) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)  # a file saved on a GPU opens without one
+
+
 def _read(file: Path) -> Tensors:
     if not file.is_file():
         raise UsageError(f"--weights {file}: no such file; expected imagenet, none, or a .pth or .safetensors file")
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        state = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise IntegrityError(f"--weights {file} is not a plain state dict: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):

@@ -11,6 +11,7 @@ from edgeemo.card import Card, InputContract
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.train import network as networks
 from edgeemo.train import weights
+from edgeemo.train.backbones import IMAGENET
 
 LITE0_ON_A_RAMP = (
     0.046143,
@@ -81,7 +82,7 @@ def test_offline_download_names_both_other_ways(monkeypatch):
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.os.path.exists", lambda _: False)
-    for name in ("resnet18", "vgg16", "densenet121"):
+    for name in (name for name, entry in networks.BACKBONES.items() if entry.pixels == IMAGENET):
         with pytest.raises(MachineError, match=rf"{name}.*--weights FILE.*--weights none"):
             networks.build(describe(name), weights="imagenet")
 

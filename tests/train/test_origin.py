@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from edgeemo.train import create_enhanced_transforms, create_improved_model
+from edgeemo.train.augment import TRANSFORMS, transforms
 
 
 def test_the_documents_model_call_works():
@@ -53,3 +54,29 @@ def test_evaluation_transforms_change_nothing_by_chance():
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     pipeline = create_enhanced_transforms(64, is_training=False)
     assert torch.equal(pipeline(image=picture)["image"], pipeline(image=picture)["image"])
+
+
+def test_the_model_stands_on_the_cpu_unless_told():
+    """Without a device, or with None, as in the document's first call."""
+    model = create_improved_model(backbone="resnet18", pretrained=False, device=None)
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_gray_face_in_three_channels_stays_gray(name):
+    """gray3 promises equal channels, whatever happens to the face: noise, light and holes included."""
+    face = np.random.default_rng(0).integers(0, 256, (48, 48, 1), np.uint8).repeat(3, axis=2)
+    pipeline = transforms(name, vertical_flips=True)
+    for seed in range(100):
+        pipeline.set_random_seed(seed)
+        changed = pipeline(image=face)["image"]
+        assert (changed == changed[..., :1]).all()
+
+
+def test_training_transforms_hold_all_that_the_document_lists():
+    """Flips both ways, rotation of 20 degrees, light, noise, blur and coarse dropout; evaluation has none."""
+    inside = str(create_enhanced_transforms(224, is_training=True))
+    listed = ("HorizontalFlip", "VerticalFlip", "Rotate", "RandomBrightnessContrast", "GaussNoise", "GaussianBlur")
+    assert all(name in inside for name in (*listed, "CoarseDropout"))
+    still = create_enhanced_transforms(224, is_training=False)
+    assert [type(step).__name__ for step in still.transforms] == ["Resize", "Normalize", "ToTensorV2"]

@@ -1,0 +1,71 @@
+"""Every line of the table: its shape, its names, and its way through a card and back."""
+
+import pytest
+import torch
+from torch import nn
+
+from edgeemo.train import network as networks
+from edgeemo.train.backbones import STAGES
+
+
+def describe(name):
+    return networks.describe(name, labels=6, head="linear", attention=True, dropout=0.2)
+
+
+@pytest.mark.parametrize("name", networks.BACKBONES)
+def test_description_widths_and_weights_make_the_same_network(name):
+    """Features are as wide as the table says, and the rebuilt network gives the same logits to the bit."""
+    torch.set_num_threads(1)
+    network = networks.build(describe(name)).eval()
+    again = networks.build(describe(name) | {"widths": networks.widths_of(network)}).eval()
+    again.load_state_dict(network.state_dict())
+    batch = torch.randn(1, networks.contract_for(name, 64).channels, 64, 64)
+    with torch.inference_mode():
+        assert network.backbone(batch).shape[1] == networks.backbone(name).features
+        assert torch.equal(network(batch), again(batch))
+
+
+def test_backbones_are_a_row_of_stages():
+    """A Sequential of at least eight children from the image up, for training modes to thaw one by one."""
+    with torch.device("meta"):  # no numbers, so that it costs nothing
+        trunks = [entry.trunk(entry.whole()) for entry in networks.BACKBONES.values()]
+    assert all(isinstance(trunk, nn.Sequential) for trunk in trunks)
+    assert min(map(len, trunks)) >= 8  # a ResNet's stem of four and its four stages
+
+
+def test_densenet_features_are_rectified():
+    """DenseNet.forward of torchvision rectifies, outside of `features`."""
+    trunk = networks.build(describe("densenet121")).eval().backbone
+    with torch.inference_mode():
+        assert trunk(torch.randn(1, 3, 64, 64)).min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("edge_vgg", ("backbone.0.weight", "backbone.1.running_mean", "backbone.24.weight")),
+        ("resnet50", ("backbone.0.weight", "backbone.4.0.conv1.weight", "backbone.7.2.bn3.running_var")),
+    ],
+)
+def test_names_of_weights_stay(name, weights):
+    """Models saved earlier load by these names."""
+    state = networks.build(describe(name)).state_dict()
+    assert {*weights, "attention.conv.weight", "head.1.weight"} <= state.keys()
+
+
+def test_another_width_keeps_the_convolution_otherwise():
+    """Stride, padding and its mode, dilation and one filter per channel survive; only the channels change."""
+    trunk = nn.Sequential(nn.Conv2d(8, 8, 3, 2, padding=2, dilation=2, groups=8, bias=False, padding_mode="reflect"))
+    networks.set_widths(trunk, {"0": [4, 1, 3, 3]})
+    assert repr(trunk[0]) == repr(
+        nn.Conv2d(4, 4, 3, 2, padding=2, dilation=2, groups=4, bias=False, padding_mode="reflect")
+    )
+
+
+def test_lite0_is_b0_without_squeeze_and_excitation():
+    """Sixteen blocks, ReLU6 alone, and the published 4,652,008 parameters less the ImageNet classifier's."""
+    trunk = networks.build(describe("efficientnet_lite0")).backbone
+    assert sum(repeats for *_, repeats, _ in STAGES) == 16
+    activations = {type(m) for m in trunk.modules() if type(m).__module__.endswith("activation")}
+    assert activations == {nn.ReLU6}
+    assert sum(p.numel() for p in trunk.parameters()) == 4_652_008 - (1280 + 1) * 1000
