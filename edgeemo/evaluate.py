@@ -20,7 +20,7 @@ from edgeemo.data import Faces, load
 from edgeemo.data.faces import kind_of
 from edgeemo.history import versions
 from edgeemo.machine import this_machine, usable_cores
-from edgeemo.metrics import fit_temperature, paired, scores, softmax
+from edgeemo.metrics import Scores, fit_temperature, paired, scores, softmax
 from edgeemo.stages import Evaluate
 from edgeemo.train import ensemble, weights
 from edgeemo.train.ensemble import Member
@@ -36,6 +36,7 @@ class Answer:
     logits: np.ndarray  # (N, K)
     temperature: float
     temperature_from: str  # card, or valid where it was fitted on the judged faces
+    files: tuple[str, ...] = ()  # sha256 of the model files that answered; none for weights out of a checkpoint
 
 
 def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
@@ -83,27 +84,43 @@ class _Decoded:
 
 
 def _answers(found: list[Member], runs: list[Path], faces: _Decoded, config: Evaluate) -> Iterator[Answer]:
-    for member, folder in zip(found, runs, strict=True):
-        variants = [member]
+    said = []
+    for member, folder, name in zip(found, runs, _names(found), strict=True):
+        said.append(_said(member, faces.of(member), flips=config.flips))
+        own = [
+            Answer(name + kind, logits, member.card.temperature, "card", (member.card.sha256,))
+            for kind, logits in said[-1].items()
+        ]
         if config.last:
-            variants.append(ensemble.without_average(member, folder))
-        for variant in variants:
-            logits = variant.logits(faces.of(variant))
-            yield Answer(variant.name, logits, variant.card.temperature, "card")
-        if config.flips:
-            yield Answer(f"{member.name}, flips", member.logits(faces.of(member), flips=True), *_of_card(member))
+            last = ensemble.without_average(member, folder)
+            logits = last.logits(faces.of(last))
+            own.insert(1, Answer(f"{name}, last weights", logits, last.card.temperature, "card"))
+        yield from own
     if len(found) > 1:
-        said = [member.logits(faces.of(member), flips=config.flips) for member in found]
-        mixed = ensemble.combined(said, [member.card.temperature for member in found])
-        name = f"ensemble of {len(found)}" + (", flips" if config.flips else "")
-        if config.split == "valid":
-            yield Answer(name, mixed, fit_temperature(mixed, faces.of(found[0]).truth), "valid")
-        else:
-            yield Answer(name, mixed, 1.0, "none")
+        for kind in said[0]:
+            yield _together(found, [own[kind] for own in said], faces.of(found[0]), config, kind)
 
 
-def _of_card(member: Member) -> tuple[float, str]:
-    return member.card.temperature, "card"
+def _names(found: list[Member]) -> list[str]:
+    """The run folders' names; equal ones get a number."""
+    names = [member.name for member in found]
+    counts = [names[: k + 1].count(name) for k, name in enumerate(names)]
+    return [f"{name} ({n})" if names.count(name) > 1 else name for name, n in zip(names, counts, strict=True)]
+
+
+def _said(member: Member, faces: Faces, *, flips: bool) -> dict[str, np.ndarray]:
+    """(N, K) logits of the faces and, with flips, of faces and mirror images together."""
+    straight = member.logits(faces)
+    return {"": straight, ", flips": member.with_flips(straight, faces)} if flips else {"": straight}
+
+
+def _together(found: list[Member], said: list[np.ndarray], faces: Faces, config: Evaluate, kind: str) -> Answer:
+    """The ensemble's answer; on test and train it has the temperature 1, because none may be fitted there."""
+    mixed = ensemble.combined(said, [member.card.temperature for member in found])
+    on_valid = config.split == "valid"
+    temperature, origin = (fit_temperature(mixed, faces.truth), "valid") if on_valid else (1.0, "none")
+    files = tuple(member.card.sha256 for member in found)
+    return Answer(f"ensemble of {len(found)}{kind}", mixed, temperature, origin, files)
 
 
 def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -112,6 +129,8 @@ def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -
         "name": answer.name,
         "temperature": answer.temperature,
         "temperature_from": answer.temperature_from,
+        "sha256": list(answer.files),
+        "lowest": _lowest(result),
         **result.to_dict(),
     }
     if answer is not first:
@@ -120,19 +139,24 @@ def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -
     return row
 
 
+def _lowest(result: Scores) -> dict[str, Any]:
+    """The label that is told worst."""
+    recall, label = min((share, label) for label, share in result.recall.items() if share is not None)
+    return {"label": label, "recall": recall}
+
+
 def table(result: dict[str, Any]) -> Group:
-    """The result for a terminal: a line per model with recalls in percent, then a line per paired test."""
+    """The result for a terminal of 80 columns: a line per model, then a line per paired test."""
     faces = result["faces"]
     drawn = Table(
-        title=f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']:,}",
+        title=f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']:,}; all in percent",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    drawn.add_column("model", overflow="fold")
-    widths = {"acc. %": 6, "95 %": 9, **{label[:4]: 5 for label in result["labels"]}, "ECE %": 5}
-    for name, width in widths.items():
-        drawn.add_column(name, justify="right", no_wrap=True, min_width=width)
+    drawn.add_column("model", overflow="fold")  # the only one that may wrap
+    for name in ("acc.", "interval", "F1", *(label[:4] for label in result["labels"]), "ECE"):
+        drawn.add_column(name, justify="right", no_wrap=True)
     for row in result["rows"]:
         drawn.add_row(*_cells(row, result["labels"]))
     return Group(drawn, *(_sentence(row) for row in result["rows"] if "against_first" in row))
@@ -140,8 +164,13 @@ def table(result: dict[str, Any]) -> Group:
 
 def _cells(row: dict[str, Any], labels: list[str]) -> list[str]:
     interval = f"{100 * row['accuracy_low']:.1f}-{100 * row['accuracy_high']:.1f}"
-    recall = ["-" if row["recall"][label] is None else f"{100 * row['recall'][label]:.1f}" for label in labels]
-    return [row["name"], f"{100 * row['accuracy']:.2f}", interval, *recall, f"{100 * row['ece']:.1f}"]
+    shares = [row["macro_f1"], *(row["recall"][label] for label in labels), row["ece"]]
+    return [row["name"], f"{100 * row['accuracy']:.2f}", interval, *map(_percent, shares)]
+
+
+def _percent(share: float | None) -> str:
+    """At most four characters."""
+    return "-" if share is None else f"{100 * share:.1f}".replace("100.0", "100")
 
 
 def _sentence(row: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
 
 from edgeemo import images, plots
 from edgeemo.artifact import check_writable
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 COLUMNS = 6  # of the grid of mistakes
 EXAMPLES = 8  # faces of a data set whose maps are drawn
 INCH = 1.7  # a face on paper
+MAX_IMAGES = 50  # of one picture: matplotlib draws no taller one than 65,536 px
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Looked:
     probability: float
     true: str | None
     cam: np.ndarray
-    attention: np.ndarray | None  # None: the network has no attention
+    attention: np.ndarray | None  # spread over 0..1; None: the network has no attention
+    weights: tuple[float, float]  # lowest and highest of the attention before it was spread
 
 
 def run(config: Explain, files: list[Path]) -> list[Path]:
@@ -54,6 +57,8 @@ def run(config: Explain, files: list[Path]) -> list[Path]:
     torch.set_num_threads(config.threads or len(usable_cores()))
     if config.count < 1:
         raise UsageError(f"--count {config.count}: expected 1 or more mistakes")
+    if len(files) > MAX_IMAGES:
+        raise UsageError(f"{len(files)} images: expected at most {MAX_IMAGES} in one picture")
     folder = Path(config.run)
     network, card = weights.load(folder)
     if config.label and config.label not in card.labels:
@@ -63,7 +68,7 @@ def run(config: Explain, files: list[Path]) -> list[Path]:
     if files:
         pixels = np.stack([images.to_pixels(images.read(file, name=str(file)), card.input) for file in files])
         found = looked_at(network, card, pixels, [file.name for file in files], label=config.label)
-        return [maps(found, out / "gradcam.png")]
+        return [maps(found, out / "gradcam.png", label=config.label)]
     return _of_data(config, network, card, folder, out)
 
 
@@ -77,7 +82,8 @@ def _of_data(config: Explain, network: EmotionNet, card: Card, folder: Path, out
     found = looked_at(network, card, faces.pixels[rows], ids, label=config.label, true=true)
     if kind_of(trained.data) != "synthetic":
         log.info("the pictures in %s show faces of the data set: its terms are theirs too", out)
-    return [maps(found, out / "gradcam.png"), mistakes(faces, probabilities, card, out / "mistakes.png", config.count)]
+    drawn = maps(found, out / "gradcam.png", label=config.label)
+    return [drawn, mistakes(faces, probabilities, card, out / "mistakes.png", config.count)]
 
 
 def _examples(faces: Faces, probabilities: np.ndarray) -> np.ndarray:
@@ -105,43 +111,50 @@ def looked_at(
 ) -> list[Looked]:
     """Grad-CAM (Selvaraju et al. 2017) of the last stage, and the attention map, for (N, S, S[, 3]) uint8 faces.
 
-    The map is of `label`, or of each face's predicted label.
+    The map is of `label`, or of each face's predicted label. One face at a time: the memory does not grow with N.
     """
     batch = torch.from_numpy(to_input(pixels, card.input))
-    with _attention_maps(network) as seen:
-        logits = network(batch).detach().numpy()
-    probabilities = softmax(logits, temperature=card.temperature)
-    predicted = probabilities.argmax(1)
-    asked = [card.labels.index(label)] * len(pixels) if label else predicted.tolist()
-    with GradCAM(model=network, target_layers=[modes.stages(network.backbone)[-1][-1]]) as cam:
-        cams = cam(input_tensor=batch, targets=[ClassifierOutputTarget(k) for k in asked])
-    side = card.input.size
-    return [
-        Looked(
-            name=names[row],
-            pixels=pixels[row],
-            predicted=card.labels[predicted[row]],
-            probability=float(probabilities[row].max()),
-            true=true[row] if true else None,
-            cam=cams[row],
-            attention=_smooth(seen[0][row], side) if seen else None,
-        )
-        for row in range(len(pixels))
-    ]
+    asked = [ClassifierOutputTarget(card.labels.index(label))] if label else None  # None: the predicted label
+    found = []
+    with GradCAM(model=network, target_layers=[last_stage(network)]) as cam, _attention_maps(network) as seen:
+        for row, name in enumerate(names):
+            heat = cam(input_tensor=batch[row : row + 1], targets=asked)[0]
+            shares = softmax(cam.outputs.detach().numpy(), temperature=card.temperature)[0]
+            attention = seen.pop() if seen else None
+            found.append(
+                Looked(
+                    name=name,
+                    pixels=pixels[row],
+                    predicted=card.labels[shares.argmax()],
+                    probability=float(shares.max()),
+                    true=true[row] if true else None,
+                    cam=heat,
+                    attention=None if attention is None else _smooth(attention, card.input.size),
+                    weights=(0, 1) if attention is None else (float(attention.min()), float(attention.max())),
+                )
+            )
+    return found
+
+
+def last_stage(network: EmotionNet) -> nn.Module:
+    """The layer that gives the last features, rectified; a pooling after it would only make the map coarser."""
+    return [layer for layer in network.backbone.children() if not isinstance(layer, modes.POOLS)][-1]
 
 
 @contextmanager
 def _attention_maps(network: EmotionNet) -> Iterator[list[np.ndarray]]:
-    """A list that receives (N, h, w) sigmoids of the attention while the block runs the network."""
+    """A list that receives the (h, w) sigmoids of the attention for each face that the block shows the network."""
     seen: list[np.ndarray] = []
     if not isinstance(network.attention, SpatialAttention):
         yield seen
         return
     hook = network.attention.conv.register_forward_hook(
-        lambda _module, _inputs, output: seen.append(torch.sigmoid(output.detach())[:, 0].numpy())
+        lambda _module, _inputs, output: seen.extend(torch.sigmoid(output.detach())[:, 0].numpy())
     )
-    yield seen
-    hook.remove()
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _smooth(small: np.ndarray, side: int) -> np.ndarray:
@@ -151,8 +164,8 @@ def _smooth(small: np.ndarray, side: int) -> np.ndarray:
     return spread
 
 
-def maps(found: list[Looked], path: Path) -> Path:
-    """A row per face: the face, Grad-CAM over it, attention over it where there is one."""
+def maps(found: list[Looked], path: Path, *, label: str = "") -> Path:
+    """A row per face: the face, Grad-CAM (of `label`) over it, attention over it where there is one."""
     columns = 3 if any(face.attention is not None for face in found) else 2
     figure = Figure(figsize=(columns * INCH + 1.4, len(found) * INCH + 0.3), layout="constrained")
     grid = figure.subplots(len(found), columns, squeeze=False)
@@ -163,7 +176,8 @@ def maps(found: list[Looked], path: Path) -> Path:
         axes[1].imshow(face.cam, cmap="jet", alpha=0.45, vmin=0, vmax=1)
         if face.attention is not None:
             axes[2].imshow(face.attention, cmap="jet", alpha=0.45, vmin=0, vmax=1)
-    for ax, title in zip(grid[0], ("face", "Grad-CAM", "attention"), strict=False):
+            axes[2].set_xlabel("{:.2f} to {:.2f}".format(*face.weights), fontsize=7)
+    for ax, title in zip(grid[0], ("face", f"Grad-CAM {label}".rstrip(), "attention"), strict=False):
         ax.set_title(title, fontsize=9)
     return plots.save(figure, path)
 

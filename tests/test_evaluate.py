@@ -81,3 +81,14 @@ def test_last_weights_without_a_checkpoint_are_refused(tmp_path):
     checkpoint.remove(folder)
     with pytest.raises(IntegrityError, match="checkpoints"):
         evaluate.run([Path(folder)], replace(ON_ONE, last=True))
+
+
+def test_damaged_last_weights_are_refused(tmp_path):
+    """One byte changed in the checkpoint: named, not judged."""
+    folder = train(replace(TINY, out=str(tmp_path / "run"))).parent
+    file = checkpoint.in_folder(folder)[-1] / checkpoint.WEIGHTS
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match="damaged"):
+        evaluate.run([folder], replace(ON_ONE, last=True))

@@ -121,16 +121,21 @@ def network_weights(run: Path) -> Tensors:
     """The newest checkpoint's weights as trained last, without moving average; IntegrityError if there are none."""
     if not (found := in_folder(run)):
         raise IntegrityError(f"{run} has no {FOLDER}; they are kept until the folder is cleaned")
-    weights = load_file(found[-1] / WEIGHTS)
-    return _part(weights, "network")
+    if not _is_whole(found[-1]):
+        raise IntegrityError(f"{found[-1]} is damaged: its files do not have the hashes in {SUMS}; train it again")
+    return _part(load_file(found[-1] / WEIGHTS), "network")
 
 
 def _sums(folder: Path) -> str:
     return "".join(f"{sha256_of(folder / name)}  {name}\n" for name in (WEIGHTS, STATE))
 
 
+def _is_whole(path: Path) -> bool:
+    return (path / SUMS).read_text(encoding="ascii") == _sums(path)
+
+
 def _read(path: Path, state: State) -> tuple[Tensors, dict[str, Any]]:
-    if (path / SUMS).read_text(encoding="ascii") != _sums(path):
+    if not _is_whole(path):
         raise ValueError(f"its files do not have the hashes in {SUMS}")
     device = next(state.network.parameters()).device
     content: dict[str, Any] = torch.load(path / STATE, weights_only=True, map_location=device)

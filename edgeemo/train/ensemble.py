@@ -28,8 +28,10 @@ class Member:
     def logits(self, faces: Faces, *, flips: bool = False) -> np.ndarray:
         """(N, K) float32 logits, with flips the mean of those of each face and of its mirror image."""
         straight = predict_logits(self.network, faces, self.card.input)
-        if not flips:
-            return straight
+        return self.with_flips(straight, faces) if flips else straight
+
+    def with_flips(self, straight: np.ndarray, faces: Faces) -> np.ndarray:
+        """(N, K) float32 mean of the logits `straight` of the faces and of those of their mirror images."""
         mirrored = replace(faces, pixels=np.ascontiguousarray(faces.pixels[:, :, ::-1]))
         mean: np.ndarray = (straight + predict_logits(self.network, mirrored, self.card.input)) / 2
         return mean

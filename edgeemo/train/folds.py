@@ -19,14 +19,16 @@ from edgeemo.artifact import sha256_of_lines, written
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.data.faces import pixels_sha1
+from edgeemo.errors import UsageError
 from edgeemo.stages import Train
-from edgeemo.train.fit import predict_logits
+from edgeemo.train import checkpoint
+from edgeemo.train.fit import FREE_TO_CHANGE, predict_logits
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
 FOLDER = "folds"
 ALLOWED_LOSS = 0.005  # of the accuracy, for a higher lowest recall
-STEPS = np.linspace(-1.5, 1.5, 31)  # logits, tried for one class at a time
+STEPS = sorted(np.linspace(-1.5, 1.5, 31), key=abs)  # logits, tried for one class at a time, smallest first
 ROUNDS = 4
 
 Fit = Callable[..., tuple[EmotionNet, list[dict[str, Any]]]]
@@ -44,8 +46,9 @@ def out_of_fold(
     """(N, K) float32 logits of each train face from a network that saw neither it nor a copy of it.
 
     config.bias_folds networks are trained by the same recipe for its fixed epochs, in config.out/folds. A finished fold
-    is read back when the run is resumed.
+    leaves its logits alone, and is read back when the run is resumed.
     """
+    check(config, train, labels)
     fold = split(train, folds=config.bias_folds, seed=config.seed)
     logits = np.zeros((len(train), len(labels)), np.float32)
     for k in range(config.bias_folds):
@@ -59,8 +62,21 @@ def out_of_fold(
             network, _ = fit(make(), part(train, inside), part(train, outside), config=own, **where)
             with written(answers) as partial:
                 np.save(partial, predict_logits(network, part(train, outside), contract))
+            checkpoint.remove(folder)
         logits[outside] = np.load(answers, allow_pickle=False)
     return logits
+
+
+def check(config: Train, train: Faces, labels: tuple[str, ...]) -> None:
+    """UsageError where a class has fewer different train faces than there are folds."""
+    fold = split(train, folds=config.bias_folds, seed=config.seed)
+    held = [set(fold[train.truth == k]) for k in range(len(labels))]
+    scarce = [name for name, own in zip(labels, held, strict=True) if len(own) < config.bias_folds]
+    if scarce:
+        raise UsageError(
+            f"--bias-folds {config.bias_folds}: expected a different train face in every fold of each label, but there "
+            f"are fewer of {', '.join(scarce)}.  Use fewer folds, or 0"
+        )
 
 
 def split(faces: Faces, *, folds: int, seed: int) -> np.ndarray:
@@ -84,20 +100,21 @@ def part(faces: Faces, rows: np.ndarray) -> Faces:
 def balance(logits: np.ndarray, truth: np.ndarray, *, allowed_loss: float = ALLOWED_LOSS) -> np.ndarray:
     """(K,) float32 bias of mean zero that lifts the lowest recall while accuracy falls by no more than `allowed_loss`.
 
-    One class after the other takes the step of STEPS that serves best, ROUNDS times over; zeros where nothing helps.
+    One class after the other takes the step of STEPS that serves best, ROUNDS times over; of equals the more accurate.
+    Zeros where nothing helps.
     """
     bias = np.zeros(logits.shape[1])
-    least = (logits.argmax(1) == truth).mean() - allowed_loss
-    best = _lowest_recall(logits, truth)
+    start = best = _judged(logits, truth)
     for _ in range(ROUNDS):
         for k in range(len(bias)):
             for step in STEPS:
                 trial = bias.copy()
                 trial[k] = step
-                moved = logits + trial
-                found = _lowest_recall(moved, truth)
-                if found > best and (moved.argmax(1) == truth).mean() >= least:
+                found = _judged(logits + trial, truth)
+                if found > best and found[1] >= start[1] - allowed_loss:
                     best, bias = found, trial
+    if best[0] == start[0]:
+        return np.zeros(logits.shape[1], np.float32)
     centred: np.ndarray = (bias - bias.mean()).astype(np.float32)
     return centred
 
@@ -108,15 +125,15 @@ def balance_and_apply(
     """Add the balancing bias to the network's last layer, where every export finds it; returns what it changed."""
     bias = balance(logits, truth)
     apply(network, bias)
-    moved = logits + bias
+    before, after = _judged(logits, truth), _judged(logits + bias, truth)
     return {
         "bias": {label: round(float(value), 4) for label, value in zip(labels, bias, strict=True)},
         "found_on": "out-of-fold predictions of train",
         "n": len(truth),
-        "accuracy_before": float((logits.argmax(1) == truth).mean()),
-        "accuracy_after": float((moved.argmax(1) == truth).mean()),
-        "lowest_recall_before": _lowest_recall(logits, truth),
-        "lowest_recall_after": _lowest_recall(moved, truth),
+        "accuracy_before": before[1],
+        "accuracy_after": after[1],
+        "lowest_recall_before": before[0],
+        "lowest_recall_after": after[0],
     }
 
 
@@ -127,7 +144,13 @@ def apply(network: EmotionNet, bias: np.ndarray) -> None:
         last.bias.add_(torch.from_numpy(bias).to(last.bias))
 
 
+def _judged(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """The lowest recall, and the accuracy."""
+    return _lowest_recall(logits, truth), float((logits.argmax(1) == truth).mean())
+
+
 def _lowest_recall(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Of the classes that occur."""
     right = logits.argmax(1) == truth
     counts = np.bincount(truth)
     recalls = np.bincount(truth, weights=right)[counts > 0] / counts[counts > 0]
@@ -136,5 +159,5 @@ def _lowest_recall(logits: np.ndarray, truth: np.ndarray) -> float:
 
 def _identity(config: Train, train: Faces) -> str:
     """Names the settings and faces, so that another recipe's fold is not taken for this one's."""
-    settings = {**vars(config), "out": "", "resume": False, "threads": 0}
+    settings = {name: value for name, value in vars(config).items() if name not in FREE_TO_CHANGE}
     return sha256_of_lines([repr(sorted(settings.items())), train.content_sha256])[:12]

@@ -36,6 +36,8 @@ def run(config: Train) -> Path:
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
     train, valid = load("train"), load("valid")
     data.check_classes(train, labels, data=config.data)
+    if config.bias_folds:
+        folds.check(config, train, labels.labels)
     folder = Path(config.out)
     kept, history = fit(network, train, valid, config=config, labels=labels.labels, contract=contract, folder=folder)
     if not is_first_process():

@@ -1,6 +1,7 @@
 """A bias per class from out-of-fold predictions."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from edgeemo.card import InputContract
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import pixels_sha1
+from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
 from edgeemo.train import folds
 from edgeemo.train import network as networks
@@ -88,3 +90,51 @@ def test_the_bias_is_in_the_network():
         before = network(batch)
         folds.apply(network, bias)
         assert torch.allclose(network(batch) - before, torch.from_numpy(bias).expand(3, 6), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_balance_never_loses_more_than_allowed(seed):
+    """On problems of six classes of any skew: the lowest recall never falls, accuracy by no more than half a point."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(6, 1500, p=rng.dirichlet(np.ones(6) * 3))
+    logits = rng.normal(0, 1, (1500, 6)) + 2 * np.eye(6)[truth] + rng.normal(0, 0.5, 6)
+    moved = logits + folds.balance(logits, truth)
+    assert folds._lowest_recall(moved, truth) >= folds._lowest_recall(logits, truth)
+    assert (moved.argmax(1) == truth).mean() >= (logits.argmax(1) == truth).mean() - folds.ALLOWED_LOSS
+
+
+def test_a_finished_fold_leaves_no_checkpoint(faces, tiny):
+    """Weights of K networks would fill the disk; only their answers stay, and other free settings read them back."""
+    config = replace(tiny, bias_folds=2)
+
+    def fit(network, *_, folder, **__):
+        (folder / "checkpoints" / "00000001").mkdir(parents=True)
+        return network.eval(), []
+
+    how = {"labels": LABELS, "contract": InputContract(48), "make": small}
+    first = folds.out_of_fold(config, faces, **how, fit=fit)
+    assert not list(Path(config.out).rglob("checkpoints"))
+    again = folds.out_of_fold(replace(config, workers=1, checkpoint_steps=7), faces, **how, fit=None)
+    assert np.array_equal(first, again)
+
+
+def test_answers_of_another_recipe_are_not_read_back(faces, tiny):
+    """Another learning rate: the folds are trained anew."""
+    trained = []
+
+    def fit(network, *_, **__):
+        trained.append(1)
+        return network.eval(), []
+
+    how = {"labels": LABELS, "contract": InputContract(48), "fit": fit, "make": small}
+    for rate in (1e-3, 2e-3):
+        folds.out_of_fold(replace(tiny, bias_folds=2, classifier_lr=rate), faces, **how)
+    assert len(trained) == 4
+
+
+def test_more_folds_than_different_faces_are_refused(faces, tiny):
+    """Fear stands there five times, but as one picture and its copies."""
+    rare = np.flatnonzero(faces.truth == LABELS.index("fear"))[0]
+    rows = np.array([*np.flatnonzero(faces.truth != LABELS.index("fear")), *[rare] * 5])
+    with pytest.raises(UsageError, match=r"--bias-folds 3: .* fewer of fear"):
+        folds.check(replace(tiny, bias_folds=3), folds.part(faces, rows), LABELS)

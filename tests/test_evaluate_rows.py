@@ -1,0 +1,142 @@
+"""The evaluate stage: runs and their ensemble on the same faces."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+
+from edgeemo import evaluate
+from edgeemo.card import Card
+from edgeemo.cli import main
+from edgeemo.data import load
+from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.history import entry
+from edgeemo.labels import label_set
+from edgeemo.metrics import softmax
+from edgeemo.stages import RECIPES, Evaluate, Train
+from edgeemo.train import ensemble, weights
+from edgeemo.train import network as networks
+from edgeemo.train.run import run as train
+
+DATA = "synthetic:60"
+HERE = Evaluate(threads=1)
+
+
+def made(folder: Path, *, labels: str = "six", size: int = 0, seed: int = 0, temperature: float = 1.0) -> Path:
+    """A run folder with a network that knows nothing, and says it was trained on DATA."""
+    torch.manual_seed(seed)
+    found, contract = label_set(labels), networks.contract_for("edge_vgg_slim", size)
+    architecture = networks.describe(
+        "edge_vgg_slim", labels=len(found.labels), head="linear", attention=False, dropout=0.0
+    )
+    card = Card(found.labels, found.name, contract, architecture, temperature=temperature)
+    history = entry("train", Train(data=DATA, label_set=labels), seconds=0)
+    weights.save(networks.build(architecture).eval(), card.after(history), folder)
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """Two runs of different input size and temperature."""
+    return [made(tmp_path / "first", temperature=0.5), made(tmp_path / "second", size=64, seed=1, temperature=2.0)]
+
+
+def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
+    """Without --data those of its training; the scores are those of its logits at the card's temperature."""
+    run = made(tmp_path / "run", temperature=0.5)
+    result = evaluate.run([run], HERE)
+    member = ensemble.members([run])[0]
+    faces = load(DATA, "valid", label_set("six"), contract=member.card.input)
+    asked = {"data": "synthetic", "split": "valid", "protocol": "plurality", "n": 12}
+    assert result["faces"] == {**asked, "ids_sha256": faces.fingerprint}
+    (row,) = result["rows"]
+    share = softmax(member.logits(faces), temperature=0.5)
+    assert row["accuracy"] == np.mean(share.argmax(1) == faces.truth)
+    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+    assert (row["name"], row["sha256"], row["temperature"]) == ("run", [member.card.sha256], 0.5)
+    assert row["lowest"]["recall"] == min(row["recall"].values())
+    assert "against_first" not in row
+
+
+def test_every_row_is_tested_against_the_first(pair: list[Path]) -> None:
+    """Two runs, each with flips, and the ensemble of both: five paired tests on the same faces."""
+    rows = evaluate.run(pair, replace(HERE, flips=True))["rows"]
+    assert [row["name"] for row in rows] == [
+        *("first", "first, flips", "second", "second, flips", "ensemble of 2", "ensemble of 2, flips")
+    ]
+    assert all(row["against_first"]["name"] == "first" for row in rows[1:])
+    for row in rows[1:]:
+        found = row["against_first"]
+        assert found["difference"] == pytest.approx(row["accuracy"] - rows[0]["accuracy"])
+        assert found["n"] == row["n"] == 12
+
+
+def test_no_temperature_is_fitted_on_test_faces(pair: list[Path]) -> None:
+    """On valid the ensemble's is fitted and says so; on test it is 1."""
+    on_valid, on_test = (evaluate.run(pair, replace(HERE, split=split))["rows"][-1] for split in ("valid", "test"))
+    assert on_valid["temperature_from"] == "valid"
+    assert (on_test["temperature_from"], on_test["temperature"]) == ("none", 1.0)
+    assert len(on_test["sha256"]) == 2
+
+
+def test_the_json_names_no_folder_of_this_machine(pair: list[Path], tmp_path: Path) -> None:
+    """The file holds what was returned: names of run folders, machine facts and versions, and no path."""
+    out = tmp_path / "result.json"
+    result = evaluate.run(pair, replace(HERE, out=str(out)))
+    assert json.loads(out.read_text()) == json.loads(json.dumps(result))
+    assert str(tmp_path) not in out.read_text()
+    assert {"format", "edgeemo", "versions", "machine"} <= set(result)
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two folders called run: they are numbered in the order given."""
+    runs = [made(tmp_path / where / "run") for where in ("a", "b")]
+    assert [row["name"] for row in evaluate.run(runs, HERE)["rows"]] == ["run (1)", "run (2)", "ensemble of 2"]
+
+
+def test_runs_that_tell_other_labels_are_refused(tmp_path: Path) -> None:
+    """Before any face is read."""
+    runs = [made(tmp_path / "six"), made(tmp_path / "eight", labels="ferplus8")]
+    with pytest.raises(UsageError, match="eight tells"):
+        evaluate.run(runs, replace(HERE, data="folder:/nowhere"))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    """The error names the file that is missing."""
+    with pytest.raises(IntegrityError, match=r"model\.safetensors does not exist"):
+        evaluate.run([tmp_path], HERE)
+
+
+def test_the_table_has_all_that_decides(pair: list[Path]) -> None:
+    """In 80 columns: both runs, their ensemble, F1, recalls and a sentence per paired test."""
+    console = Console(width=80, record=True)
+    console.print(evaluate.table(evaluate.run(pair, HERE)))
+    text = console.export_text()
+    assert "synthetic valid, plurality, n = 12" in text
+    assert all(word in text for word in ("acc.", "interval", "F1", "fear", "ECE"))
+    assert "ensemble of 2 against first:" in text
+    assert "…" not in text  # nothing was cut off
+
+
+def test_last_weights_are_judged_beside_their_moving_average(tmp_path: Path) -> None:
+    """After a training with a moving average: two rows, and their logits differ."""
+    demo = replace(RECIPES["demo"], data=DATA, epochs=2, batch_size=16, threads=1, out=str(tmp_path / "run"))
+    run = train(demo).parent
+    rows = evaluate.run([run], replace(HERE, last=True))["rows"]
+    assert [row["name"] for row in rows] == ["run", "run, last weights"]
+    assert rows[0]["ece"] != rows[1]["ece"]
+
+
+def test_the_command_prints_the_table(tmp_path: Path) -> None:
+    """`edgeemo evaluate RUN` ends well and shows the run; of a folder without run it ends with 4."""
+    run = made(tmp_path / "run")
+    done = CliRunner().invoke(main, ["evaluate", str(run), "--threads", "1"])
+    assert (done.exit_code, "synthetic valid" in done.output) == (0, True)
+    assert CliRunner().invoke(main, ["evaluate", str(tmp_path), "--threads", "1"]).exit_code == 4
