@@ -93,6 +93,7 @@ def _clear(out: Path) -> None:
     models = [out / name for name in (ORIGINAL, FLOAT, weights.MODEL, *int8)]
     for old in (*models, *map(card_path, models), out / COMPARISON, out / CALIBRATION):
         old.unlink(missing_ok=True)
+    checkpoint.remove(out)  # of a recovery that was stopped: it would outlive the younger ones of the next
 
 
 def _check(config: Compress) -> None:
