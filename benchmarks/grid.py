@@ -33,7 +33,7 @@ from edgeemo.machine import this_machine
 from edgeemo.progress import track
 from edgeemo.stages import Train
 from edgeemo.train import network as networks
-from edgeemo.train.fit import one_epoch, prepare
+from edgeemo.train.fit import Material, one_epoch, prepare
 
 OUT = Path(__file__).parent / "results" / "training" / "grid.json"
 FACES, BATCH, EPOCHS, SIZE = 64, 16, 5, 64
@@ -100,8 +100,8 @@ def cell(config: Train, faces: Faces, *, loss: str) -> dict[str, Any]:
     torch.manual_seed(0)
     network = networks.build(architecture(config.backbone))
     settle(network, torch.from_numpy(to_input(faces.pixels, contract)))
-    where = {"config": config, "classes": 6, "contract": contract, "folder": Path("nowhere")}
-    task, state = prepare(network, faces, faces, **where)
+    material = Material(faces, faces, label_set("six").labels, contract)
+    task, state = prepare(network, material, config=config, folder=Path("nowhere"))
     losses = []
     while state.epoch < EPOCHS:
         losses.append(one_epoch(task, state)["loss"])

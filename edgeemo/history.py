@@ -10,7 +10,14 @@ from typing import Any
 import edgeemo
 
 WATCHED = ("torch", "torchvision", "albumentations", "torch-pruning", "onnx", "onnxruntime", "numpy")
-PATHS = ("data", "out", "run", "calibration", "weights")  # config fields that may hold a path of this machine
+PATHS = (
+    "data",
+    "out",
+    "run",
+    "calibration",
+    "weights",
+    "teacher",
+)  # config fields that may hold a path of this machine
 
 
 def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> dict[str, Any]:
@@ -40,4 +47,5 @@ def versions() -> dict[str, str]:
 
 def _without_folders(key: str, value: str) -> str:
     kind, colon, where = value.partition(":") if key == "data" else ("", "", value)  # data is KIND:PATH
-    return kind + colon + PurePath(where).name
+    names = [PurePath(part.strip()).name for part in where.split(",")] if key == "teacher" else [PurePath(where).name]
+    return kind + colon + ",".join(names)

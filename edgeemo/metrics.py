@@ -134,3 +134,10 @@ def _macro_f1(confusion: np.ndarray) -> float:
     truth, predicted, hit = confusion.sum(1), confusion.sum(0), np.diag(confusion)
     f1 = 2 * hit / np.maximum(truth + predicted, 1)
     return float(f1[truth > 0].mean())
+
+
+def divergence(expected: np.ndarray, got: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence in nats of the probabilities of (N, K) logits `got` from those of `expected`."""
+    sure, told = softmax(expected), softmax(got)
+    terms = sure * (np.log(np.maximum(sure, 1e-12)) - np.log(np.maximum(told, 1e-12)))
+    return float(terms.sum(1).mean())

@@ -83,6 +83,10 @@ class Train:
         "loss weight per class: its inverse frequency (full), the square root (sqrt) or fourth root (mild) of it",
         choices=("none", "mild", "sqrt", "full"),
     )
+    teacher: str = option("", "run folders, separated by commas, whose ensemble teaches this network; empty: none")
+    teacher_share: float = option(0.7, "part of the loss that is the divergence from the teacher, 0..1")
+    teacher_temperature: float = option(4.0, "softens teacher and student before they are compared")
+    views: int = option(8, "fixed augmented views of each face that the teacher answers for")
     sampler: str = option(
         "shuffle",
         "which faces an epoch shows: shuffle (each once), or drawn by inverse class frequency: sqrt, weighted (full)",
@@ -140,16 +144,45 @@ class Compress:
     data: str = option("", DATA_HELP + "; empty: as trained")
     out: str = option("", "folder of the results; empty: RUN/compressed")
     prune: float = option(0.0, "share of channels to remove, 0..0.9")
-    importance: str = option("magnitude", "which channels go", choices=("magnitude", "taylor"))
-    round_to: int = option(8, "keep channel counts a multiple of this")
-    epochs: int = option(3, "recovery epochs after pruning")
+    importance: str = option(
+        "group-norm",
+        "which channels go: by the norm of their own weights or of all that go with them, or by the loss (taylor)",
+        choices=("magnitude", "group-norm", "taylor"),
+    )
+    ranking: str = option(
+        "layer",
+        "every layer loses the same share, or the least important go wherever they are",
+        choices=("layer", "global"),
+    )
+    round_to: int = option(8, "keep channel counts a multiple of this: 8, 16 or 32, as the target's kernels like")
+    prune_steps: int = option(1, "prune in so many steps, each followed by its part of the epochs")
+    sensitivity: bool = option(False, "cut each layer alone first, and leave a table and a picture of what it bears")
+    epochs: int = option(3, "epochs of recovery after pruning, and again of tuning with --qat")
     lr: float = option(3e-4, "peak learning rate of the recovery")
     int8: bool = option(False, "quantize weights and activations to 8 bits")
-    flavour: str = option("cpu", "INT8 form: cpu (uint8 activations) or tensorrt (int8)", choices=("cpu", "tensorrt"))
+    qat: bool = option(False, "tune the weights with simulated INT8 for --epochs before they are quantized")
+    qat_lr: float = option(1e-4, "peak learning rate of that tuning")
+    teacher: str = option(
+        "", "run folders, separated by commas, whose ensemble teaches recovery and tuning; empty: none"
+    )
+    teacher_share: float = option(0.7, "part of the loss that is the divergence from the teacher, 0..1")
+    teacher_temperature: float = option(4.0, "softens teacher and student before they are compared")
+    views: int = option(8, "fixed augmented views of each face that the teacher answers for")
+    flavour: str = option(
+        "cpu", "INT8 form: cpu (uint8 activations), tensorrt (int8), or both", choices=("cpu", "tensorrt", "both")
+    )
+    fp16: bool = option(False, "write a float16 form as well, for GPUs, checked for overflow")
     calibration: str = option("", "list of train ids to calibrate on; empty: draw one")
     calibration_count: int = option(512, "train faces in a drawn calibration list")
-    method: str = option("minmax", "range of an activation", choices=("minmax", "percentile"))
+    method: str = option(
+        "minmax",
+        "range of an activation; auto: the method that diverges least from float",
+        choices=("minmax", "percentile", "entropy", "auto"),
+    )
+    layers: bool = option(False, "quantize each layer alone, and leave a table and a picture of what it costs")
+    keep_float: str = option("", "layers that stay in float, separated by commas; auto: the fewest that hurt most")
     min_int8_share: float = option(0.9, "fail if a smaller share of the multiply-adds runs in integer kernels here")
+    time: bool = option(True, "time the models side by side on one core")
     threads: int = option(0, "CPU threads; 0: all cores")
     seed: int = option(0, "of the calibration draw and the recovery")
 

@@ -27,11 +27,11 @@ TIMED = {
 }
 
 
-def latency(models: list[Path], *, runs: int) -> list[dict[str, Any]]:
-    """Per model: latency on one core and, where there are more, on all of them. Two models take turns."""
-    settings = _settings(usable_cores())
+def latency(models: list[Path], *, runs: int, settings: tuple[str, ...] = SETTINGS) -> list[dict[str, Any]]:
+    """Per model: latency on one core and, where there are more, on all of them, as asked. Models take turns."""
+    cores_of = {name: cores for name, cores in _settings(usable_cores()).items() if name in settings}
     measured: list[dict[str, Any]] = [{} for _ in models]
-    for name, cores in track(settings.items(), "timing", total=len(settings)):
+    for name, cores in track(cores_of.items(), "timing", total=len(cores_of)):
         job = {"models": [str(path) for path in models], "cores": cores, "runs": runs, "seconds": MIN_SECONDS}
         found = _child("turns", json.dumps(job))
         for model, samples in zip(measured, found["models"], strict=True):

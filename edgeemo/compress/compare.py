@@ -22,7 +22,7 @@ FORMAT = 1
 class Stage:
     """One model of the comparison and what it answered."""
 
-    name: str  # original, pruned, float, int8
+    name: str  # original, pruned, tuned, float, fp16, int8, int8 tensorrt
     path: Path
     card: Card
     size: Size
@@ -42,12 +42,17 @@ def judge(name: str, path: Path, card: Card, size: Size, logits: np.ndarray, fac
     return Stage(name, path, card, size, logits.argmax(1), result)
 
 
-def comparison(stages: list[Stage], valid: Faces, *, data: str, protocol: str) -> dict[str, Any]:
-    """The JSON of the comparison: a row per stage, each tested against every stage before it."""
+def comparison(
+    stages: list[Stage], valid: Faces, *, data: str, protocol: str, latency: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The JSON of the comparison: a row per stage, each tested against every stage before it; timed where it could be.
+
+    latency: by stage, milliseconds on one core as bench.measure sums them up.
+    """
     rows = []
     for k, stage in enumerate(stages):
         pairs = [against(earlier, stage, valid.truth) for earlier in reversed(stages[:k])]
-        rows.append({**_row(stage), "against": pairs})
+        rows.append({**_row(stage), "latency_one_core": latency.get(stage.name), "against": pairs})
     labels = list(stages[0].card.labels)
     about = {"data": data, "split": "valid", "protocol": protocol, "n": len(valid), "ids_sha256": valid.fingerprint}
     return {"format": FORMAT, "faces": about, "labels": labels, "rows": rows}
@@ -62,12 +67,12 @@ def table(found: dict[str, Any]) -> str:
     """The comparison as aligned text: a line per stage, recall per class in percent, then a line per paired test."""
     rows = found["rows"]
     labels = found["labels"]
-    head = ["stage", "parameters", "MACs (M)", "KB", "accuracy %", "95 % interval", "macro-F1", *labels]
+    head = ["stage", "parameters", "MACs (M)", "KB", "ms", "accuracy %", "95 % interval", "macro-F1", *labels]
     lines = _aligned([head, *(_cells(row, labels) for row in rows)])
     faces = found["faces"]
     where = f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']}"
     tests = [_sentence(row["stage"], pair) for row in rows for pair in row["against"]]
-    return "\n".join([*lines, f"{where}; under a label its recall in percent", *tests])
+    return "\n".join([*lines, f"{where}; under a label its recall in percent; ms: p50 on one core", *tests])
 
 
 def _row(stage: Stage) -> dict[str, Any]:
@@ -86,7 +91,9 @@ def _row(stage: Stage) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any], labels: list[str]) -> list[str]:
     interval = f"{100 * row['accuracy_low']:.2f}..{100 * row['accuracy_high']:.2f}"
-    cost = [f"{row['parameters']:,}", f"{row['macs'] / 1e6:.2f}", f"{row['size_bytes'] / 1000:,.0f}"]
+    timed = row["latency_one_core"]
+    took = f"{timed['ms_p50']:.2f}" if timed else "-"
+    cost = [f"{row['parameters']:,}", f"{row['macs'] / 1e6:.2f}", f"{row['size_bytes'] / 1000:,.0f}", took]
     recall = ["-" if share is None else f"{100 * share:.1f}" for share in map(row["recall"].get, labels)]
     return [row["stage"], *cost, f"{100 * row['accuracy']:.2f}", interval, f"{row['macro_f1']:.3f}", *recall]
 

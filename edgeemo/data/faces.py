@@ -40,6 +40,10 @@ class Faces:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: np.ndarray) -> Faces:
+        """The faces of these rows, in this order."""
+        return Faces(self.pixels[rows], self.votes[rows], self.truth[rows], [self.ids[row] for row in rows])
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the ids in their order."""

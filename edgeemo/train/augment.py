@@ -8,6 +8,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the library asks the networ
 
 import albumentations as A  # noqa: N812  the library's own custom
 import cv2
+import numpy as np
 
 cv2.setNumThreads(0)  # faces are small: a thread pool costs more than it saves, and steals cores from training
 
@@ -50,3 +51,12 @@ def transforms(name: str, *, vertical_flips: bool = False) -> A.Compose:
     """The named augmentation; call `.set_random_seed(seed)`, then `(image=pixels)["image"]`, uint8 in and out."""
     upside_down = [A.VerticalFlip(p=0.5)] if vertical_flips else []
     return A.Compose([*upside_down, *TRANSFORMS[name]()])
+
+
+def view_of(pixels: np.ndarray, rows: np.ndarray, transform: A.Compose, *, seed: tuple[int, int]) -> np.ndarray:
+    """These rows of (N, S, S[, 3]) uint8 faces, augmented: each by `seed` and its row alone, whatever comes with it."""
+    views = []
+    for row in rows:
+        transform.set_random_seed(int(np.random.SeedSequence((*seed, int(row))).generate_state(1)[0]) >> 1)
+        views.append(transform(image=pixels[row])["image"])
+    return np.stack(views)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -35,7 +36,28 @@ from edgeemo.train.watch import watching
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 256
 # between two sittings of one run
-FREE_TO_CHANGE = ("resume", "out", "threads", "workers", "target_accuracy", "checkpoint_steps", "tensorboard")
+FREE_TO_CHANGE = (
+    "resume",
+    "out",
+    "threads",
+    "workers",
+    "target_accuracy",
+    "checkpoint_steps",
+    "tensorboard",
+    "teacher",
+)
+OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # without one they decide nothing
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a network learns from, and what it is judged on after every epoch."""
+
+    train: Faces
+    valid: Faces
+    labels: tuple[str, ...]
+    contract: InputContract
+    taught: np.ndarray | None = None  # (V, N, K) float32, what a teacher told of every view of the train faces
 
 
 @dataclass(frozen=True)
@@ -43,8 +65,8 @@ class Task:
     """What does not change while training runs."""
 
     config: Train
+    material: Material
     batches: Batches
-    truth: np.ndarray  # (N,) int64, labels of the train faces
     batch_size: int
     criterion: nn.Module
     model: _FabricModule  # the network as Fabric runs it: autocast, gradients summed over processes
@@ -52,34 +74,37 @@ class Task:
     place: Place
     folder: Path
     identity: dict[str, Any]
+    each_epoch: Callable[[EmotionNet, int], None]
 
     @property
     def steps(self) -> int:
         """Batches of one epoch."""
-        return max(1, len(self.truth) // self.batch_size)
+        return max(1, len(self.material.train) // self.batch_size)
+
+
+def _as_it_is(network: EmotionNet, epoch: int) -> None:
+    """What most trainings do to their network when an epoch begins: nothing."""
 
 
 def fit(
     network: EmotionNet,
-    train: Faces,
-    valid: Faces,
+    material: Material,
     *,
     config: Train,
-    labels: tuple[str, ...],
-    contract: InputContract,
     folder: Path,
+    each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
 ) -> tuple[EmotionNet, list[dict[str, Any]]]:
     """Train `network` for config.epochs; returns the network to keep, in evaluation mode, and a row per epoch.
 
     With patience the epoch that was best on valid is kept, without it the last one. Checkpoints go to `folder` every
     config.checkpoint_steps and after every epoch; with config.resume training goes on from the last whole one, bit for
-    bit as if never stopped.
+    bit as if never stopped. each_epoch gets the network, ready to train, and the number of the epoch that begins.
     """
-    task, state = prepare(network, train, valid, config=config, classes=len(labels), contract=contract, folder=folder)
+    task, state = prepare(network, material, config=config, folder=folder, each_epoch=each_epoch)
     with watching(folder, config, task.place, epoch=state.epoch) as watch:
         while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
             row = one_epoch(task, state)
-            watch(_judged(task, state, valid, labels, contract, row))
+            watch(_judged(task, state, row))
             state.epoch, state.step = state.epoch + 1, 0
             _save(task, state)
     task.place.leave()
@@ -104,13 +129,11 @@ def predict_logits(network: nn.Module, faces: Faces, contract: InputContract) ->
 
 def prepare(
     network: EmotionNet,
-    train: Faces,
-    valid: Faces,
+    material: Material,
     *,
     config: Train,
-    classes: int,
-    contract: InputContract,
     folder: Path,
+    each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
 ) -> tuple[Task, State]:
     """Everything in place for the first step, or for the one after the last checkpoint."""
     place = place_for(config)
@@ -121,19 +144,21 @@ def prepare(
     if config.mode == "features":  # DDP sums no gradients of layers that are frozen now, so gradual freezes later
         modes.thaw(network, config, epoch=0)
     model, stepped = place.fabric.setup(network, optimizer)
+    train, classes = material.train, len(material.labels)
     weights = losses.class_weights(train.truth, classes, rule=config.class_weights)
     goal = losses.targets(train, classes, vote_share=config.vote_share)
     task = Task(
         config=config,
-        batches=Batches(train, goal, contract, augment=config.augment, vertical_flips=config.vertical_flips),
-        truth=train.truth,
+        material=material,
+        batches=Batches(train, goal, material.contract, config, taught=material.taught),
         batch_size=min(config.batch_size, len(train)),
         criterion=losses.criterion(config, weights).to(device),
         model=model,
         optimizer=stepped,
         place=place,
         folder=folder,
-        identity=_identity(config, place, train, valid),
+        identity=_identity(config, place, material),
+        each_epoch=each_epoch,
     )
     schedule = optim.schedule(optimizer, config, steps_per_epoch=math.ceil(task.steps / config.accumulate))
     average = None
@@ -174,10 +199,11 @@ def one_epoch(task: Task, state: State) -> dict[str, Any]:
     config, start, waited = task.config, perf_counter(), 0.0
     state.network.train()
     modes.thaw(state.network, config, epoch=state.epoch)
+    task.each_epoch(state.network, state.epoch)
     if state.step == 0:
         state.loss.reset()
     jobs = plan(
-        task.truth,
+        task.material.train.truth,
         batch_size=task.batch_size,
         seed=config.seed,
         epoch=state.epoch,
@@ -246,13 +272,12 @@ def _dropout_seed(seed: int, state: State, rank: int) -> int:
     return int(np.random.SeedSequence((seed, state.epoch, state.step, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _judged(
-    task: Task, state: State, valid: Faces, labels: tuple[str, ...], contract: InputContract, row: dict[str, Any]
-) -> dict[str, Any]:
+def _judged(task: Task, state: State, row: dict[str, Any]) -> dict[str, Any]:
     """The row with what valid says; the first process judges, the others hear of it. Remembers the best epoch."""
-    fabric = task.place.fabric
+    fabric, material = task.place.fabric, task.material
     if fabric.is_global_zero:
-        result = scores(softmax(predict_logits(state.judged, valid, contract)), valid.truth, labels)
+        logits = predict_logits(state.judged, material.valid, material.contract)
+        result = scores(softmax(logits), material.valid.truth, material.labels)
         row |= {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "recall": result.recall}
     row = fabric.broadcast(row)
     state.history.append(row)
@@ -289,8 +314,11 @@ def _arithmetic(place: Place) -> dict[str, int]:
     return {"threads": place.threads, "processes": place.fabric.world_size}
 
 
-def _identity(config: Train, place: Place, train: Faces, valid: Faces) -> dict[str, Any]:
-    """What decides the weights: settings, arithmetic and faces."""
-    settings = {name: value for name, value in vars(config).items() if name not in FREE_TO_CHANGE}
-    faces = {"train faces": train.content_sha256, "valid faces": valid.content_sha256}
-    return {**settings, "device": place.device, "arithmetic": place.precision, **faces}
+def _identity(config: Train, place: Place, material: Material) -> dict[str, Any]:
+    """What decides the weights: settings, arithmetic, faces and what a teacher told of them."""
+    idle = FREE_TO_CHANGE if config.teacher else (*FREE_TO_CHANGE, *OF_A_TEACHER)
+    settings = {name: value for name, value in vars(config).items() if name not in idle}
+    faces = {"train faces": material.train.content_sha256, "valid faces": material.valid.content_sha256}
+    taught = material.taught
+    told = {} if taught is None else {"teacher": hashlib.sha256(taught.tobytes()).hexdigest()}
+    return {**settings, "device": place.device, "arithmetic": place.precision, **faces, **told}

@@ -22,7 +22,7 @@ from edgeemo.data.faces import pixels_sha1
 from edgeemo.errors import UsageError
 from edgeemo.stages import Train
 from edgeemo.train import checkpoint
-from edgeemo.train.fit import FREE_TO_CHANGE, predict_logits
+from edgeemo.train.fit import FREE_TO_CHANGE, Material, predict_logits
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,10 @@ def out_of_fold(
         if not answers.is_file():
             log.info("fold %d of %d: training on the other %d faces", k + 1, config.bias_folds, len(inside))
             own = replace(config, out=str(folder), patience=0, tensorboard=False)
-            where = {"labels": labels, "contract": contract, "folder": folder}
-            network, _ = fit(make(), part(train, inside), part(train, outside), config=own, **where)
+            material = Material(train.take(inside), train.take(outside), labels, contract)
+            network, _ = fit(make(), material, config=own, folder=folder)
             with written(answers) as partial:
-                np.save(partial, predict_logits(network, part(train, outside), contract))
+                np.save(partial, predict_logits(network, train.take(outside), contract))
             checkpoint.remove(folder)
         logits[outside] = np.load(answers, allow_pickle=False)
     return logits
@@ -90,11 +90,6 @@ def split(faces: Faces, *, folds: int, seed: int) -> np.ndarray:
         for place, chosen in enumerate(rng.permutation(len(distinct))):
             fold[distinct[chosen]] = place % folds
     return np.array([fold[content] for content in contents], np.int64)
-
-
-def part(faces: Faces, rows: np.ndarray) -> Faces:
-    """Some of the faces."""
-    return Faces(faces.pixels[rows], faces.votes[rows], faces.truth[rows], [faces.ids[row] for row in rows])
 
 
 def balance(logits: np.ndarray, truth: np.ndarray, *, allowed_loss: float = ALLOWED_LOSS) -> np.ndarray:

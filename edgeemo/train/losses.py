@@ -48,11 +48,32 @@ class Focal(nn.Module):
         return terms.sum(1).mean()
 
 
+class Distilled(nn.Module):
+    """A loss of which a share is the divergence from a teacher, both softened by a temperature (Hinton et al. 2015)."""
+
+    def __init__(self, own: nn.Module, *, share: float, temperature: float) -> None:
+        super().__init__()
+        self.own, self.share, self.temperature = own, share, temperature
+
+    def forward(self, logits: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        """(N, K) logits and (N, 2, K) goals, the targets and the teacher's log-probabilities → the mean over N."""
+        targets, told = goal.unbind(1)
+        soft, sure = (logits / self.temperature).log_softmax(1), (told / self.temperature).log_softmax(1)
+        divergence = (sure.exp() * (sure - soft)).sum(1).mean() * self.temperature**2
+        loss: torch.Tensor = (1 - self.share) * self.own(logits, targets) + self.share * divergence
+        return loss
+
+
 def criterion(config: Train, weights: torch.Tensor | None) -> nn.Module:
-    """The loss of ((N, K) logits, (N, K) target shares): a mean over N, so parts of a batch average to the whole.
+    """The loss of ((N, K) logits, goals as `Batches` gives them): a mean over N, so parts of a batch average to it.
 
     cross-entropy has label smoothing (Szegedy et al. 2015), and so has focal.
     """
+    own: nn.Module
     if config.loss == "focal":
-        return Focal(gamma=config.focal_gamma, weight=weights, smoothing=config.smoothing)
-    return nn.CrossEntropyLoss(weight=weights, label_smoothing=config.smoothing)
+        own = Focal(gamma=config.focal_gamma, weight=weights, smoothing=config.smoothing)
+    else:
+        own = nn.CrossEntropyLoss(weight=weights, label_smoothing=config.smoothing)
+    if config.teacher:
+        return Distilled(own, share=config.teacher_share, temperature=config.teacher_temperature)
+    return own

@@ -19,9 +19,9 @@ from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train, check_ranges
-from edgeemo.train import checkpoint, folds, modes, optim, plots, weights
+from edgeemo.train import checkpoint, folds, modes, optim, plots, teacher, weights
 from edgeemo.train import network as networks
-from edgeemo.train.fit import fit, predict_logits
+from edgeemo.train.fit import Material, fit, predict_logits
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ def run(config: Train) -> Path:
     """Train as configured; returns the path of model.safetensors in the run folder."""
     _check(config)
     labels = label_set(config.label_set)
+    masters = teacher.check(config.teacher, labels.labels) if config.teacher else []
     contract = networks.contract_for(config.backbone, config.size, gray_faces=data.are_gray(config.data))
     network, architecture = _network(config, labels)
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
@@ -39,7 +40,9 @@ def run(config: Train) -> Path:
     if config.bias_folds:
         folds.check(config, train, labels.labels)
     folder = Path(config.out)
-    kept, history = fit(network, train, valid, config=config, labels=labels.labels, contract=contract, folder=folder)
+    taught = teacher.taught(config, train, labels=labels.labels, contract=contract) if masters else None
+    material = Material(train, valid, labels.labels, contract, taught)
+    kept, history = fit(network, material, config=config, folder=folder)
     if not is_first_process():
         return folder / weights.MODEL
     bias = _balanced(kept, train, config=config, labels=labels, contract=contract)
@@ -55,8 +58,8 @@ def run(config: Train) -> Path:
         precision={"asked": "float32", "got": "float32"},
         metrics={"valid": _about_metrics(config, valid) | result.to_dict()},
         data=_about(config, train, valid),
-        licences=_licences(config),
-    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **bias))
+        licences=_licences(config) | teacher.licences(masters),
+    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **bias, **teacher.told_by(masters)))
     path = weights.save(kept, card, folder)
     _leave_pictures(folder, config, history, result)
     _tell(config, result)
@@ -82,6 +85,9 @@ def _check(config: Train) -> None:
         "dropout": (0 <= config.dropout < 1, "0 to below 1"),
         "smoothing": (0 <= config.smoothing < 1, "0 to below 1"),
         "vote_share": (0 <= config.vote_share <= 1, "0 to 1"),
+        "teacher_share": (0 < config.teacher_share <= 1, "above 0, at most 1"),
+        "teacher_temperature": (config.teacher_temperature > 0, "above 0"),
+        "views": (config.views >= 1, "1 or more views"),
         "ema": (0 <= config.ema < 1, "0 to below 1"),
         "patience": (config.patience >= 0, "0 (off) or more epochs"),
         "threads": (config.threads >= 0, "0 (all cores) or more"),
@@ -90,6 +96,8 @@ def _check(config: Train) -> None:
     }
     check_ranges(config, ranges)
     _check_folder(Path(config.out), resume=config.resume)
+    if config.teacher and config.bias_folds:
+        raise UsageError("--bias-folds trains on parts of the faces, where no teacher is; leave out one of the two")
     modes.check(config)
     optim.check(config)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgeemo.card import Card
-from edgeemo.compress.prune import kept_of, prune, size_of
+from edgeemo.compress.prune import Plan, kept_of, prune, size_of
 from edgeemo.data import Faces
 from edgeemo.errors import UsageError
 from edgeemo.labels import LABEL_SETS
@@ -24,7 +24,7 @@ def slim(*, head: str = "enhanced", attention: bool = True) -> EmotionNet:
 
 
 def pruned(network: EmotionNet, share: float = 0.5) -> EmotionNet:
-    return prune(network, CONTRACT, share=share, round_to=8, importance="magnitude")
+    return prune(network, CONTRACT, plan=Plan(share))
 
 
 @pytest.mark.parametrize(("head", "attention"), [("enhanced", True), ("linear", False)])
@@ -84,7 +84,7 @@ def test_the_channels_with_the_largest_weights_stay() -> None:
 
 def test_taylor_looks_at_train_faces(calibration_faces: Faces) -> None:
     """The importance taylor needs faces, keeps other channels than magnitude, as many, and leaves no gradients."""
-    how = {"share": 0.5, "round_to": 8, "importance": "taylor"}
+    how = {"plan": Plan(importance="taylor")}
     with pytest.raises(UsageError, match="needs train faces"):
         prune(slim(), CONTRACT, **how)
     network = prune(slim(), CONTRACT, **how, train=calibration_faces)

@@ -14,6 +14,7 @@ from edgeemo.compress import precision
 from edgeemo.compress.compare import answers
 from edgeemo.compress.prune import size_of
 from edgeemo.compress.quantize import quantize
+from edgeemo.compress.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
 from edgeemo.train import weights
@@ -23,10 +24,10 @@ from edgeemo.train import weights
 def int8(float_model: Path, calibration_faces: Faces) -> dict[str, Path]:
     """The trained network in INT8, by flavour."""
     card = read_card(float_model)
-    made = {}
+    made, ranges = {}, observe(float_model, calibration_faces, card.input, method="minmax")
     for flavour in ("cpu", "tensorrt"):
         made[flavour] = float_model.with_name(f"{flavour}.onnx")
-        quantize(float_model, made[flavour], calibration_faces, card.input, flavour=flavour, method="minmax")
+        quantize(ranges, made[flavour], flavour=flavour)
         write_card(made[flavour], card)
     return made
 
@@ -108,7 +109,7 @@ def test_percentile_cuts_ranges(
     """The method percentile gives some activation a finer scale than minmax, and no activation a coarser one."""
     path = tmp_path / "percentile.onnx"
     contract = read_card(float_model).input
-    quantize(float_model, path, calibration_faces, contract, flavour="cpu", method="percentile")
+    quantize(observe(float_model, calibration_faces, contract, method="percentile"), path, flavour="cpu")
     cut, whole = constants(path), constants(int8["cpu"])
     ratios = [cut[name] / whole[name] for name in whole if name.endswith("_scale") and whole[name].ndim == 0]
     assert min(ratios) < 0.99
@@ -121,7 +122,7 @@ def test_the_last_odd_batch_is_calibrated_too(float_model: Path, calibration_fac
     pixels[-1] = 255
     faces = Faces(pixels, calibration_faces.votes[:33], calibration_faces.truth[:33], calibration_faces.ids[:33])
     path = tmp_path / "odd.onnx"
-    quantize(float_model, path, faces, read_card(float_model).input, flavour="cpu", method="minmax")
+    quantize(observe(float_model, faces, read_card(float_model).input, method="minmax"), path, flavour="cpu")
     # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input; the range always holds 0, in 255 steps.
     assert constants(path)["images_scale"] == pytest.approx(2 / 255)
 

@@ -19,7 +19,7 @@ from edgeemo.runtime import load
 from edgeemo.stages import Compress
 from edgeemo.train import weights
 
-SMALL = Compress(epochs=1, threads=1, calibration_count=64)
+SMALL = Compress(epochs=1, threads=1, calibration_count=64, time=False)
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +150,7 @@ def _all_float(path: Path) -> list[Any]:
         ({"prune": -0.1}, "--prune -0.1"),
         ({"epochs": -1}, "--epochs -1: expected 0 or more"),
         ({"flavour": "npu"}, "unknown flavour 'npu'; known: cpu, tensorrt"),
-        ({"importance": "luck"}, "known: magnitude, taylor"),
+        ({"importance": "luck"}, "known: magnitude, group-norm, taylor"),
         ({"run": ""}, "edgeemo train"),
     ],
 )

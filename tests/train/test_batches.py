@@ -7,6 +7,7 @@ import torch
 from edgeemo.card import InputContract
 from edgeemo.data import load
 from edgeemo.labels import label_set
+from edgeemo.stages import Train
 from edgeemo.train import losses
 from edgeemo.train.augment import TRANSFORMS, transforms
 from edgeemo.train.batches import Batches, Shard, loader, plan
@@ -48,7 +49,7 @@ def test_processes_share_a_batch_without_overlap():
 @pytest.mark.parametrize("augment", TRANSFORMS)
 def test_batches_are_the_same_however_many_processes_make_them(faces, augment):
     """Zero workers or two: the same bytes in the same order."""
-    batches = Batches(faces, losses.targets(faces, 6, vote_share=0.5), InputContract(48), augment=augment)
+    batches = Batches(faces, losses.targets(faces, 6, vote_share=0.5), InputContract(48), Train(augment=augment))
     jobs = planned(len(faces), batch_size=20)
     for (here, goal), (there, _) in zip(
         loader(batches, jobs, workers=0), loader(batches, jobs, workers=2), strict=True

@@ -137,4 +137,4 @@ def test_more_folds_than_different_faces_are_refused(faces, tiny):
     rare = np.flatnonzero(faces.truth == LABELS.index("fear"))[0]
     rows = np.array([*np.flatnonzero(faces.truth != LABELS.index("fear")), *[rare] * 5])
     with pytest.raises(UsageError, match=r"--bias-folds 3: .* fewer of fear"):
-        folds.check(replace(tiny, bias_folds=3), folds.part(faces, rows), LABELS)
+        folds.check(replace(tiny, bias_folds=3), faces.take(rows), LABELS)

@@ -1,0 +1,126 @@
+"""How far INT8 is from float, by calibration method and by layer, judged on train faces and never on valid."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeemo.card import InputContract
+from edgeemo.compress.quantize import quantize
+from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
+from edgeemo.data import Faces
+from edgeemo.metrics import divergence
+from edgeemo.progress import track
+
+log = logging.getLogger(__name__)
+JUDGES = 256  # calibration faces that judge a layer or a method
+ENOUGH = 0.98  # agreement with float at which keep-float auto stops
+MOST_KEPT = 0.25  # of the layers that keep-float auto leaves in float; more, and INT8 is the wrong choice
+SHARED = ("Add", "Concat")  # operators whose inputs meet in one range
+MISMATCH = 16.0  # a branch with a 16th of the other's range keeps 4 of 8 bits
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What quantization changed: the mean divergence of the probabilities in nats, and how often the label stays."""
+
+    divergence: float
+    agreement: float
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-ready form."""
+        return {name: round(value, 6) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A float model, the faces it judges its INT8 forms on, and what it says of them itself."""
+
+    faces: Faces
+    contract: InputContract
+    flavour: str
+    threads: int
+    expected: np.ndarray  # (N, K) float logits
+
+    @classmethod
+    def of(cls, source: Path, faces: Faces, contract: InputContract, *, flavour: str, threads: int) -> Judge:
+        """The judge that the float model `source` is on (at most 256 of) `faces`."""
+        some = faces.take(np.linspace(0, len(faces) - 1, min(JUDGES, len(faces))).astype(int))
+        return cls(some, contract, flavour, threads, file_logits(source, some, contract, threads=threads))
+
+    def fidelity(self, ranges: Ranges, *, keep_float: Collection[str] = (), only: Collection[str] = ()) -> Fidelity:
+        """Of the INT8 form that `quantize` writes."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "candidate.onnx"
+            quantize(ranges, path, flavour=self.flavour, keep_float=keep_float, only=only)
+            got = file_logits(path, self.faces, self.contract, threads=self.threads)
+        same = float((got.argmax(1) == self.expected.argmax(1)).mean())
+        return Fidelity(divergence(self.expected, got), same)
+
+
+def ranges_of(
+    source: Path, faces: Faces, contract: InputContract, *, method: str, flavour: str, threads: int
+) -> tuple[Ranges, dict[str, Any]]:
+    """Ranges by the named method and {}, or by `auto` the least divergent method's and what each one measured.
+
+    `auto` takes ranges from every second face, judges on the others, then observes all faces by the winner.
+    """
+    if method != "auto":
+        return observe(source, faces, contract, method=method), {}
+    seen, unseen = (faces.take(np.arange(start, len(faces), 2)) for start in (0, 1))
+    judge = Judge.of(source, unseen, contract, flavour=flavour, threads=threads)
+    tried = {name: judge.fidelity(observe(source, seen, contract, method=name)) for name in METHODS}
+    best = min(tried, key=lambda name: tried[name].divergence)
+    told = ", ".join(f"{name} {found.divergence:.5f}" for name, found in tried.items())
+    log.info("calibration by %s: least divergence from float on %d train faces (%s)", best, len(unseen), told)
+    measured = {name: found.to_dict() for name, found in tried.items()}
+    return observe(source, faces, contract, method=best), measured
+
+
+def by_layer(ranges: Ranges, judge: Judge) -> dict[str, Fidelity]:
+    """What each layer costs when it alone is quantized, the worst first."""
+    found = {
+        name: judge.fidelity(ranges, only=[name])
+        for name in track(ranges.layers, "quantizing each layer alone", total=len(ranges.layers))
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1].divergence))
+
+
+def kept_float(ranges: Ranges, judge: Judge, errors: dict[str, Fidelity]) -> tuple[str, ...]:
+    """The fewest worst layers to leave in float for 98 % agreement with float: none where INT8 agrees by itself.
+
+    At most a quarter of the layers are kept; where that is not enough, the error of the whole says so in the log.
+    """
+    names = list(errors)
+    most = max(1, int(MOST_KEPT * len(names)))
+    found = judge.fidelity(ranges)
+    kept = 0
+    while found.agreement < ENOUGH and kept < most:
+        kept += 1
+        found = judge.fidelity(ranges, keep_float=names[:kept])
+    level = logging.INFO if found.agreement >= ENOUGH else logging.WARNING
+    log.log(
+        level,
+        "keeping %d of %d layers in float: %.1f %% agreement with float on %d train faces",
+        *(kept, len(names), 100 * found.agreement, len(judge.faces)),
+    )
+    return tuple(names[:kept])
+
+
+def mismatched(ranges: Ranges) -> list[str]:
+    """A sentence for every sum or concatenation of which one branch has under a 16th of another's range."""
+    told = []
+    for node in ranges.model.graph.node:
+        if node.op_type not in SHARED:
+            continue
+        widths = {name: found[1] - found[0] for name in node.input if (found := ranges.of(name))}
+        if len(widths) > 1 and (ratio := max(widths.values()) / max(min(widths.values()), 1e-12)) >= MISMATCH:
+            wide, narrow = max(widths, key=widths.__getitem__), min(widths, key=widths.__getitem__)
+            told.append(f"{node.op_type} {node.name}: {wide} has {ratio:.0f} times the range of {narrow}")
+    return told

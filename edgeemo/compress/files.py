@@ -1,0 +1,140 @@
+"""The steps of a compression that write model files: export, FP16, INT8; each file is judged as a device runs it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from edgeemo.artifact import write_json, written
+from edgeemo.bench import measure
+from edgeemo.card import Card, write_card
+from edgeemo.compress import calibrate, fidelity, half, pictures, precision
+from edgeemo.compress.calibrate import CalibrationList
+from edgeemo.compress.compare import Stage, against, answers, judge
+from edgeemo.compress.job import Job
+from edgeemo.compress.learn import metrics
+from edgeemo.compress.prune import Size, size_of
+from edgeemo.compress.quantize import FLAVOURS, quantize
+from edgeemo.compress.ranges import Ranges, observe
+from edgeemo.export import to_onnx
+from edgeemo.history import entry
+from edgeemo.metrics import fit_temperature
+from edgeemo.train.network import EmotionNet
+
+log = logging.getLogger(__name__)
+ORIGINAL, PRUNED, FLOAT, FP16 = "original.float.onnx", "pruned.float.onnx", "model.float.onnx", "model.fp16.onnx"
+CALIBRATION = "calibration.json"
+LAYERS, LAYERS_PICTURE = "layers.json", "layers.png"
+TIMED_RUNS = 50
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model file that was just written and not judged yet."""
+
+    name: str  # of its row in the comparison
+    step: str  # of its line in the card's history
+    path: Path
+    card: Card
+    parent: str  # sha256 of the file it was made from
+    size: Size
+    start: float  # perf_counter when making it began
+
+
+def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) -> Stage:
+    """The float ONNX of a network, judged."""
+    start, path = perf_counter(), job.out / file
+    form = to_onnx(network, replace(card, precision={"asked": "float32", "got": "float32"}), path)
+    size = size_of(network, card.input)
+    return _judged(job, Made(name, "export", path, form, card.sha256, size, start))
+
+
+def halved(job: Job, source: Stage) -> Stage:
+    """The FP16 ONNX of a float stage, judged; IntegrityError if it may overflow."""
+    start, path = perf_counter(), job.out / FP16
+    faces = job.valid if not job.calibration else job.calibration[1]
+    with written(path) as partial:
+        half.halve(source.path, partial)
+        ranges = observe(source.path, faces, source.card.input, method="minmax")
+        found = half.overflow(source.path, partial, ranges, faces, source.card.input, threads=job.threads)
+    card = replace(source.card, precision={"asked": "float16", "got": "float16 in the file", **found})
+    return _judged(job, Made("fp16", "halve", path, card, source.card.sha256, source.size, start), source)
+
+
+def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
+    """The INT8 files of a float stage, a flavour each and all from the same ranges, judged."""
+    ranges, tried = fidelity.ranges_of(
+        source.path,
+        job.calibration_faces,
+        source.card.input,
+        method=job.config.method,
+        flavour=job.flavours[0],
+        threads=job.threads,
+    )
+    for sentence in fidelity.mismatched(ranges):
+        log.warning("%s; the narrow branch loses most of its steps in INT8", sentence)
+    calibrate.write(chosen, job.out / CALIBRATION)
+    about = {"calibration": chosen.header(), "method": ranges.method, **({"methods": tried} if tried else {})}
+    return [_flavoured(job, source, ranges, flavour, about) for flavour in job.flavours]
+
+
+def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dict[str, Any]) -> Stage:
+    """One INT8 file, judged; IntegrityError if too little of it is in integers."""
+    start, config = perf_counter(), job.config
+    keep = _kept_float(job, source, ranges, flavour)
+    path = job.out / f"model.{FLAVOURS[flavour].suffix}"
+    with written(path) as partial:
+        quantize(ranges, partial, flavour=flavour, keep_float=keep)
+        found = precision.truth(partial, flavour=flavour)
+        precision.check(found, least=config.min_int8_share)
+    log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * found["int8_share_of_macs"])
+    got = "int8" if flavour == "cpu" else "int8 in the file"  # TensorRT may still choose otherwise
+    form = {"asked": "int8", "got": got, "flavour": flavour, "keep_float": list(keep), **about, **found}
+    card = replace(source.card, precision=form)
+    name = "int8" if flavour == "cpu" else f"int8 {flavour}"
+    return _judged(job, Made(name, "quantize", path, card, source.card.sha256, source.size, start), source)
+
+
+def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[str, ...]:
+    """The layers that are to stay in float: named, chosen by measurement, or none. Leaves the report that was asked."""
+    config = job.config
+    if not config.layers and config.keep_float != "auto":
+        return tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
+    faces, contract = job.calibration_faces, source.card.input
+    judges = fidelity.Judge.of(source.path, faces, contract, flavour=flavour, threads=job.threads)
+    errors = fidelity.by_layer(ranges, judges)
+    told = {"flavour": flavour, "faces": len(judges.faces), "layers": {k: v.to_dict() for k, v in errors.items()}}
+    suffix = "" if flavour == job.flavours[0] else f".{flavour}"
+    write_json((job.out / LAYERS).with_suffix(f"{suffix}.json"), told)
+    pictures.layers(errors, (job.out / LAYERS_PICTURE).with_suffix(f"{suffix}.png"), flavour=flavour)
+    worst = ", ".join(f"{name} {error.divergence:.5f}" for name, error in list(errors.items())[:3])
+    log.info("%s: the layers that cost most alone, in nats of divergence: %s", flavour, worst)
+    if config.keep_float == "auto":
+        return fidelity.kept_float(ranges, judges, errors)
+    return tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
+
+
+def timed(job: Job, stages: list[Stage]) -> dict[str, dict[str, Any]]:
+    """Latency on one core by stage, taken in turns; only of files that are made for this engine."""
+    if not job.config.time:
+        return {}
+    ours = [stage for stage in stages if stage.card.precision.get("flavour", "cpu") == "cpu" and stage.name != "fp16"]
+    found = measure.latency([stage.path for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
+    return {stage.name: one["one_core"]["total"] for stage, one in zip(ours, found, strict=True)}
+
+
+def _judged(job: Job, made: Made, source: Stage | None = None) -> Stage:
+    """Ask the file through the runtime, fit its temperature on valid and seal its card; tested against `source`."""
+    write_card(made.path, made.card)
+    logits = answers(made.path, job.valid, threads=job.threads)
+    card = replace(made.card, temperature=fit_temperature(logits, job.valid.truth))
+    stage = judge(made.name, made.path, card, made.size, logits, job.valid)
+    result = {"accuracy": stage.scores.accuracy, "n": stage.scores.n, **vars(made.size)}
+    if source:
+        result["against_source"] = against(source, stage, job.valid.truth)
+    line = entry(made.step, job.config, seconds=perf_counter() - made.start, parent=made.parent, **result)
+    sealed = write_card(made.path, card.after(line, metrics=metrics(job, card, stage.scores)))
+    return replace(stage, card=sealed)

@@ -1,0 +1,70 @@
+"""Float ONNX → FP16 ONNX: the same network with weights and arithmetic of 16 bits, for GPUs.
+
+The file is strongly typed: every tensor inside is float16, input and logits stay float32, and an engine has nothing to
+choose. float16 ends at 65,504, so the activations of real faces are looked at first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from edgeemo.compress.ranges import Ranges, file_logits
+from edgeemo.data import Faces
+from edgeemo.errors import IntegrityError
+from edgeemo.export import quiet, stripped
+from edgeemo.metrics import divergence
+
+LARGEST = float(np.finfo(np.float16).max)
+HEADROOM = 4.0  # faces to come may go this much beyond the faces seen
+
+
+def halve(source: Path, target: Path) -> None:
+    """Write the FP16 form of the float model `source` to `target`."""
+    with quiet():
+        model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    onnx.checker.check_model(stripped(model), full_check=True)
+    onnx.save(model, target)
+
+
+def overflow(
+    source: Path, target: Path, ranges: Ranges, faces: Faces, contract: Any, *, threads: int
+) -> dict[str, Any]:
+    """What was looked at for the card; IntegrityError where a face comes near the end of float16 or gives a NaN.
+
+    ranges: those of the float model `source` on `faces`; `target` is its FP16 form.
+    """
+    seen = {name: max(map(abs, found)) for name in ranges.tensors.keys() if (found := ranges.of(name))}  # noqa: SIM118
+    widest = max(seen, key=seen.__getitem__)
+    if seen[widest] * HEADROOM > LARGEST:
+        raise IntegrityError(
+            f"{widest} reaches {seen[widest]:.0f} on {len(faces)} train faces; float16 ends at {LARGEST:.0f} and faces "
+            f"to come may go {HEADROOM:g} times as far. This network cannot be FP16; leave out --fp16"
+        )
+    got = file_logits(target, faces, contract, threads=threads)
+    if not np.isfinite(got).all():
+        raise IntegrityError(
+            f"FP16 gives {(~np.isfinite(got)).any(1).sum()} of {len(faces)} train faces no finite logits"
+        )
+    expected = file_logits(source, faces, contract, threads=threads)
+    return {
+        "largest_activation": round(seen[widest], 3),
+        "faces": len(faces),
+        "divergence": round(divergence(expected, got), 8),
+        "agreement": float((expected.argmax(1) == got.argmax(1)).mean()),
+        "types": types(target),
+    }
+
+
+def types(path: Path) -> dict[str, int]:
+    """How many weight tensors of each type a file holds."""
+    counts: dict[str, int] = {}
+    for tensor in onnx.load(path).graph.initializer:
+        name = numpy_helper.to_array(tensor).dtype.name
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,113 @@
+"""The steps of a compression that train: pruning with its recovery, and tuning for INT8."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from math import ceil
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from edgeemo.card import Card
+from edgeemo.compress.job import Job
+from edgeemo.compress.prune import prune, size_of
+from edgeemo.compress.tune import Simulated
+from edgeemo.data import Faces
+from edgeemo.data.faces import LICENCES, kind_of
+from edgeemo.history import entry
+from edgeemo.metrics import Scores, fit_temperature, scores, softmax
+from edgeemo.stages import Train
+from edgeemo.train import checkpoint, teacher, weights
+from edgeemo.train.fit import Material, fit, predict_logits
+from edgeemo.train.network import EmotionNet, widths_of
+
+log = logging.getLogger(__name__)
+WARMUP_EPOCHS = 0.2  # weights that have learned need no long start
+
+
+def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
+    """Prune in steps, recover after each and save; returns what was saved, read back from its file."""
+    start, config = perf_counter(), job.config
+    before, original = size_of(network, card.input), widths_of(network)
+    hurt = []
+    for step in range(1, config.prune_steps + 1):
+        share = 1 - (1 - config.prune) ** (step / config.prune_steps)
+        network = prune(network, card.input, plan=replace(job.plan, share=share), train=job.train, original=original)
+        hurt.append(_accuracy(network, job, card))
+        log.info("pruned %.0f %% of the channels: valid %.2f %% before recovery", 100 * share, 100 * hurt[-1])
+        epochs = ceil(config.epochs * step / config.prune_steps) - ceil(config.epochs * (step - 1) / config.prune_steps)
+        if epochs:
+            network, _ = _recovered(job, network, replace(job.trained, epochs=epochs))
+    after = size_of(network, card.input)
+    log.info(
+        "pruned %d to %d parameters, %.1f to %.1f million multiply-adds",
+        *(before.parameters, after.parameters, before.macs / 1e6, after.macs / 1e6),
+    )
+    measured = {"before": vars(before), "after": vars(after), "accuracy_before_recovery": hurt}
+    return _saved(job, network, card, "prune", start, measured)
+
+
+def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
+    """Train with simulated INT8, save the float network that came of it; returns it, read back from its file."""
+    start, config = perf_counter(), job.config
+    # For both flavours the coarser steps of TensorRT's: what bears them bears the finer ones too.
+    simulated = Simulated(network, flavour=job.flavours[-1])
+    simulated.calibrate(job.calibration_faces, card.input)
+    untuned = _accuracy(simulated, job, card)
+    # Half-precision autocast would round to about as few steps as INT8 has.
+    settings = replace(job.trained, classifier_lr=config.qat_lr, backbone_lr=config.qat_lr, precision="fp32")
+    simulated, history = _recovered(job, simulated, settings, each_epoch=simulated.each_epoch(config.epochs))
+    measured = {"simulated_accuracy_before": untuned, "simulated_accuracy_after": history[-1]["accuracy"]}
+    return _saved(job, simulated.real().eval(), card, "tune", start, measured)
+
+
+def _recovered(job: Job, network: Any, settings: Train, **how: Any) -> tuple[Any, list[dict[str, Any]]]:
+    material = Material(job.train, job.valid, job.card.labels, job.card.input, job.taught)
+    warmup = min(WARMUP_EPOCHS, settings.epochs / 2)
+    found = fit(network, material, config=replace(settings, warmup_epochs=warmup), folder=job.out, **how)
+    checkpoint.remove(job.out)  # a recovery is not resumed
+    return found
+
+
+def _saved(
+    job: Job, network: EmotionNet, card: Card, step: str, start: float, measured: dict[str, Any]
+) -> tuple[EmotionNet, Card]:
+    logits = predict_logits(network, job.valid, card.input)
+    temperature = fit_temperature(logits, job.valid.truth)
+    found = scores(softmax(logits, temperature=temperature), job.valid.truth, card.labels)
+    masters = teacher.check(job.config.teacher, card.labels) if job.config.teacher else []
+    told = {**measured, **teacher.told_by(masters)}
+    saved = card.after(
+        entry(step, job.config, seconds=perf_counter() - start, parent=card.sha256, **told),
+        architecture={**card.architecture, "widths": widths_of(network)},
+        temperature=temperature,
+        metrics=metrics(job, card, found),
+        **_learned_on(job, card, job.train, teacher.licences(masters)),
+    )
+    weights.save(network, saved, job.out)
+    return weights.load(job.out)
+
+
+def metrics(job: Job, card: Card, result: Scores) -> dict[str, Any]:
+    """What a card says was measured. The temperature was fitted on these faces, so ece flatters a little."""
+    chosen = card.metrics.get("valid", {}).get("selected_on_valid", False)
+    faces = {"data": kind_of(job.trained.data), "ids_sha256": job.valid.fingerprint, "protocol": job.trained.protocol}
+    about = {**faces, "selected_on_valid": chosen, "temperature_fitted_on": "valid"}
+    return {"valid": {**about, **result.to_dict()}}
+
+
+def _accuracy(network: EmotionNet, job: Job, card: Card) -> float:
+    logits: np.ndarray = predict_logits(network, job.valid, card.input)
+    return scores(softmax(logits), job.valid.truth, card.labels).accuracy
+
+
+def _learned_on(job: Job, card: Card, train: Faces, inherited: dict[str, str]) -> dict[str, Any]:
+    """The card's account of faces and terms, with those of the recovery where they are others than the training's."""
+    if train.fingerprint == card.data.get("train", {}).get("ids_sha256"):
+        return {"licences": {**card.licences, **inherited}}
+    kind = kind_of(job.trained.data)
+    about = {"kind": kind, "n": len(train), "ids_sha256": train.fingerprint}
+    licences = {**card.licences, "recovery faces": LICENCES[kind], **inherited}
+    return {"data": {**card.data, "recovery": about}, "licences": licences}

@@ -1,0 +1,120 @@
+"""The range of every activation on the calibration faces: what both INT8 flavours are made from.
+
+A range decides what one of 255 steps is worth. The widest value seen (minmax) clips nothing and wastes steps on
+outliers; percentile and entropy clip a few values to resolve the rest. Which is best depends on the network, so `auto`
+measures: ranges from one half of the calibration faces, divergence from the float model on the other half.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from edgeemo.card import InputContract
+from edgeemo.data import Faces
+from edgeemo.export import INPUT, quiet
+from edgeemo.images import to_input
+from edgeemo.progress import counter
+from edgeemo.runtime.onnx import OnnxBackend
+
+log = logging.getLogger(__name__)
+PERCENTILE = 99.99  # of an activation's values that `percentile` keeps in range
+BINS = 1024  # of a histogram; at ONNX Runtime's default of 128 its entropy method finds the ranges of minmax
+METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
+    "minmax": (CalibrationMethod.MinMax, {}),
+    "percentile": (CalibrationMethod.Percentile, {"percentile": PERCENTILE}),
+    "entropy": (CalibrationMethod.Entropy, {"num_bins": BINS}),
+}
+# A histogram's calibrator holds every activation of a batch in memory: about 90 MB for ResNet-50 at 224 px.
+BATCH_PIXELS = 224 * 224
+LARGEST_BATCH = 16
+WEIGHTED = ["Conv", "Gemm", "MatMul"]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A float model ready to be quantized, and the range that each of its activations had."""
+
+    model: onnx.ModelProto  # with inferred shapes
+    tensors: TensorsData
+    method: str
+
+    @cached_property
+    def layers(self) -> dict[str, str]:
+        """Node of every layer with weights, by the name of the layer in the network, in the order of the graph."""
+        nodes = (node for node in self.model.graph.node if node.op_type in WEIGHTED)
+        return {_layer_name(node): node.name for node in nodes}
+
+    def of(self, tensor: str) -> tuple[float, float] | None:
+        """Lowest and highest value of an activation, or None where none was measured."""
+        if tensor not in self.tensors.keys():  # noqa: SIM118  TensorsData is no dict
+            return None
+        low, high = self.tensors[tensor].range_value
+        return float(low), float(high)
+
+
+def observe(source: Path, faces: Faces, contract: InputContract, *, method: str) -> Ranges:
+    """Run the float model `source` over the faces and note the range of every activation, by the named method."""
+    kind, options = METHODS[method]
+    bar = counter(f"calibrating, {method}", total=len(faces))
+    with tempfile.TemporaryDirectory() as folder, bar as advance, quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        # Symbolic shape inference fails on what torch's exporter writes; ONNX's own is enough.
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        calibrator = create_calibrator(
+            prepared,
+            sorted({*QLinearOpsRegistry, *QDQRegistry}),
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=kind,
+            extra_options=options,
+        )
+        for batch in _batches(faces, contract, advance):
+            calibrator.collect_data(_Once({INPUT: batch}))
+        return Ranges(onnx.load(prepared), calibrator.compute_data(), method)
+
+
+def _layer_name(node: onnx.NodeProto) -> str:
+    weight: str = node.input[1]
+    return weight.removesuffix(".weight")
+
+
+def _batches(
+    faces: Faces, contract: InputContract, advance: Callable[[int, str], None] = lambda *_: None
+) -> Iterator[np.ndarray]:
+    size = max(1, min(LARGEST_BATCH, BATCH_PIXELS // contract.size**2))
+    for number in range(ceil(len(faces) / size)):
+        pixels = faces.pixels[number * size : (number + 1) * size]
+        advance(len(pixels), "")
+        yield to_input(pixels, contract)
+
+
+@dataclass
+class _Once:
+    """One batch, then nothing: what ONNX Runtime calls a CalibrationDataReader."""
+
+    batch: dict[str, np.ndarray] | None = field(repr=False)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch, self.batch = self.batch, None
+        return batch
+
+
+def file_logits(path: Path, faces: Faces, contract: InputContract, *, threads: int) -> np.ndarray:
+    """(N, K) float32 logits of an ONNX file that has no card yet."""
+    backend = OnnxBackend(path, threads=threads)
+    out = np.concatenate([backend.logits(batch) for batch in _batches(faces, contract)])
+    backend.close()
+    return out

@@ -1,0 +1,145 @@
+"""Quantization-aware training: the network feels the rounding while it learns, so that its weights come to bear it.
+
+Every tensor that will have 8 bits goes through torchao's fake quantization: rounded forwards, passed on as it is
+backwards (Jacob et al. 2018). BatchNorm needs no folding for that. It scales each channel, each channel of weights has
+a scale of its own, so rounding before the BatchNorm or after folding it gives the same integers. In the second half
+of the epochs BatchNorm's statistics and the ranges stand still (Krishnamoorthi 2018).
+
+The network's own modules are tuned in place and come back without a trace of the simulation; what follows, export,
+ranges and Q/DQ, is the road that PTQ goes. PTQ is this with no epochs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from math import ceil
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+from torch.nn.utils import parametrize
+
+from edgeemo.card import InputContract
+from edgeemo.data import Faces
+from edgeemo.errors import require
+from edgeemo.images import to_input
+from edgeemo.progress import track
+from edgeemo.train.network import EmotionNet
+
+CALIBRATION_BATCH = 32
+RANGE_STEP = 0.01  # part of a batch's range that moves an activation's range while it learns
+BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
+RECTIFIERS = nn.ReLU | nn.ReLU6  # an engine fuses them with what comes before, so nothing is rounded between
+# What hands on the numbers it gets: no new range, so no second rounding.
+HANDING_ON = nn.Dropout | nn.Identity | nn.MaxPool2d | nn.ZeroPad2d | nn.Flatten
+# uint8 as ONNX Runtime's kernels want it, or int8 around zero as TensorRT does.
+ACTIVATIONS = {
+    "cpu": {"dtype": torch.uint8, "quant_min": 0, "quant_max": 255, "qscheme": torch.per_tensor_affine},
+    "tensorrt": {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "qscheme": torch.per_tensor_symmetric},
+}
+WEIGHTS = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "qscheme": torch.per_channel_symmetric}
+
+
+class Simulated(EmotionNet):
+    """A network that rounds as its INT8 form will; its backbone, attention and head are those of the real one."""
+
+    simulation: fx.GraphModule
+
+    def __init__(self, network: EmotionNet, *, flavour: str) -> None:
+        super().__init__(network.backbone, network.attention, network.head)
+        self.still = False
+        self.quantizers = nn.ModuleDict()
+        graph = fx.Tracer().trace(network.eval())
+        for number, node in enumerate(_rounded(graph, network)):
+            name = f"at_{number}"
+            self.quantizers[name] = _fake_quantize("MovingAverageMinMaxObserver", RANGE_STEP, ACTIVATIONS[flavour])
+            with graph.inserting_after(node):
+                after = graph.call_module(f"quantizers.{name}", (node,))
+            node.replace_all_uses_with(after)
+            after.args = (node,)
+        for layer in self._weighted():
+            observer = _fake_quantize("MovingAveragePerChannelMinMaxObserver", 1.0, {**WEIGHTS, "ch_axis": 0})
+            parametrize.register_parametrization(layer, "weight", observer)
+        # Not a child of this module: it shares all of its layers.
+        object.__setattr__(self, "simulation", fx.GraphModule(self, graph))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """(N, C, S, S) float32 → (N, K) logits, with the noise of 8 bits."""
+        logits: torch.Tensor = self.simulation(batch)
+        return logits
+
+    def train(self, mode: bool = True) -> Simulated:  # noqa: FBT002  torch's own signature
+        """As any module; ranges are learned in training mode only, so that faces which judge do not shape them."""
+        super().train(mode)
+        learns = mode and not self.still
+        for quantizer in self.quantizers.values():
+            cast("Any", quantizer).enable_observer(learns)
+        for norm in self._norms():
+            norm.train(learns)
+        return self
+
+    def calibrate(self, faces: Faces, contract: InputContract) -> None:
+        """Set the range of every activation from these faces."""
+        self.eval()
+        for quantizer in self.quantizers.values():
+            cast("Any", quantizer).enable_observer(True)
+            cast("Any", quantizer).enable_fake_quant(False)
+        starts = range(0, len(faces), CALIBRATION_BATCH)
+        with torch.inference_mode():
+            for start in track(starts, "calibrating the simulation", total=len(starts)):
+                self(torch.from_numpy(to_input(faces.pixels[start : start + CALIBRATION_BATCH], contract)))
+        for quantizer in self.quantizers.values():
+            cast("Any", quantizer).enable_fake_quant(True)
+
+    def each_epoch(self, epochs: int) -> Any:
+        """What `fit` is to call when an epoch begins: in the second half ranges and BatchNorm's statistics stand."""
+
+        def begin(_: EmotionNet, epoch: int) -> None:
+            self.still = epoch >= ceil(epochs / 2)
+            self.train()
+
+        return begin
+
+    def real(self) -> EmotionNet:
+        """The tuned network, free of the simulation; this object must not be used afterwards."""
+        for layer in self._weighted():
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        return EmotionNet(self.backbone, self.attention, self.head).to(memory_format=torch.channels_last)
+
+    def _weighted(self) -> list[nn.Module]:
+        parts = (self.backbone, self.attention, self.head)
+        return [m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+
+    def _norms(self) -> Iterator[nn.Module]:
+        parts = (self.backbone, self.attention, self.head)
+        return (m for part in parts for m in part.modules() if isinstance(m, BATCH_NORM))
+
+
+def _fake_quantize(observer: str, step: float, options: dict[str, Any]) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = require("torchao.quantization.pt2e", extra="train", purpose="quantization-aware training")
+    made: nn.Module = library.FusedMovingAvgObsFakeQuantize(
+        observer=getattr(library, observer), averaging_constant=step, **options
+    )
+    return made
+
+
+def _rounded(graph: fx.Graph, network: nn.Module) -> list[fx.Node]:
+    """The tensors that have 8 bits in the INT8 form: every new one but logits and what is fused with the next layer."""
+    return [node for node in graph.nodes if node.op != "output" and _is_rounded(node, network)]
+
+
+def _is_rounded(node: fx.Node, network: nn.Module) -> bool:
+    layer = _layer(node, network)
+    after = [_layer(user, network) for user in node.users]
+    if node.op == "get_attr" or isinstance(layer, HANDING_ON) or "stochastic_depth" in str(node.target):
+        return False
+    if any(user.op == "output" for user in node.users):
+        return False
+    return not (len(after) == 1 and isinstance(after[0], BATCH_NORM | RECTIFIERS))
+
+
+def _layer(node: fx.Node, network: nn.Module) -> nn.Module | None:
+    return network.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -1,0 +1,111 @@
+"""Distillation: a trained run, or an ensemble of several, teaches a smaller network (Hinton et al. 2015).
+
+A teacher is slow, so it answers once. Every train face gets a fixed number of augmented views, and epoch e shows view
+e modulo that number, so that the student sees just the pixels that the teacher saw: a teacher is to be patient and
+consistent (Beyer et al. 2022). A member's answers are kept in its own run folder, view by view, for the next student.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeemo.artifact import written
+from edgeemo.card import InputContract
+from edgeemo.data import Faces
+from edgeemo.errors import UsageError
+from edgeemo.images import to_pixels
+from edgeemo.progress import counter
+from edgeemo.stages import Train
+from edgeemo.train.augment import transforms, view_of
+from edgeemo.train.ensemble import Member, combined, members
+from edgeemo.train.fit import predict_logits
+
+FOLDER = "views"
+CHUNK = 1024  # faces of a view that are in memory at once
+
+
+def runs_of(teacher: str) -> list[Path]:
+    """The run folders in `A,B,C`."""
+    return [Path(part.strip()) for part in teacher.split(",") if part.strip()]
+
+
+def check(teacher: str, labels: tuple[str, ...]) -> list[Member]:
+    """The members of the teacher; UsageError if it does not tell every one of the student's labels."""
+    found = members(runs_of(teacher))
+    if missing := set(labels) - set(found[0].card.labels):
+        raise UsageError(
+            f"--teacher {teacher} tells {', '.join(found[0].card.labels)}; the student also needs "
+            f"{', '.join(sorted(missing))}. Train a teacher with these labels"
+        )
+    return found
+
+
+def told_by(masters: Sequence[Member]) -> dict[str, Any]:
+    """What a card's history says of the members of a teacher."""
+    return {"teachers": [{"name": m.name, "sha256": m.card.sha256} for m in masters]} if masters else {}
+
+
+def licences(masters: Sequence[Member]) -> dict[str, str]:
+    """The terms that a student inherits: those of the members' faces and first weights, where they have any."""
+    terms = {f"{what} of {m.name}": text for m in masters for what, text in m.card.licences.items() if what != "code"}
+    return {"teacher": "; ".join(sorted(set(terms.values())))} if terms else {}
+
+
+def taught(config: Train, faces: Faces, *, labels: tuple[str, ...], contract: InputContract) -> np.ndarray:
+    """(V, N, K) float32 log-probabilities of the teacher for `labels`, for every view of every face.
+
+    Each member answers at its own fitted temperature. One that knows more labels than the student speaks of the
+    student's alone.
+    """
+    answers = []
+    for run, member in zip(runs_of(config.teacher), check(config.teacher, labels), strict=True):
+        columns = [member.card.labels.index(label) for label in labels]
+        answers.append(_answers(run, member, config, faces, contract)[..., columns])
+    temperatures = [member.card.temperature for member in members(runs_of(config.teacher))]
+    return np.stack([combined([told[view] for told in answers], temperatures) for view in range(config.views)])
+
+
+def _answers(run: Path, member: Member, config: Train, faces: Faces, contract: InputContract) -> np.ndarray:
+    """(V, N, K) logits of one member, read where they were kept."""
+    folder = run / FOLDER / _key(member, config, faces, contract)
+    files = [folder / f"{view}.npy" for view in range(config.views)]
+    missing = [view for view, file in enumerate(files) if not file.is_file()]
+    with counter(f"{member.name} looks at {len(missing)} views", total=len(missing) * len(faces)) as advance:
+        for view in missing:
+            transform, parts = transforms(config.augment, vertical_flips=config.vertical_flips), []
+            for rows in np.array_split(np.arange(len(faces)), -(-len(faces) // CHUNK)):
+                seen = _as_member_sees(
+                    view_of(faces.pixels, rows, transform, seed=(config.seed, view)), faces.take(rows), member
+                )
+                parts.append(predict_logits(member.network, seen, member.card.input))
+                advance(len(rows), "")
+            folder.mkdir(parents=True, exist_ok=True)
+            with written(files[view]) as partial, partial.open("wb") as file:
+                np.save(file, np.concatenate(parts))
+    return np.stack([np.load(file, allow_pickle=False) for file in files])
+
+
+def _as_member_sees(pixels: np.ndarray, faces: Faces, member: Member) -> Faces:
+    """The student's pixels at the member's size and colour."""
+    seen = np.stack([to_pixels(face, member.card.input) for face in pixels])
+    return Faces(seen, faces.votes, faces.truth, faces.ids)
+
+
+def _key(member: Member, config: Train, faces: Faces, contract: InputContract) -> str:
+    """What decides a member's answers; views are counted on from zero, so more of them keep the first."""
+    facts = {
+        "weights": member.card.sha256,
+        "faces": faces.content_sha256,
+        "seed": config.seed,
+        "augment": config.augment,
+        "vertical_flips": config.vertical_flips,
+        "size": contract.size,
+        "colour": contract.colour,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
