@@ -116,7 +116,7 @@ def test_making_batches_costs_little():
     assert all(row["data_share"] < 0.1 for row in rows)
 
 
-@pytest.mark.parametrize("name", ["class-weights.json", "ablation-first.json"])
+@pytest.mark.parametrize("name", ["class-weights.json", "ablation.json"])
 def test_runs_were_judged_on_valid_faces(name):
     """Of FER+, all of them, and never of its test split."""
     faces = of_training(name)["faces"]
