@@ -23,7 +23,7 @@ from torch import nn
 
 import edgeemo
 from edgeemo.artifact import write_json, write_text
-from edgeemo.card import Card
+from edgeemo.card import Card, InputContract
 from edgeemo.data import Faces, load
 from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.history import versions
@@ -34,6 +34,7 @@ from edgeemo.progress import track
 from edgeemo.stages import Train
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, one_epoch, prepare
+from edgeemo.train.network import EmotionNet
 
 OUT = Path(__file__).parent / "results" / "training" / "grid.json"
 FACES, BATCH, EPOCHS, SIZE = 64, 16, 5, 64
@@ -66,16 +67,11 @@ def main() -> None:
     """Run the grid and write its table."""
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    labels, cells, exports = label_set("six"), [], {}
-    names = list(networks.BACKBONES)
-    combinations = list(product(names, MODES, LOSSES))
+    cells, exports = [], {}
+    combinations = list(product(networks.BACKBONES, MODES, LOSSES))
     for name, mode, loss in track(combinations, "training", total=len(combinations)):
-        contract = networks.contract_for(name, SIZE, gray_faces=True)
-        faces = load(BASE.data, "train", labels, contract=contract)
-        rate = SLOW.get((name, mode), BASE.classifier_lr)
-        config = replace(BASE, backbone=name, mode=mode, classifier_lr=rate, **LOSSES[loss])
-        cells.append(cell(config, faces, loss=loss))
-    for name in track(names, "exporting", total=len(names)):
+        cells.append(cell(name, mode, loss))
+    for name in track(networks.BACKBONES, "exporting", total=len(networks.BACKBONES)):
         exports[name] = export_gap(name)
     result = {
         "format": 1,
@@ -93,25 +89,36 @@ def main() -> None:
     sys.exit(0 if result["all_fall"] else 1)
 
 
-def cell(config: Train, faces: Faces, *, loss: str) -> dict[str, Any]:
+def cell(name: str, mode: str, loss: str) -> dict[str, Any]:
     """The mean loss of the first and of the last epoch of a short training."""
-    start = perf_counter()
-    contract = networks.contract_for(config.backbone, SIZE, gray_faces=True)
-    torch.manual_seed(0)
-    network = networks.build(architecture(config.backbone))
-    settle(network, torch.from_numpy(to_input(faces.pixels, contract)))
-    material = Material(faces, faces, label_set("six").labels, contract)
+    start, faces = perf_counter(), drawn(name)
+    config = replace(BASE, backbone=name, mode=mode, **LOSSES[loss])
+    config = replace(config, classifier_lr=SLOW.get((name, mode), BASE.classifier_lr))
+    network = settled(name, torch.from_numpy(to_input(faces.pixels, contract(name))))
+    material = Material(faces, faces, label_set("six").labels, contract(name))
     task, state = prepare(network, material, config=config, folder=Path("nowhere"))
     losses = []
     while state.epoch < EPOCHS:
         losses.append(one_epoch(task, state)["loss"])
         state.epoch, state.step = state.epoch + 1, 0
-    about = {"backbone": config.backbone, "mode": config.mode, "loss": loss}
-    return {**about, "first_loss": losses[0], "last_loss": losses[-1], "seconds": round(perf_counter() - start, 1)}
+    row = {"backbone": name, "mode": mode, "loss": loss, "first_loss": losses[0], "last_loss": losses[-1]}
+    return {**row, "seconds": round(perf_counter() - start, 1)}
 
 
-def settle(network: nn.Module, batch: torch.Tensor) -> None:
-    """Give every BatchNorm the statistics of a batch, as training would; a random network fades to nothing without."""
+def contract(name: str) -> InputContract:
+    """The input of a backbone at the grid's size."""
+    return networks.contract_for(name, SIZE, gray_faces=True)
+
+
+def drawn(name: str) -> Faces:
+    """The drawn faces, as a backbone wants them."""
+    return load(BASE.data, "train", label_set("six"), contract=contract(name))
+
+
+def settled(name: str, batch: torch.Tensor) -> EmotionNet:
+    """A random network with BatchNorms that have the statistics of a batch; without, it fades to nothing."""
+    torch.manual_seed(0)
+    network = networks.build(architecture(name))
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
@@ -120,7 +127,7 @@ def settle(network: nn.Module, batch: torch.Tensor) -> None:
         network.train()(batch)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
-    network.eval()
+    return network.eval()
 
 
 def architecture(name: str) -> dict[str, Any]:
@@ -130,17 +137,13 @@ def architecture(name: str) -> dict[str, Any]:
 
 def export_gap(name: str) -> float:
     """Largest difference of a logit between torch and the exported file in ONNX Runtime, on the drawn faces."""
-    torch.manual_seed(0)
-    contract = networks.contract_for(name, SIZE, gray_faces=True)
-    network = networks.build(architecture(name))
-    faces = load(BASE.data, "train", label_set("six"), contract=contract)
-    batch = torch.from_numpy(to_input(faces.pixels, contract))
-    settle(network, batch)
+    batch = to_input(drawn(name).pixels, contract(name))
+    network = settled(name, torch.from_numpy(batch))
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = Path(folder) / "model.onnx"
-        to_onnx(network, Card(label_set("six").labels, "six", contract, architecture(name)), path)
+        to_onnx(network, Card(label_set("six").labels, "six", contract(name), architecture(name)), path)
         with edgeemo.load(path) as model:
-            return float(np.abs(model.logits(batch.numpy()) - network(batch).numpy()).max())
+            return float(np.abs(model.logits(batch) - network(torch.from_numpy(batch)).numpy()).max())
 
 
 def table(result: dict[str, Any]) -> str:

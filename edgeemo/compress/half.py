@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edgeemo.compress.ranges import Ranges, file_logits
@@ -28,6 +29,7 @@ def halve(source: Path, target: Path) -> None:
     """Write the FP16 form of the float model `source` to `target`."""
     with quiet():
         model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+        ONNXModel(model).topological_sort()  # the converter appends its casts
     onnx.checker.check_model(stripped(model), full_check=True)
     onnx.save(model, target)
 

@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 
 from edgeemo.errors import IntegrityError
+from edgeemo.runtime.onnx import DISABLED
 
 # Operators that multiply and add, and which of their inputs holds the weights.
 WEIGHTS_AT = {
@@ -112,7 +113,7 @@ def _run(path: Path, level: onnxruntime.GraphOptimizationLevel) -> tuple[onnx.Gr
         options.log_severity_level = 3  # a warning says that an optimised file fits this machine only, as it should
         # Its blocked layout pads float weights, which would count multiply-adds that nobody asked for.
         session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
+            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer", *DISABLED]
         )
         face = session.get_inputs()[0]
         session.run(None, {face.name: np.zeros((1, *face.shape[1:]), np.float32)})

@@ -63,7 +63,7 @@ class Ranges:
         if tensor not in self.tensors.keys():  # noqa: SIM118  TensorsData is no dict
             return None
         low, high = self.tensors[tensor].range_value
-        return float(low), float(high)
+        return float(np.asarray(low).item()), float(np.asarray(high).item())  # of shape () or (1,), by method
 
 
 def observe(source: Path, faces: Faces, contract: InputContract, *, method: str) -> Ranges:

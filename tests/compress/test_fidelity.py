@@ -1,0 +1,149 @@
+"""How far INT8 is from float: by method, by layer, and what is left in float."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnxruntime.quantization import CalibrationMethod
+from onnxruntime.quantization.calibrate import TensorsData
+
+from edgeemo.card import read_card
+from edgeemo.compress import fidelity, precision
+from edgeemo.compress.fidelity import Fidelity, Judge
+from edgeemo.compress.quantize import FLAVOURS, quantize
+from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
+from edgeemo.data import Faces
+from edgeemo.errors import UsageError
+from edgeemo.metrics import divergence
+
+
+@pytest.fixture(scope="module")
+def ranges(float_model: Path, calibration_faces: Faces) -> Ranges:
+    return observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
+
+
+@pytest.fixture(scope="module")
+def judge(float_model: Path, calibration_faces: Faces) -> Judge:
+    return Judge.of(float_model, calibration_faces, read_card(float_model).input, flavour="cpu", threads=1)
+
+
+def test_divergence_is_kullback_and_leiblers() -> None:
+    """0 for the same logits, and for (0.5, 0.5) against (0.25, 0.75) half a log of 4/3."""
+    logits = np.log([[0.5, 0.5]])
+    assert divergence(logits, logits + 3) == pytest.approx(0, abs=1e-12)
+    assert divergence(logits, np.log([[0.25, 0.75]])) == pytest.approx(0.5 * np.log(4 / 3))
+
+
+def test_both_flavours_say_the_same(
+    float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """From one set of ranges, on at least 95 % of the faces; their logits differ by rounding, a tenth of the spread."""
+    contract = read_card(float_model).input
+    said = {}
+    for flavour in FLAVOURS:
+        path = tmp_path / f"{flavour}.onnx"
+        quantize(ranges, path, flavour=flavour)
+        said[flavour] = file_logits(path, calibration_faces, contract, threads=1)
+    assert (said["cpu"].argmax(1) == said["tensorrt"].argmax(1)).mean() >= 0.95
+    assert (said["cpu"] - said["tensorrt"]).std() < 0.1 * said["cpu"].std(axis=0).mean()
+
+
+def test_layers_have_the_names_of_the_network(ranges: Ranges) -> None:
+    """Eight convolutions and the classifier, from the image up."""
+    names = list(ranges.layers)
+    assert names[0] == "backbone.0"
+    assert names[-1] == "head.1"
+    assert len(names) == 9
+
+
+def test_one_layer_alone_costs_less_than_all(ranges: Ranges, judge: Judge) -> None:
+    """Sorted by what they cost, worst first, and none more than the whole network in INT8."""
+    errors = fidelity.by_layer(ranges, judge)
+    costs = [error.divergence for error in errors.values()]
+    assert set(errors) == set(ranges.layers)
+    assert costs == sorted(costs, reverse=True)
+    assert 0 < costs[0] <= 1.5 * judge.fidelity(ranges).divergence
+
+
+def test_a_kept_layer_runs_in_float_and_the_rest_does_not(ranges: Ranges, tmp_path: Path) -> None:
+    """By its name; ONNX Runtime then runs one float convolution."""
+    path = tmp_path / "kept.onnx"
+    quantize(ranges, path, flavour="cpu", keep_float=["backbone.3"])
+    operators = precision.truth(path, flavour="cpu")["operators"]
+    assert operators["QLinearConv"] == 7
+    assert sum(count for name, count in operators.items() if "Fused" in name or name == "Conv") == 1
+
+
+def test_an_unknown_layer_is_refused(ranges: Ranges, tmp_path: Path) -> None:
+    """The error lists the layers that there are."""
+    with pytest.raises(UsageError, match=r"unknown layer.*'backbone.99'; known: backbone.0, "):
+        quantize(ranges, tmp_path / "never.onnx", flavour="cpu", keep_float=["backbone.99"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_kept_where_int8_agrees(ranges: Ranges, judge: Judge) -> None:
+    """This network loses nothing: no layer stays in float."""
+    assert fidelity.kept_float(ranges, judge, fidelity.by_layer(ranges, judge)) == ()
+
+
+def test_the_worst_layers_are_kept_until_int8_agrees() -> None:
+    """With a judge that wants two layers out, the two worst are; never more than a quarter."""
+    errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
+    assert fidelity.kept_float(None, Wanting(2), errors) == ("layer0", "layer1")  # type: ignore[arg-type]
+
+
+def test_when_a_quarter_is_not_enough_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Three of twelve layers are kept, with a warning."""
+    errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
+    with caplog.at_level(logging.WARNING):
+        assert len(fidelity.kept_float(None, Wanting(99), errors)) == 3  # type: ignore[arg-type]
+    assert "keeping 3 of 12 layers in float: 50.0 % agreement" in caplog.text
+
+
+class Wanting:
+    """A judge that is content when so many layers are in float."""
+
+    faces = range(64)
+
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+
+    def fidelity(self, _: object, *, keep_float: tuple[str, ...] = ()) -> Fidelity:
+        """Half of the faces, until enough is in float."""
+        return Fidelity(0.0, 1.0 if len(keep_float) >= self.enough else 0.5)
+
+
+def test_auto_takes_the_method_that_diverges_least(float_model: Path, calibration_faces: Faces) -> None:
+    """All three are measured on faces that gave no range; the ranges are those of the winner on all faces."""
+    contract = read_card(float_model).input
+    found, tried = fidelity.ranges_of(float_model, calibration_faces, contract, method="auto", flavour="cpu", threads=1)
+    assert set(tried) == set(METHODS)
+    assert found.method == min(tried, key=lambda name: tried[name]["divergence"])
+    again = observe(float_model, calibration_faces, contract, method=found.method)
+    assert found.of("relu") == again.of("relu")
+
+
+def test_entropy_finds_other_ranges_than_minmax(float_model: Path, calibration_faces: Faces, ranges: Ranges) -> None:
+    """With as few bins as ONNX Runtime's default they would be the same."""
+    cut = observe(float_model, calibration_faces, read_card(float_model).input, method="entropy")
+    assert cut.of("relu") != ranges.of("relu")
+
+
+def test_branches_of_unlike_range_are_named() -> None:
+    """A sum of a wide and a narrow branch is told; of two alike it is not."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "b", "c")]
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"], name="sum")]
+    model = helper.make_model(helper.make_graph(nodes, "g", value[:2], value[2:]))
+
+    def told(wide: float) -> list[str]:
+        data = {"a": (np.float32(-wide), np.float32(wide)), "b": (np.float32(-1), np.float32(1))}
+        return fidelity.mismatched(Ranges(model, TensorsData(CalibrationMethod.MinMax, data), "minmax"))
+
+    assert told(3.0) == []
+    assert told(32.0) == ["Add sum: a has 32 times the range of b"]
+    onnx.checker.check_model(model)

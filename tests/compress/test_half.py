@@ -1,0 +1,73 @@
+"""FP16: sixteen bits inside, and no number beyond them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeemo.card import read_card
+from edgeemo.compress import half
+from edgeemo.compress.ranges import Ranges, observe
+from edgeemo.data import Faces
+from edgeemo.errors import IntegrityError
+
+
+@pytest.fixture(scope="module")
+def ranges(float_model: Path, calibration_faces: Faces) -> Ranges:
+    return observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
+
+
+@pytest.fixture(scope="module")
+def halved(float_model: Path) -> Path:
+    path = float_model.with_name("half.onnx")
+    half.halve(float_model, path)
+    return path
+
+
+def test_it_is_half_as_large_and_says_the_same(
+    float_model: Path, halved: Path, ranges: Ranges, calibration_faces: Faces
+) -> None:
+    """Every weight float16, input and logits float32, the same label for every face but near ties."""
+    found = half.overflow(float_model, halved, ranges, calibration_faces, read_card(float_model).input, threads=1)
+    assert set(found["types"]) <= {"float16", "int64"}
+    assert found["agreement"] >= 0.98
+    assert halved.stat().st_size < 0.55 * float_model.stat().st_size
+    graph = onnx.load(halved).graph
+    assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {onnx.TensorProto.FLOAT}
+
+
+def test_an_activation_near_the_end_of_float16_is_refused(
+    float_model: Path, halved: Path, ranges: Ranges, calibration_faces: Faces
+) -> None:
+    """Faces that reach 20,000 leave too little for those to come."""
+    wide = replace(ranges, tensors=Wide())
+    with pytest.raises(IntegrityError, match=r"far reaches 20000 on 64 train faces; float16 ends at 65504"):
+        half.overflow(float_model, halved, wide, calibration_faces, read_card(float_model).input, threads=1)
+
+
+class Wide:
+    """Ranges of one tensor that goes far."""
+
+    range_value = (np.float32(-3), np.float32(20_000))
+
+    def keys(self) -> list[str]:
+        """Names of the tensors."""
+        return ["far"]
+
+    def __getitem__(self, name: str) -> Wide:
+        return self
+
+
+def test_a_nan_is_refused(float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path) -> None:
+    """A file that gives no finite logits does not pass for a model."""
+    model = onnx.load(float_model)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    broken = tmp_path / "broken.onnx"
+    with pytest.raises(IntegrityError, match="64 of 64 train faces no finite logits"):
+        half.overflow(float_model, broken, ranges, calibration_faces, read_card(float_model).input, threads=1)

@@ -1,0 +1,113 @@
+"""Simulated INT8: what it rounds, that it leaves no trace, and that it is what the engine computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+from edgeemo.compress.quantize import quantize
+from edgeemo.compress.ranges import file_logits, observe
+from edgeemo.compress.tune import Simulated
+from edgeemo.data import Faces
+from edgeemo.train import weights
+from edgeemo.train.fit import predict_logits
+from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe
+
+
+def simulated(trained: Path, faces: Faces, *, flavour: str = "cpu") -> Simulated:
+    network, card = weights.load(trained)
+    made = Simulated(network, flavour=flavour)
+    made.calibrate(faces, card.input)
+    return made.eval()
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+def test_the_simulation_rounds_as_the_file_does(
+    flavour: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """Its logits are nearer to the INT8 file's than either is to float's, or as near as a rounding step."""
+    network, card = weights.load(trained)
+    exact = predict_logits(network, calibration_faces, card.input)
+    ours = predict_logits(simulated(trained, calibration_faces, flavour=flavour), calibration_faces, card.input)
+    ranges = observe(float_model, calibration_faces, card.input, method="minmax")
+    quantize(ranges, tmp_path / "int8.onnx", flavour=flavour)
+    theirs = file_logits(tmp_path / "int8.onnx", calibration_faces, card.input, threads=1)
+    noise = (theirs - exact).std()
+    assert 0.2 * noise < (ours - exact).std() < 3 * noise
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.95
+
+
+def test_eight_bits_are_eight_bits(trained: Path, calibration_faces: Faces) -> None:
+    """Weights have at most 255 values a channel, activations at most 256."""
+    made = simulated(trained, calibration_faces)
+    first = made.backbone[0]
+    assert all(len(channel.unique()) <= 255 for channel in first.weight.detach())
+    seen: list[torch.Tensor] = []
+    made.quantizers["at_1"].register_forward_hook(lambda _, __, out: seen.append(out))
+    made(torch.randn(4, 1, 48, 48))
+    assert 16 < len(seen[0].unique()) <= 256
+
+
+def test_the_real_network_comes_back_as_it_was(trained: Path, calibration_faces: Faces) -> None:
+    """Without training: the same tensors under the same names, and no rounding left."""
+    before = {name: tensor.clone() for name, tensor in weights.load(trained)[0].state_dict().items()}
+    made = simulated(trained, calibration_faces)
+    real = made.real()
+    assert type(real) is EmotionNet
+    assert set(real.state_dict()) == set(before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in real.state_dict().items())
+    assert not any(parametrize.is_parametrized(module) for module in real.modules())
+
+
+def test_faces_that_judge_do_not_move_the_ranges(trained: Path, calibration_faces: Faces) -> None:
+    """In evaluation a harsher face changes no scale; in training it does; standing still it does not."""
+    made = simulated(trained, calibration_faces)
+    bright = torch.tensor([-40.0, 40.0]).reshape(2, 1, 1, 1).expand(2, 1, 48, 48)
+
+    def scale_after(*, training: bool) -> float:
+        made.train(training)
+        made(bright)
+        return float(made.quantizers["at_0"].scale)
+
+    made(bright)  # a scale is worked out when it is first used
+    still = float(made.quantizers["at_0"].scale)
+    assert scale_after(training=False) == still
+    assert scale_after(training=True) > still
+    moved = float(made.quantizers["at_0"].scale)
+    made.still = True
+    assert scale_after(training=True) == moved
+
+
+def test_in_the_second_half_batchnorm_stands_still(trained: Path, calibration_faces: Faces) -> None:
+    """Of four epochs the first two move the running means, the last two do not."""
+    made = simulated(trained, calibration_faces)
+    begin, mean = made.each_epoch(4), made.backbone[1].running_mean
+    for epoch, moves in ((0, True), (1, True), (2, False), (3, False)):
+        begin(made, epoch)
+        before = mean.clone()
+        made(torch.randn(8, 1, 48, 48))
+        assert (not torch.equal(mean, before)) == moves
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_can_be_simulated(name: str) -> None:
+    """Each conv's input is rounded, gradients reach the first layer, and the logits are finite."""
+    torch.manual_seed(0)
+    network = build(describe(name, labels=6, head="enhanced", attention=True, dropout=0.1))
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = 1.0  # a random network fades to nothing until its BatchNorms have seen a batch
+    network.train()(torch.randn(16, contract_for(name, 64).channels, 64, 64))
+    made = Simulated(network, flavour="tensorrt")
+    contract = contract_for(name, 64)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)[: 3 if contract.channels == 1 else 4], np.uint8)
+    made.calibrate(Faces(pixels, np.eye(6, dtype=np.float32)[:4], np.arange(4), list("abcd")), contract)
+    made.train()
+    made(torch.randn(4, contract.channels, 64, 64)).sum().backward()
+    first = next(p for p in made.backbone.parameters() if p.ndim == 4)
+    assert first.grad is not None
+    assert torch.isfinite(first.grad).all()
