@@ -145,6 +145,21 @@ def compress(**given: Any) -> None:
     click.echo(f"{path}\nnext:  edgeemo bench --engine {path} --data DATA")
 
 
+@main.command(help=stages.Search.__doc__)
+@click.argument("run", metavar="RUN")
+@options_of(stages.Search, without=("run",))
+@click.pass_context
+def search(ctx: click.Context, /, **given: Any) -> None:
+    config = stages.Search(**given)
+    _limit_threads(config.threads)
+    stage = _stage("compress.search", extra="train", purpose="the search")
+    result = stage.run(config)
+    click.echo(stage.table(result))
+    if not result["best"]:
+        ctx.exit(1)
+    click.echo(f"{result['model']}\nnext:  edgeemo bench --engine {result['model']} --data DATA")
+
+
 @main.command(help=stages.Bench.__doc__)
 @options_of(stages.Bench)
 @click.pass_context

@@ -143,6 +143,7 @@ class Compress:
     run: str = option("", "run folder of edgeemo train")
     data: str = option("", DATA_HELP + "; empty: as trained")
     out: str = option("", "folder of the results; empty: RUN/compressed")
+    size: int = option(0, "side of the input in pixels, another than trained on; 0: as trained")
     prune: float = option(0.0, "share of channels to remove, 0..0.9")
     importance: str = option(
         "group-norm",
@@ -157,7 +158,7 @@ class Compress:
     round_to: int = option(8, "keep channel counts a multiple of this: 8, 16 or 32, as the target's kernels like")
     prune_steps: int = option(1, "prune in so many steps, each followed by its part of the epochs")
     sensitivity: bool = option(False, "cut each layer alone first, and leave a table and a picture of what it bears")
-    epochs: int = option(3, "epochs of recovery after pruning, and again of tuning with --qat")
+    epochs: int = option(3, "epochs of recovery after pruning or --size, and again of tuning with --qat")
     lr: float = option(3e-4, "peak learning rate of the recovery")
     int8: bool = option(False, "quantize weights and activations to 8 bits")
     qat: bool = option(False, "tune the weights with simulated INT8 for --epochs before they are quantized")
@@ -185,6 +186,34 @@ class Compress:
     time: bool = option(True, "time the models side by side on one core")
     threads: int = option(0, "CPU threads; 0: all cores")
     seed: int = option(0, "of the calibration draw and the recovery")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Try pruning, input size and precision on this machine, and keep the most accurate model within a budget."""
+
+    run: str = option("", "run folder of edgeemo train")
+    budget_ms: float = option(5.0, "p95 latency on one core that a model may take, milliseconds")
+    min_accuracy: float = option(80.0, "valid accuracy that it must reach, percent")
+    trials: int = option(12, "candidates to measure, those of an earlier search in the folder included")
+    max_prune: float = option(0.7, "largest share of channels to remove, in steps of a tenth")
+    sizes: str = option("", "sides of the input in pixels, separated by commas; empty: as trained")
+    precisions: str = option("float32,int8", "separated by commas: float32, int8")
+    data: str = option("", DATA_HELP + "; empty: as trained")
+    out: str = option("", "folder of candidates and results; empty: RUN/search")
+    importance: str = option(
+        "group-norm", "which channels go, as in compress", choices=("magnitude", "group-norm", "taylor")
+    )
+    ranking: str = option("layer", "as in compress", choices=("layer", "global"))
+    round_to: int = option(8, "keep channel counts a multiple of this")
+    epochs: int = option(3, "recovery epochs of a candidate that was pruned or resized")
+    lr: float = option(3e-4, "peak learning rate of the recovery")
+    teacher: str = option("", "run folders, separated by commas, whose ensemble teaches the recovery; empty: none")
+    views: int = option(8, "fixed augmented views of each face that the teacher answers for")
+    calibration: str = option("", "list of train ids to calibrate on; empty: draw one")
+    calibration_count: int = option(512, "train faces in a drawn calibration list")
+    threads: int = option(0, "CPU threads; 0: all cores")
+    seed: int = option(0, "of the search, the calibration draw and the recovery")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Job:
     trained: Train  # how the network was trained, with the data of this run and the teacher of its recovery
     labels: LabelSet
     valid: Faces
-    card: Card  # of the trained network
+    card: Card  # of the trained network, with the input size that was asked
     calibration: tuple[CalibrationList, Faces] | None  # None: stay in float
     out: Path
     threads: int
@@ -72,6 +72,8 @@ class Job:
 
 def prepared(config: Compress, card: Card) -> Job:
     """The job of a configuration on the network with this card; everything that can be refused early is."""
+    if config.size:
+        card = replace(card, input=replace(card.input, size=config.size))
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
     trained = weights.trained(Path(config.run), card, data=config.data)
@@ -91,6 +93,7 @@ def check(config: Compress) -> None:
     if not config.run:
         raise UsageError("compress needs the run folder of a training.  Make one:  edgeemo train --recipe demo")
     ranges: dict[str, tuple[bool, str]] = {
+        "size": (config.size == 0 or 32 <= config.size <= 512, "32 to 512 pixels, or 0"),
         "prune": (0 <= config.prune <= MAX_SHARE, f"a share of channels, 0 to {MAX_SHARE:g}"),
         "round_to": (config.round_to >= 1, "1 or more channels"),
         "prune_steps": (config.prune_steps >= 1, "1 or more steps"),

@@ -49,6 +49,13 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
     return _saved(job, network, card, "prune", start, measured)
 
 
+def resized(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
+    """Train on at the input size that was asked, and save; returns what was saved, read back from its file."""
+    start, before = perf_counter(), _accuracy(network, job, card)
+    network, _ = _recovered(job, network, job.trained)
+    return _saved(job, network, card, "resize", start, {"accuracy_before_recovery": before})
+
+
 def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train with simulated INT8, save the float network that came of it; returns it, read back from its file."""
     start, config = perf_counter(), job.config

@@ -19,6 +19,7 @@ from edgeemo.train.network import EmotionNet
 __all__ = ["run", "table"]
 log = logging.getLogger(__name__)
 COMPARISON = "comparison.json"
+LEARN = {"resized": learn.resized, "pruned": learn.pruned, "tuned": learn.tuned}
 SENSITIVITY, SENSITIVITY_PICTURE = "sensitivity.json", "sensitivity.png"
 
 
@@ -30,7 +31,7 @@ def run(config: Compress) -> Path:
     _clear(asked.out)
     if config.sensitivity:
         _scan(asked, network)
-    stages = _float_stages(asked, network, card)
+    stages = _float_stages(asked, network, asked.card)
     source = stages[-1]
     if config.fp16:
         stages.append(files.halved(asked, source))
@@ -45,12 +46,14 @@ def run(config: Compress) -> Path:
 def _float_stages(asked: Job, network: EmotionNet, card: Card) -> list[Stage]:
     """The network as it came, and after each step that trains it; the last is what INT8 and FP16 are made from."""
     config = asked.config
-    steps = [step for step, wanted in (("pruned", config.prune), ("tuned", config.qat)) if wanted]
+    new_size = config.size and config.epochs and not config.prune  # pruning recovers at the new size by itself
+    wanted = {"resized": new_size, "pruned": config.prune, "tuned": config.qat}
+    steps = [step for step in wanted if wanted[step]]
     if not steps:
         return [files.exported(asked, network, card, "float", files.FLOAT)]
     stages = [files.exported(asked, network, card, "original", files.ORIGINAL)]
     for step in steps:
-        network, card = {"pruned": learn.pruned, "tuned": learn.tuned}[step](asked, network, card)
+        network, card = LEARN[step](asked, network, card)
         file = files.FLOAT if step == steps[-1] else files.PRUNED
         stages.append(files.exported(asked, network, card, step, file))
     return stages

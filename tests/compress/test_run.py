@@ -128,6 +128,87 @@ def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Pat
     assert read_card(path).precision["counted"].startswith("asked of the engine")
 
 
+@pytest.fixture(scope="session")
+def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scanned, pruned in two steps by global rank, taught, tuned for both flavours, in FP16 and INT8, and timed."""
+    out = tmp_path_factory.mktemp("everything")
+    run(
+        replace(
+            SMALL,
+            run=str(trained),
+            out=str(out),
+            teacher=str(trained),
+            views=1,
+            time=True,
+            prune=0.4,
+            prune_steps=2,
+            epochs=2,
+            ranking="global",
+            sensitivity=True,
+            int8=True,
+            qat=True,
+            flavour="both",
+            fp16=True,
+            layers=True,
+            method="auto",
+        )
+    )
+    return out
+
+
+def test_every_option_together_leaves_a_row_each(everything: Path) -> None:
+    """Original, pruned, tuned, FP16 and two flavours; only what this engine is for is timed."""
+    rows = {row["stage"]: row for row in comparison(everything)["rows"]}
+    assert list(rows) == ["original", "pruned", "tuned", "fp16", "int8", "int8 tensorrt"]
+    assert [name for name, row in rows.items() if row["latency_one_core"]] == ["original", "pruned", "tuned", "int8"]
+    assert rows["fp16"]["size_bytes"] < 0.6 * rows["tuned"]["size_bytes"]
+    text = table(comparison(everything))
+    assert "under a label its recall in percent; ms: p50 on one core" in text
+
+
+def test_the_card_of_a_tuned_model_tells_what_tuned_it(everything: Path, trained: Path) -> None:
+    """Prune and tune name the teacher; both flavours come from ranges of one method, chosen by what each measured."""
+    cards = [read_card(everything / name) for name in ("model.int8.onnx", "model.int8.tensorrt.onnx")]
+    for card in cards:
+        assert [line["stage"] for line in card.history] == ["train", "prune", "tune", "export", "quantize"]
+        teachers = [line["measured"]["teachers"][0]["sha256"] for line in card.history[1:3]]
+        assert teachers == [read_card(trained / "model.safetensors").sha256] * 2
+        assert set(card.precision["methods"]) == {"minmax", "percentile", "entropy"}
+    assert cards[0].precision["method"] == cards[1].precision["method"]
+    assert [card.precision["flavour"] for card in cards] == ["cpu", "tensorrt"]
+
+
+def test_pictures_and_their_numbers_lie_beside_the_models(everything: Path) -> None:
+    """Of the scan and of each layer in INT8, for both flavours."""
+    for name in ("sensitivity", "layers", "layers.tensorrt"):
+        assert (everything / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert json.loads((everything / f"{name}.json").read_text())
+    rows = json.loads((everything / "sensitivity.json").read_text())["rows"]
+    assert len(rows) == 8 * 3
+    assert all(0 <= row["macs_saved"] < 1 for row in rows)  # 8 channels are the least step
+    assert max(row["macs_saved"] for row in rows) > 0.1
+
+
+def test_another_input_size_is_learned_and_stands_in_the_card(trained: Path, tmp_path: Path) -> None:
+    """At 40 px: fewer multiply-adds, a resize in the history, and the runtime resizes faces to it."""
+    path = run(replace(SMALL, run=str(trained), out=str(tmp_path), size=40))
+    card = read_card(path)
+    assert card.input.size == 40
+    assert [line["stage"] for line in card.history] == ["train", "resize", "export"]
+    with load(path) as model:
+        assert model.predict(np.zeros((60, 60), np.uint8)).label in card.labels
+
+
+def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trained: Path, tmp_path: Path) -> None:
+    """Reports, pictures and other flavours of before would look like steps of this model."""
+    out = tmp_path / "again"
+    shutil.copytree(everything, out)
+    run(replace(SMALL, run=str(trained), out=str(out)))
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        ["comparison.json", "model.float.onnx", "model.float.onnx.json"]
+    )
+
+
 def test_too_little_int8_leaves_no_int8_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that would run in float fails the stage and is not left behind."""
     monkeypatch.setattr("edgeemo.compress.precision.executed", _all_float)
@@ -148,6 +229,12 @@ def _all_float(path: Path) -> list[Any]:
     [
         ({"prune": 0.95}, "--prune 0.95: expected a share of channels, 0 to 0.9"),
         ({"prune": -0.1}, "--prune -0.1"),
+        ({"qat": True}, "--qat is about INT8; add --int8"),
+        ({"keep_float": "auto"}, "--keep-float is about INT8; add --int8"),
+        ({"qat": True, "int8": True, "epochs": 0}, "tunes nothing"),
+        ({"ranking": "luck"}, "known: layer, global"),
+        ({"method": "luck"}, "known: minmax, percentile, entropy, auto"),
+        ({"size": 20}, "--size 20: expected 32 to 512"),
         ({"epochs": -1}, "--epochs -1: expected 0 or more"),
         ({"flavour": "npu"}, "unknown flavour 'npu'; known: cpu, tensorrt"),
         ({"importance": "luck"}, "known: magnitude, group-norm, taylor"),

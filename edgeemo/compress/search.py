@@ -1,0 +1,244 @@
+"""The search stage: which pruning, input size and precision is the most accurate within a latency budget, here.
+
+Nothing is predicted. Each candidate is made, recovered, judged on valid and timed on one core of this machine; Optuna
+(Akiba et al. 2019) only proposes which to make next. Every trial is kept in the folder, so a search that was stopped,
+or that should look further, goes on from what it knows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from edgeemo.artifact import check_writable, write_json
+from edgeemo.bench import measure
+from edgeemo.card import card_path, read_card
+from edgeemo.compress import pictures
+from edgeemo.compress.run import COMPARISON
+from edgeemo.compress.run import run as compress
+from edgeemo.errors import EdgeemoError, UsageError, require
+from edgeemo.history import versions
+from edgeemo.stages import Compress, Search, check_ranges
+from edgeemo.train import weights
+
+log = logging.getLogger(__name__)
+RESULT, PICTURE, JOURNAL, BEST, ROW = "search.json", "search.png", "study.journal", "best", "row.json"
+PRECISIONS = ("float32", "int8")
+STEP = 0.1  # of the share to prune
+TIMED_RUNS = 200
+MOST_PROPOSALS = 20  # per trial; Optuna may propose what was measured already
+
+Row = dict[str, Any]
+
+
+def run(config: Search) -> dict[str, Any]:
+    """Search as configured; returns the result that also lies in the folder, with its picture and the best model."""
+    _check(config)
+    card = read_card(Path(config.run) / weights.MODEL)
+    sizes = _sizes(config, card.input.size)
+    folder = Path(config.out or Path(config.run) / "search")
+    check_writable(folder)
+    space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": _listed(config.precisions)}
+    identity = {"weights": card.sha256, **{key: getattr(config, key) for key in IDENTITY}}
+    _same_search(folder, identity)
+    rows = _explored(config, folder, space)
+    result = {"format": 1, "versions": versions(), "search": identity, **chosen(rows, config)}
+    write_json(folder / RESULT, result)
+    pictures.pareto(result, folder / PICTURE)
+    _keep_best(folder, result)
+    return result
+
+
+# What a candidate's row depends on beside its own place in the space.
+IDENTITY = ("importance", "ranking", "round_to", "epochs", "lr", "views", "calibration_count", "seed")
+
+
+def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list[Row]:
+    optuna = require("optuna", extra="train", purpose="the search")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    study = optuna.create_study(
+        study_name="search",
+        storage=optuna.storages.JournalStorage(backend),
+        sampler=optuna.samplers.TPESampler(seed=config.seed),
+        directions=["minimize", "maximize"],
+        load_if_exists=True,
+    )
+    places = {name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()}
+    rows = {_key(row): row for row in _kept(folder) if all(row[name] in space[name] for name in space)}
+    wanted = min(config.trials, _count(space))
+    proposals = 0
+    while len(rows) < wanted and proposals < MOST_PROPOSALS * wanted:
+        proposals += 1
+        trial = study.ask(places)
+        row = rows.get(_key(trial.params)) or _measured(config, folder, trial.params, number=len(rows) + 1, of=wanted)
+        rows[_key(row)] = row
+        if row["refused"]:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, [row["latency"]["ms_p95"], row["accuracy"]])
+    return list(rows.values())
+
+
+def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: int, of: int) -> Row:
+    """Make the candidate, judge it on valid and time it; its row is kept beside its files."""
+    log.info("candidate %d of %d: %s", number, of, _told(place))
+    out = folder / _name(place)
+    shared = {f.name for f in fields(Compress)} & {f.name for f in fields(Search)} - {"out", "run"}
+    settings = {name: getattr(config, name) for name in shared}
+    own = {"prune": place["prune"], "size": place["size"], "int8": place["precision"] == "int8", "time": False}
+    try:
+        path = compress(Compress(**settings, **own, run=config.run, out=str(out)))
+    except EdgeemoError as error:
+        row = {**place, "refused": str(error)}
+    else:
+        judged = json.loads((out / COMPARISON).read_text(encoding="utf-8"))["rows"][-1]
+        timing = measure.latency([path], runs=TIMED_RUNS, settings=("one_core",))[0]["one_core"]
+        facts = {name: judged[name] for name in ("accuracy", "n", "recall", "size_bytes", "macs", "parameters")}
+        latency = {**timing["total"], "unstable": timing["unstable"]}
+        row = {**place, "refused": "", "file": f"{out.name}/{path.name}", "latency": latency, **facts}
+    write_json(out / ROW, row)
+    return row
+
+
+def chosen(rows: list[Row], config: Search) -> dict[str, Any]:
+    """The rows with a verdict each, the front of those that none beats in both, and the place of the best, if any.
+
+    The best is the most accurate of those that meet the budget and the floor; of equals the faster.
+    """
+    judged = [{**row, "verdict": _verdict(row, config), "on_front": _on_front(row, rows)} for row in rows]
+    judged.sort(key=lambda row: (bool(row["refused"]), -row.get("accuracy", 0)))
+    meets = [row for row in judged if not row["verdict"]]
+    best = max(meets, key=lambda row: (row["accuracy"], -row["latency"]["ms_p95"]), default=None)
+    for row in meets:
+        if row is not best and best is not None:
+            row["verdict"] = f"meets both, but {_name(best)} is more accurate or as accurate and faster"
+    return {
+        "budget_ms": config.budget_ms,
+        "min_accuracy": config.min_accuracy,
+        "best": _name(best) if best else None,
+        "candidates": judged,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """A line per candidate, the most accurate first, with the reason why it was not taken; then the choice."""
+    lines = [f"{'candidate':24} {'ms p50':>7} {'ms p95':>7} {'accuracy %':>10} {'KB':>7}  front"]
+    for row in result["candidates"]:
+        name = f"{_name(row):24}"
+        if row["refused"]:
+            lines.append(f"{name} refused: {row['refused']}")
+            continue
+        latency, size = row["latency"], row["size_bytes"] / 1000
+        numbers = f"{latency['ms_p50']:7.2f} {latency['ms_p95']:7.2f} {100 * row['accuracy']:10.2f} {size:7,.0f}"
+        lines.append(f"{name} {numbers}  {'*' if row['on_front'] else ' ':5}  {row['verdict'] or 'BEST'}")
+    if any(not row["refused"] and row["latency"].get("unstable") for row in result["candidates"]):
+        lines.append("some p95 are more than twice their p50: something else held the core; search on a quiet machine")
+    asked = f"p95 <= {result['budget_ms']:g} ms and valid accuracy >= {result['min_accuracy']:g} %"
+    said = f"best for {asked}: {result['best']}" if result["best"] else f"no candidate has {asked}"
+    return "\n".join([*lines, said + "; chosen on valid, so its accuracy there flatters a little"])
+
+
+def _verdict(row: Row, config: Search) -> str:
+    """Why the row cannot be taken, or nothing."""
+    if row["refused"]:
+        return "refused"
+    reasons = []
+    if row["latency"]["ms_p95"] > config.budget_ms:
+        reasons.append(f"{row['latency']['ms_p95'] - config.budget_ms:.2f} ms over the budget")
+    if 100 * row["accuracy"] < config.min_accuracy:
+        reasons.append(f"{config.min_accuracy - 100 * row['accuracy']:.2f} points below the floor")
+    return ", ".join(reasons)
+
+
+def _on_front(row: Row, rows: list[Row]) -> bool:
+    """Whether no other row is at least as fast and as accurate, and better in one."""
+    if row["refused"]:
+        return False
+    mine = (row["latency"]["ms_p95"], -row["accuracy"])
+    others = [(other["latency"]["ms_p95"], -other["accuracy"]) for other in rows if not other["refused"]]
+    return not any(other != mine and other[0] <= mine[0] and other[1] <= mine[1] for other in others)
+
+
+def _keep_best(folder: Path, result: dict[str, Any]) -> None:
+    """Copy the best model and its card to best/; an older one there goes."""
+    shutil.rmtree(folder / BEST, ignore_errors=True)
+    if not result["best"]:
+        return
+    row = next(row for row in result["candidates"] if _name(row) == result["best"])
+    source = folder / row["file"]
+    (folder / BEST).mkdir()
+    for file in (source, card_path(source)):
+        shutil.copy2(file, folder / BEST / file.name)
+    result["model"] = str(folder / BEST / source.name)
+
+
+def _kept(folder: Path) -> list[Row]:
+    """The rows of an earlier search in this folder."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"*/{ROW}"))]
+
+
+def _same_search(folder: Path, identity: dict[str, Any]) -> None:
+    """UsageError if the folder holds candidates of another network or other settings."""
+    file = folder / "identity.json"
+    if file.is_file() and (before := json.loads(file.read_text(encoding="utf-8"))) != identity:
+        changed = [key for key in identity if before.get(key) != identity[key]]
+        raise UsageError(f"{folder} holds a search with other settings of {', '.join(changed)}; choose another --out")
+    write_json(file, identity)
+
+
+def _check(config: Search) -> None:
+    ranges: dict[str, tuple[bool, str]] = {
+        "budget_ms": (config.budget_ms > 0, "above 0 milliseconds"),
+        "min_accuracy": (0 <= config.min_accuracy <= 100, "a percentage"),
+        "trials": (config.trials >= 1, "1 or more candidates"),
+        "max_prune": (0 <= config.max_prune <= 0.9, "a share of channels, 0 to 0.9"),
+    }
+    check_ranges(config, ranges)
+    if unknown := sorted(set(_listed(config.precisions)) - set(PRECISIONS)):
+        raise UsageError(f"--precisions {config.precisions}: unknown {unknown[0]!r}; known: {', '.join(PRECISIONS)}")
+    if not _listed(config.precisions):
+        raise UsageError(f"--precisions is empty; expected some of {', '.join(PRECISIONS)}")
+
+
+def _sizes(config: Search, trained: int) -> list[int]:
+    """Sides to try; 0 stands for the trained one, which needs no recovery."""
+    try:
+        sizes = [int(part) for part in _listed(config.sizes)]
+    except ValueError as error:
+        raise UsageError(f"--sizes {config.sizes}: expected whole pixels separated by commas, as 40,48,64") from error
+    return [0 if size == trained else size for size in sizes] or [0]
+
+
+def _shares(config: Search) -> list[float]:
+    return [round(k * STEP, 2) for k in range(round(config.max_prune / STEP) + 1)]
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _count(space: dict[str, list[Any]]) -> int:
+    count = 1
+    for values in space.values():
+        count *= len(values)
+    return count
+
+
+def _key(place: dict[str, Any]) -> tuple[Any, ...]:
+    return place["prune"], place["size"], place["precision"]
+
+
+def _name(place: dict[str, Any]) -> str:
+    """The folder of a candidate: prune-30-int8, prune-0-float32-64px."""
+    size = f"-{place['size']}px" if place["size"] else ""
+    return f"prune-{100 * place['prune']:.0f}-{place['precision']}{size}"
+
+
+def _told(place: dict[str, Any]) -> str:
+    size = f", {place['size']} px" if place["size"] else ""
+    return f"{100 * place['prune']:.0f} % of the channels pruned, {place['precision']}{size}"

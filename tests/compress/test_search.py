@@ -1,0 +1,154 @@
+"""The search measures, chooses within the budget, says why not the others, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeemo.compress import search
+from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.runtime import load
+from edgeemo.stages import Search
+
+ROW = {"prune": 0.0, "size": 0, "precision": "int8", "refused": "", "size_bytes": 1000}
+
+
+def row(prune: float, ms: float, accuracy: float, **more: Any) -> dict[str, Any]:
+    return {**ROW, "prune": prune, "latency": {"ms_p50": ms, "ms_p95": ms}, "accuracy": accuracy, **more}
+
+
+ROWS = [
+    row(0.0, 9.0, 0.90),
+    row(0.1, 4.0, 0.86),
+    row(0.2, 3.0, 0.86),
+    row(0.3, 2.0, 0.82),
+    row(0.4, 2.5, 0.70),
+    {**ROW, "prune": 0.5, "refused": "only 40 % of the multiply-adds are in integers"},
+]
+
+
+def judged(**given: Any) -> dict[str, Any]:
+    return search.chosen(ROWS, Search(**{"budget_ms": 5.0, "min_accuracy": 80.0, **given}))
+
+
+def verdicts(result: dict[str, Any]) -> dict[float, str]:
+    return {found["prune"]: found["verdict"] for found in result["candidates"]}
+
+
+def test_the_most_accurate_within_the_budget_is_chosen_and_of_equals_the_faster() -> None:
+    """Two have 86 %; the one of 3 ms is taken, and the other is told why not."""
+    result = judged()
+    assert result["best"] == "prune-20-int8"
+    assert verdicts(result)[0.1] == "meets both, but prune-20-int8 is more accurate or as accurate and faster"
+
+
+def test_every_other_candidate_is_told_why_it_failed() -> None:
+    """By how many milliseconds, by how many points, or by what it was refused."""
+    found = verdicts(judged())
+    assert found[0.0] == "4.00 ms over the budget"
+    assert found[0.4] == "10.00 points below the floor"
+    assert found[0.5] == "refused"
+    assert "refused: only 40 %" in search.table(judged())
+
+
+def test_both_reasons_are_told() -> None:
+    """Too slow and too wrong."""
+    assert (
+        verdicts(judged(budget_ms=1.0, min_accuracy=95.0))[0.3]
+        == "1.00 ms over the budget, 13.00 points below the floor"
+    )
+
+
+def test_nothing_within_the_budget_is_said_to_be_nothing() -> None:
+    """No best, and the table says so."""
+    result = judged(budget_ms=0.5)
+    assert result["best"] is None
+    assert "no candidate has p95 <= 0.5 ms and valid accuracy >= 80 %" in search.table(result)
+
+
+def test_the_front_holds_what_no_other_beats() -> None:
+    """9 ms with 90 %, 3 ms with 86 %, 2 ms with 82 %."""
+    front = {found["prune"] for found in judged()["candidates"] if found["on_front"]}
+    assert front == {0.0, 0.2, 0.3}
+
+
+@pytest.fixture(scope="module")
+def small(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    out = tmp_path_factory.mktemp("search")
+    about = {"budget_ms": 1000.0, "min_accuracy": 10.0, "max_prune": 0.1, "calibration_count": 64}
+    return Search(run=str(trained), out=str(out), trials=3, epochs=1, threads=1, **about)
+
+
+@pytest.fixture(scope="module")
+def found(small: Search) -> dict[str, Any]:
+    return search.run(small)
+
+
+def test_candidates_are_made_and_measured(found: dict[str, Any], small: Search) -> None:
+    """Three of the four places, each with its samples, its accuracy and its file."""
+    assert len(found["candidates"]) == 3
+    for candidate in found["candidates"]:
+        assert len(candidate["latency"]["samples_us"].split()) == candidate["latency"]["n"] >= 200
+        assert (Path(small.out) / candidate["file"]).is_file()
+    assert json.loads((Path(small.out) / "search.json").read_text())["best"] == found["best"]
+    assert (Path(small.out) / "search.png").stat().st_size > 5000
+
+
+def test_the_best_model_lies_ready(found: dict[str, Any]) -> None:
+    """With its card; the runtime opens it."""
+    with load(found["model"]) as model:
+        assert model.card.labels[0] == "neutral"
+
+
+def test_a_search_goes_on_where_it_stopped(
+    found: dict[str, Any], small: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one more trial one more candidate is made; the rows of the others are those of before."""
+    made: list[str] = []
+    make = search.compress
+    monkeypatch.setattr(search, "compress", lambda config: made.append(config.out) or make(config))
+    again = search.run(replace(small, trials=99))
+    assert len(made) == 1
+    assert len(again["candidates"]) == 4
+    before, after = ({one["latency"]["samples_us"] for one in rows["candidates"]} for rows in (found, again))
+    assert before < after
+
+
+def test_other_settings_do_not_mix_with_an_earlier_search(found: dict[str, Any], small: Search) -> None:
+    """Candidates that recovered for longer cannot be compared with those in the folder."""
+    assert found
+    with pytest.raises(UsageError, match="other settings of epochs"):
+        search.run(replace(small, epochs=2))
+
+
+def test_a_candidate_that_cannot_be_made_is_a_row_with_the_reason(
+    small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search goes on; the reason is kept."""
+
+    def refuse(_: object) -> Path:
+        raise IntegrityError("too little in integers")
+
+    monkeypatch.setattr(search, "compress", refuse)
+    result = search.run(replace(small, out=str(tmp_path), trials=2))
+    assert [one["refused"] for one in result["candidates"]] == ["too little in integers"] * 2
+    assert result["best"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget_ms": 0.0}, "--budget-ms 0.0: expected above 0"),
+        ({"sizes": "48,big"}, "whole pixels"),
+        ({"precisions": "int4"}, "unknown 'int4'; known: float32, int8"),
+        ({"trials": 0}, "--trials 0"),
+    ],
+)
+def test_a_search_that_cannot_be_meant_is_refused(small: Search, change: dict[str, Any], message: str) -> None:
+    """Before anything is made."""
+    with pytest.raises(UsageError, match=message):
+        search.run(replace(small, **change))
