@@ -13,6 +13,7 @@ from edgeemo.cli import SETTINGS, main
 from edgeemo.compress import calibrate
 from edgeemo.data import samples
 from edgeemo.labels import label_set
+from edgeemo.train.network import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -114,6 +115,16 @@ def test_making_batches_costs_little():
     rows = of_training("throughput.json")["rows"]
     assert len(rows) == 8
     assert all(row["data_share"] < 0.1 for row in rows)
+
+
+def test_every_combination_learns_and_every_backbone_is_exported():
+    """The committed grid: ten backbones, three modes and five losses; each loss falls, each file agrees with torch."""
+    found = of_training("grid.json")
+    cells = found["cells"]
+    assert len({(row["backbone"], row["mode"], row["loss"]) for row in cells}) == len(BACKBONES) * 3 * 5
+    assert all(row["last_loss"] < row["first_loss"] for row in cells)
+    assert set(found["largest_export_difference"]) == set(BACKBONES)
+    assert all(gap <= 1e-3 for gap in found["largest_export_difference"].values())
 
 
 @pytest.mark.parametrize("name", ["class-weights.json", "ablation.json"])
