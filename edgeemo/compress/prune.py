@@ -100,7 +100,8 @@ def groups(network: EmotionNet, contract: InputContract) -> list[str]:
     """The layers whose channels can go, by name; each stands for all layers that share its channels."""
     names = {module: name for name, module in network.named_modules()}
     with _pruner(network, contract, Plan()) as pruner:
-        return [names[root] for root, _ in _roots(pruner)]
+        found = {names[root] for root, _ in _roots(pruner)}
+    return [name for name in names.values() if name in found]  # from the image up
 
 
 def prune_one(

@@ -11,7 +11,6 @@ ranges and Q/DQ, is the road that PTQ goes. PTQ is this with no epochs.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from math import ceil
 from typing import Any, cast
@@ -23,6 +22,7 @@ from torch.nn.utils import parametrize
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.errors import require
+from edgeemo.export import quiet
 from edgeemo.images import to_input
 from edgeemo.progress import track
 from edgeemo.train.network import EmotionNet
@@ -117,8 +117,7 @@ class Simulated(EmotionNet):
 
 
 def _fake_quantize(observer: str, step: float, options: dict[str, Any]) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():  # torchao's import warns of torch's own plans
         library = require("torchao.quantization.pt2e", extra="train", purpose="quantization-aware training")
     made: nn.Module = library.FusedMovingAvgObsFakeQuantize(
         observer=getattr(library, observer), averaging_constant=step, **options

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from edgeemo.card import Card
-from edgeemo.compress.prune import Plan, kept_of, prune, size_of
-from edgeemo.data import Faces
+from edgeemo.compress.prune import IMPORTANCE, Plan, groups, kept_of, prune, prune_one, size_of
+from edgeemo.data import Faces, load
 from edgeemo.errors import UsageError
-from edgeemo.labels import LABEL_SETS
+from edgeemo.labels import LABEL_SETS, label_set
 from edgeemo.train import weights
 from edgeemo.train.network import EmotionNet, build, contract_for, describe, widths_of
 
@@ -105,3 +105,45 @@ def test_pruning_nothing_is_refused() -> None:
 def test_kept_widths_are_multiples_and_never_zero(width: int, share: float, kept: int) -> None:
     """The nearest multiple of eight stays, at least eight, at most all."""
     assert kept_of(width, share, 8) == kept
+
+
+def test_channels_can_be_ranked_over_the_whole_network() -> None:
+    """Globally, half of all channels go but not half of each layer, and no layer loses more than nine tenths."""
+    before, after = widths_of(slim()), widths_of(prune(slim(), CONTRACT, plan=Plan(0.5, ranking="global")))
+    names = groups(slim(), CONTRACT)
+    kept = [after[name][0] / before[name][0] for name in names]
+    total = sum(after[name][0] for name in names) / sum(before[name][0] for name in names)
+    assert total == pytest.approx(0.5, abs=0.05)
+    assert len(set(kept)) > 1
+    assert min(kept) >= 0.1
+
+
+def test_pruning_in_steps_ends_where_pruning_at_once_does() -> None:
+    """Each step's share is of the channels that there were at first."""
+    stepped, original = slim(), widths_of(slim())
+    for share in (0.2, 0.5):
+        stepped = prune(stepped, CONTRACT, plan=Plan(share), original=original)
+    assert widths_of(stepped) == widths_of(pruned(slim()))
+
+
+def test_one_layer_is_cut_from_a_copy() -> None:
+    """The others keep their channels, and so does the network that was given."""
+    network = slim()
+    cut = prune_one(network, CONTRACT, "backbone.7", plan=Plan(0.5))
+    changed = {name for name, shape in widths_of(cut).items() if shape[0] != widths_of(network)[name][0]}
+    assert changed == {"backbone.7", "backbone.8"}
+    assert widths_of(network) == widths_of(slim())
+
+
+@pytest.mark.parametrize("importance", IMPORTANCE)
+def test_every_importance_keeps_its_own_channels(importance: str) -> None:
+    """As many as the others, and every width a multiple of what was asked."""
+    faces = load("synthetic:60", "train", label_set("six"), contract=CONTRACT)
+    small = prune(slim(), CONTRACT, plan=Plan(0.5, 16, importance), train=faces)
+    assert all(widths_of(small)[name][0] % 16 == 0 for name in groups(slim(), CONTRACT))
+
+
+def test_groups_stand_from_the_image_up() -> None:
+    """Eight convolutions, then the head's two inner layers."""
+    assert groups(slim(), CONTRACT)[:2] == ["backbone.0", "backbone.3"]
+    assert groups(slim(), CONTRACT)[-1] == "head.5"
