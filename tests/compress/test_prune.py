@@ -108,14 +108,17 @@ def test_kept_widths_are_multiples_and_never_zero(width: int, share: float, kept
 
 
 def test_channels_can_be_ranked_over_the_whole_network() -> None:
-    """Globally, half of all channels go but not half of each layer, and no layer loses more than nine tenths."""
-    before, after = widths_of(slim()), widths_of(prune(slim(), CONTRACT, plan=Plan(0.5, ranking="global")))
+    """Where most channels of one layer carry little, it loses more than the others, but never more than nine tenths."""
+    network = slim()
+    with torch.no_grad():
+        network.backbone[21].weight[16:] *= 1e-3  # 112 of 128 channels
+    before = widths_of(network)
+    after = widths_of(prune(network, CONTRACT, plan=Plan(0.4, importance="magnitude", ranking="global")))
     names = groups(slim(), CONTRACT)
-    kept = [after[name][0] / before[name][0] for name in names]
     total = sum(after[name][0] for name in names) / sum(before[name][0] for name in names)
-    assert total == pytest.approx(0.5, abs=0.05)
-    assert len(set(kept)) > 1
-    assert min(kept) >= 0.1
+    assert total == pytest.approx(0.6, abs=0.05)
+    assert 0.1 <= after["backbone.21"][0] / before["backbone.21"][0] <= 0.2
+    assert after["backbone.24"][0] / before["backbone.24"][0] > 0.5
 
 
 def test_pruning_in_steps_ends_where_pruning_at_once_does() -> None:
