@@ -127,7 +127,7 @@ def test_every_combination_learns_and_every_backbone_is_exported():
     assert all(gap <= 1e-3 for gap in found["largest_export_difference"].values())
 
 
-@pytest.mark.parametrize("name", ["class-weights.json", "ablation.json"])
+@pytest.mark.parametrize("name", ["class-weights.json", "ablation.json", "resnet50-64.json"])
 def test_runs_were_judged_on_valid_faces(name):
     """Of FER+, all of them, and never of its test split."""
     faces = of_training(name)["faces"]
