@@ -62,10 +62,10 @@ def test_no_network_is_asked_for_a_face_that_it_saw(faces, tiny):
     """Each of three trainings leaves out the faces that it is asked for, copies included."""
     asked = []
 
-    def fit(network, train, valid, **_):
-        seen = {pixels_sha1(row) for row in train.pixels}
-        assert not seen & {pixels_sha1(row) for row in valid.pixels}
-        asked.extend(valid.ids)
+    def fit(network, material, **_):
+        seen = {pixels_sha1(row) for row in material.train.pixels}
+        assert not seen & {pixels_sha1(row) for row in material.valid.pixels}
+        asked.extend(material.valid.ids)
         return network.eval(), []
 
     config = replace(tiny, bias_folds=3)
