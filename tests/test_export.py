@@ -92,7 +92,6 @@ def test_a_file_that_computes_something_else_is_not_written(
 ) -> None:
     """Where ONNX Runtime and torch disagree there is an IntegrityError and no file."""
     monkeypatch.setattr("edgeemo.export.TOLERANCE", -1.0)
-    monkeypatch.setattr("edgeemo.export.ROUNDING", -1.0)
     with pytest.raises(IntegrityError, match="not written"):
         to_onnx(network, CARD, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
