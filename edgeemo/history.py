@@ -10,28 +10,26 @@ from typing import Any
 import edgeemo
 
 WATCHED = ("torch", "torchvision", "albumentations", "torch-pruning", "onnx", "onnxruntime", "numpy")
-PATHS = (
-    "data",
-    "out",
-    "run",
-    "calibration",
-    "weights",
-    "teacher",
-)  # config fields that may hold a path of this machine
+# Config fields that may hold a path of this machine.
+PATHS = ("data", "out", "run", "calibration", "weights", "teacher")
 
 
 def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> dict[str, Any]:
     """A JSON-ready history entry; of paths only the last part is kept, so that no card tells where it was made."""
-    settings = {key: _without_folders(key, value) if key in PATHS else value for key, value in asdict(config).items()}
     return {
         "stage": stage,
-        "config": settings,
+        "config": settings_of(config),
         "edgeemo": edgeemo.__version__,
         "versions": versions(),
         "parent_sha256": parent,
         "seconds": round(seconds, 1),
         "measured": measured,
     }
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """A config as JSON-ready settings; of paths only the last part is kept."""
+    return {key: _without_folders(key, value) if key in PATHS else value for key, value in asdict(config).items()}
 
 
 def versions() -> dict[str, str]:

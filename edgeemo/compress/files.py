@@ -8,6 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from edgeemo.artifact import write_json, written
 from edgeemo.bench import measure
 from edgeemo.card import Card, write_card
@@ -29,6 +31,7 @@ ORIGINAL, PRUNED, FLOAT, FP16 = "original.float.onnx", "pruned.float.onnx", "mod
 CALIBRATION = "calibration.json"
 LAYERS, LAYERS_PICTURE = "layers.json", "layers.png"
 TIMED_RUNS = 50
+FP16_FACES = 512  # train faces that look for an overflow where no calibration list was asked for
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) ->
 def halved(job: Job, source: Stage) -> Stage:
     """The FP16 ONNX of a float stage, judged; IntegrityError if it may overflow."""
     start, path = perf_counter(), job.out / FP16
-    faces = job.valid if not job.calibration else job.calibration[1]
+    faces = job.calibration[1] if job.calibration else job.train.take(np.arange(min(FP16_FACES, len(job.train))))
     with written(path) as partial:
         half.halve(source.path, partial)
         ranges = observe(source.path, faces, source.card.input, method="minmax")
@@ -101,8 +104,9 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
 def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[str, ...]:
     """The layers that are to stay in float: named, chosen by measurement, or none. Leaves the report that was asked."""
     config = job.config
+    named = tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
     if not config.layers and config.keep_float != "auto":
-        return tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
+        return named
     faces, contract = job.calibration_faces, source.card.input
     judges = fidelity.Judge.of(source.path, faces, contract, flavour=flavour, threads=job.threads)
     errors = fidelity.by_layer(ranges, judges)
@@ -114,7 +118,7 @@ def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[
     log.info("%s: the layers that cost most alone, in nats of divergence: %s", flavour, worst)
     if config.keep_float == "auto":
         return fidelity.kept_float(ranges, judges, errors)
-    return tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
+    return named
 
 
 def timed(job: Job, stages: list[Stage]) -> dict[str, dict[str, Any]]:

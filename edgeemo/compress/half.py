@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from edgeemo.card import InputContract
 from edgeemo.compress.ranges import Ranges, file_logits
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
@@ -35,7 +36,7 @@ def halve(source: Path, target: Path) -> None:
 
 
 def overflow(
-    source: Path, target: Path, ranges: Ranges, faces: Faces, contract: Any, *, threads: int
+    source: Path, target: Path, ranges: Ranges, faces: Faces, contract: InputContract, *, threads: int
 ) -> dict[str, Any]:
     """What was looked at for the card; IntegrityError where a face comes near the end of float16 or gives a NaN.
 

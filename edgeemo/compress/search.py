@@ -10,20 +10,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from edgeemo.artifact import check_writable, write_json
 from edgeemo.bench import measure
-from edgeemo.card import card_path, read_card
+from edgeemo.card import Card, read_card, write_card
 from edgeemo.compress import pictures
 from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
 from edgeemo.errors import EdgeemoError, UsageError, require
-from edgeemo.history import versions
+from edgeemo.history import settings_of, versions
 from edgeemo.stages import Compress, Search, check_ranges
-from edgeemo.train import weights
+from edgeemo.train import teacher, weights
 
 log = logging.getLogger(__name__)
 RESULT, PICTURE, JOURNAL, BEST, ROW = "search.json", "search.png", "study.journal", "best", "row.json"
@@ -43,7 +43,7 @@ def run(config: Search) -> dict[str, Any]:
     folder = Path(config.out or Path(config.run) / "search")
     check_writable(folder)
     space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": _listed(config.precisions)}
-    identity = {"weights": card.sha256, **{key: getattr(config, key) for key in IDENTITY}}
+    identity = _identity(config, card)
     _same_search(folder, identity)
     rows = _explored(config, folder, space)
     result = {"format": 1, "versions": versions(), "search": identity, **chosen(rows, config)}
@@ -53,8 +53,15 @@ def run(config: Search) -> dict[str, Any]:
     return result
 
 
-# What a candidate's row depends on beside its own place in the space.
-IDENTITY = ("importance", "ranking", "round_to", "epochs", "lr", "views", "calibration_count", "seed")
+# What does not decide a candidate: the place of its files, and what is asked of it.
+FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prune", "sizes", "precisions", "threads")
+
+
+def _identity(config: Search, card: Card) -> dict[str, Any]:
+    """What a candidate's row depends on beside its own place in the space."""
+    settings = {key: value for key, value in settings_of(config).items() if key not in FREE_TO_CHANGE}
+    masters = teacher.check(config.teacher, card.labels) if config.teacher else []
+    return {"weights": card.sha256, **settings, **teacher.told_by(masters)}
 
 
 def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list[Row]:
@@ -165,16 +172,18 @@ def _on_front(row: Row, rows: list[Row]) -> bool:
 
 
 def _keep_best(folder: Path, result: dict[str, Any]) -> None:
-    """Copy the best model and its card to best/; an older one there goes."""
+    """Copy the best model to best/, with a card that says it was chosen on valid; an older one there goes."""
     shutil.rmtree(folder / BEST, ignore_errors=True)
     if not result["best"]:
         return
     row = next(row for row in result["candidates"] if _name(row) == result["best"])
     source = folder / row["file"]
     (folder / BEST).mkdir()
-    for file in (source, card_path(source)):
-        shutil.copy2(file, folder / BEST / file.name)
-    result["model"] = str(folder / BEST / source.name)
+    kept = folder / BEST / source.name
+    shutil.copy2(source, kept)
+    card = read_card(source)
+    write_card(kept, replace(card, metrics={"valid": {**card.metrics["valid"], "selected_on_valid": True}}))
+    result["model"] = str(kept)
 
 
 def _kept(folder: Path) -> list[Row]:

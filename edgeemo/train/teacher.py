@@ -63,11 +63,11 @@ def taught(config: Train, faces: Faces, *, labels: tuple[str, ...], contract: In
     Each member answers at its own fitted temperature. One that knows more labels than the student speaks of the
     student's alone.
     """
-    answers = []
-    for run, member in zip(runs_of(config.teacher), check(config.teacher, labels), strict=True):
-        columns = [member.card.labels.index(label) for label in labels]
-        answers.append(_answers(run, member, config, faces, contract)[..., columns])
-    temperatures = [member.card.temperature for member in members(runs_of(config.teacher))]
+    masters = check(config.teacher, labels)
+    columns = [masters[0].card.labels.index(label) for label in labels]
+    runs = runs_of(config.teacher)
+    answers = [_answers(run, m, config, faces, contract)[..., columns] for run, m in zip(runs, masters, strict=True)]
+    temperatures = [member.card.temperature for member in masters]
     return np.stack([combined([told[view] for told in answers], temperatures) for view in range(config.views)])
 
 

@@ -99,9 +99,10 @@ def test_candidates_are_made_and_measured(found: dict[str, Any], small: Search) 
 
 
 def test_the_best_model_lies_ready(found: dict[str, Any]) -> None:
-    """With its card; the runtime opens it."""
+    """The runtime opens it, and its card says that it was chosen on the faces that judged it."""
     with load(found["model"]) as model:
         assert model.card.labels[0] == "neutral"
+        assert model.card.metrics["valid"]["selected_on_valid"] is True
 
 
 def test_a_search_goes_on_where_it_stopped(
@@ -137,6 +138,16 @@ def test_a_candidate_that_cannot_be_made_is_a_row_with_the_reason(
     result = search.run(replace(small, out=str(tmp_path), trials=2))
     assert [one["refused"] for one in result["candidates"]] == ["too little in integers"] * 2
     assert result["best"] is None
+
+
+def test_candidates_of_another_teacher_or_other_faces_do_not_mix(
+    found: dict[str, Any], small: Search, trained: Path
+) -> None:
+    """They learned something else, though every number of the settings is the same."""
+    assert found
+    for change in ({"teacher": str(trained)}, {"data": "synthetic:90"}):
+        with pytest.raises(UsageError, match=f"other settings of {next(iter(change))}"):
+            search.run(replace(small, **change))
 
 
 @pytest.mark.parametrize(
