@@ -22,7 +22,15 @@ RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 CALIBRATION = sorted((ROOT / "calibration").glob("*.json"))
 PAGES = (ROOT / "benchmarks" / "results").glob("*.md")
 TRAINING = sorted((ROOT / "benchmarks" / "results" / "training").glob("*.json"))
-PUBLISHED = [*RESULTS, *TRAINING, *sorted(PAGES), *sorted((ROOT / "edgeemo" / "models").glob("*.json")), *CALIBRATION]
+COMPRESSION = sorted((ROOT / "benchmarks" / "results" / "compression").glob("*.*[nd]"))  # .json and .md
+PUBLISHED = [
+    *RESULTS,
+    *TRAINING,
+    *COMPRESSION,
+    *sorted(PAGES),
+    *sorted((ROOT / "edgeemo" / "models").glob("*.json")),
+    *CALIBRATION,
+]
 # An absolute path wherever one may begin (line, space, quote, colon, bracket, home), a way up, or a Windows drive.
 MACHINE_PATH = re.compile(r"(?:^|[\s\"'`:=(,~])/\w|\.\./|\b[A-Za-z]:\\", re.MULTILINE)
 
@@ -103,6 +111,10 @@ def of_training(name):
     return json.loads((ROOT / "benchmarks" / "results" / "training" / name).read_text(encoding="utf-8"))
 
 
+def of_compression(name):
+    return json.loads((ROOT / "benchmarks" / "results" / "compression" / name).read_text(encoding="utf-8"))
+
+
 def test_twenty_kills_left_no_trace():
     """The committed run: twenty kills at random moments, and the same bits at the end."""
     found = of_training("kills.json")
@@ -132,6 +144,35 @@ def test_runs_were_judged_on_valid_faces(name):
     """Of FER+, all of them, and never of its test split."""
     faces = of_training(name)["faces"]
     assert (faces["data"], faces["split"], faces["n"]) == ("ferplus", "valid", 3557)
+
+
+def test_the_small_net_is_compressed_without_loss():
+    """4 times smaller, 3 times faster beside its float form; 0.3 points lost, 2 of any label with 80 faces, at most."""
+    found = of_compression("edge-int8.json")
+    against, support = found["against"], found["accuracy"]["support"]
+    assert against["model"]["size_bytes"] >= 4 * found["model"]["size_bytes"]
+    assert against["latency_ratio_p50"] <= 1 / 3
+    assert against["accuracy"]["difference"] >= -0.003
+    lost = {label: -gain for label, gain in against["accuracy"]["recall_difference"].items() if support[label] >= 80}
+    assert len(lost) == 5
+    assert max(lost.values()) <= 0.02
+
+
+def test_a_search_foretells_what_bench_measures():
+    """The latency of the candidate that it chose, within a tenth, at the median and at p95."""
+    search, bench = of_compression("search.json"), of_compression("search-best.json")
+    (best,) = (row for row in search["candidates"] if row["file"].startswith(search["best"] + "/"))
+    measured = bench["latency"]["one_core"]["total"]
+    assert not best["latency"]["unstable"]
+    assert best["latency"]["ms_p50"] == pytest.approx(measured["ms_p50"], rel=0.1)
+    assert best["latency"]["ms_p95"] == pytest.approx(measured["ms_p95"], rel=0.1)
+
+
+def test_tuning_holds_what_quantization_alone_does():
+    """On MobileNetV3, the hard case: INT8 after tuning is no worse than without, and neither loses half a point."""
+    alone, tuned = (of_compression(f"mobilenet-{road}.json")["rows"] for road in ("minmax", "qat"))
+    assert tuned[-1]["accuracy"] >= alone[-1]["accuracy"] >= alone[0]["accuracy"] - 0.005
+    assert tuned[0]["sha256"] == alone[0]["sha256"]
 
 
 @pytest.mark.ferplus

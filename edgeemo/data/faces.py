@@ -168,4 +168,4 @@ def _read(sample: Sample) -> np.ndarray:
     try:
         return sample.read()
     except DataError as error:
-        raise DataError(f"{error}\n  list every unreadable face with:  edgeemo data audit") from error
+        raise DataError(f"{error}\n  list every unreadable face with:  edgeemo data audit --data DATA") from error
