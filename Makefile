@@ -31,9 +31,16 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(VENV)/installed
+STUBS := $(VENV)/stubs/tensorrt_rtx_bindings/tensorrt_rtx.pyi
+
+types: $(VENV)/installed $(STUBS)
 	@echo "== types"
 	$(BIN)/mypy
+
+# The signatures of NVIDIA's real module; one of its 3,000 lines is no Python (a default before a parameter without).
+$(STUBS): $(VENV)/installed
+	-$(BIN)/stubgen --quiet --inspect-mode -m tensorrt_rtx_bindings.tensorrt_rtx -o $(VENV)/stubs
+	-sed -i 's/channel_axis: typing.SupportsInt)/channel_axis: typing.SupportsInt = ...)/' $@
 
 pytest: $(VENV)/installed
 	@echo "== tests"

@@ -6,6 +6,7 @@ weights come from and what was measured travel with it; nothing is guessed from 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -59,11 +60,13 @@ class Card:
     output: str = "logits"
     temperature: float = 1.0  # logits are divided by it before softmax
     precision: dict[str, Any] = field(default_factory=dict)  # asked, flavour, int8_share_of_macs, ...
+    target: dict[str, Any] = field(default_factory=dict)  # of an engine: what it was built by and for
     metrics: dict[str, Any] = field(default_factory=dict)  # by split and protocol, each with n
     data: dict[str, Any] = field(default_factory=dict)  # source, fingerprint, counts, licence
     licences: dict[str, str] = field(default_factory=dict)  # code, weights, images, labels
     history: tuple[dict[str, Any], ...] = ()  # one entry per stage: config, versions, parent, seconds
     sha256: str = ""
+    seal: str = ""  # SHA-256 of all the rest of the card, as JSON with sorted keys and without spaces
     format: int = FORMAT
 
     def after(self, entry: dict[str, Any], **changes: Any) -> Card:
@@ -91,7 +94,8 @@ def card_path(model: Path) -> Path:
 
 def write_card(model: Path, card: Card) -> Card:
     """Write the card of an existing model file, with the file's hash, and return it."""
-    sealed = replace(card, sha256=sha256_of(model))
+    about = replace(card, sha256=sha256_of(model))
+    sealed = replace(about, seal=_seal(asdict(about)))
     write_json(card_path(model), asdict(sealed))
     return sealed
 
@@ -115,6 +119,12 @@ def read_card(model: Path) -> Card:
     return card
 
 
+def _seal(raw: dict[str, Any]) -> str:
+    """Hex SHA-256 of a card's content but for the seal itself."""
+    content = {name: value for name, value in raw.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def _parse(path: Path) -> Card:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -128,6 +138,12 @@ def _parse(path: Path) -> Card:
         card = Card(**{**raw, **lists, "input": InputContract(**contract)})
         if failed := [expected for expected, holds in _checks(card).items() if not holds]:
             raise IntegrityError(f"{path} is not an edgeemo card: expected {'; '.join(failed)}")
+        # Cards from before there were seals have none; engines are younger.
+        if card.seal != _seal(raw) and (card.seal or card.target):
+            raise IntegrityError(
+                f"{path} was changed after it was written: its seal is not that of its content; copy it again, or make "
+                "the model anew"
+            )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not an edgeemo card: {type(error).__name__}: {error}") from error
     return card
@@ -137,13 +153,13 @@ def _checks(card: Card) -> dict[str, bool]:
     """What must hold of the types and values of a card that was read, in words."""
     names, contract = card.labels, card.input
     channels = COLOURS.get(contract.colour, 0)
-    objects = (card.architecture, card.precision, card.metrics, card.data, card.licences)
+    objects = (card.architecture, card.precision, card.target, card.metrics, card.data, card.licences)
     return {
         "labels to be two or more distinct names": isinstance(names, tuple)
         and all(isinstance(name, str) and name for name in names)
         and len(set(names)) == len(names) >= 2,
-        "label_set, output and sha256 to be text": all(
-            isinstance(text, str) for text in (card.label_set, card.output, card.sha256)
+        "label_set, output, sha256 and seal to be text": all(
+            isinstance(text, str) for text in (card.label_set, card.output, card.sha256, card.seal)
         ),
         "temperature to be a number above 0": _is_number(card.temperature) and card.temperature > 0,
         f"input.colour to be one of {', '.join(COLOURS)}": channels > 0,
@@ -152,7 +168,9 @@ def _checks(card: Card) -> dict[str, bool]:
         "input.std to be numbers above 0, one per channel": _are_numbers(contract.std, channels)
         and min(contract.std) > 0,
         "input.crop_margin to be a number above 0": _is_number(contract.crop_margin) and contract.crop_margin > 0,
-        "architecture, precision, metrics, data and licences to be objects": all(isinstance(o, dict) for o in objects),
+        "architecture, precision, target, metrics, data and licences to be objects": all(
+            isinstance(o, dict) for o in objects
+        ),
         "history to be a list of objects": isinstance(card.history, tuple)
         and all(isinstance(line, dict) for line in card.history),
     }

@@ -160,6 +160,14 @@ def search(ctx: click.Context, /, **given: Any) -> None:
     click.echo(f"{result['model']}\nnext:  edgeemo bench --engine {result['model']} --data DATA")
 
 
+@main.command(help=stages.Build.__doc__)
+@click.argument("model", metavar="MODEL.onnx")
+@options_of(stages.Build, without=("model",))
+def build(**given: Any) -> None:
+    path = _stage("build", extra="tensorrt", purpose="building engines").run(stages.Build(**given))
+    click.echo(f"{path}\nnext:  edgeemo bench --engine {path} --data DATA")
+
+
 @main.command(help=stages.Bench.__doc__)
 @options_of(stages.Bench)
 @click.pass_context
@@ -168,6 +176,18 @@ def bench(ctx: click.Context, /, **given: Any) -> None:
     result = stage.run(stages.Bench(**given))
     _print(stage.show(result))
     ctx.exit(0 if result["passed"] else 1)
+
+
+@main.command()
+@click.option("--json", is_flag=True, help="as JSON")
+def doctor(json: bool) -> None:
+    """Show which engines this machine can build and run, and what to install for the rest."""
+    stage = _stage("doctor", extra="tensorrt", purpose="the doctor")
+    found = stage.run()
+    if json:
+        click.echo(_json(found))
+    else:
+        _print(stage.table(found))
 
 
 @main.command(help=stages.Report.__doc__)
@@ -188,6 +208,10 @@ def predict(images: tuple[str, ...], model: str, json: bool) -> None:
     with edgeemo.load(model or None) as loaded:
         for name in images:
             _tell(name, loaded.predict(Path(name)), as_json=json)
+
+
+def _json(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=2, sort_keys=True)
 
 
 def _tell(name: str, prediction: edgeemo.Prediction, *, as_json: bool) -> None:

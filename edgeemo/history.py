@@ -9,9 +9,12 @@ from typing import Any
 
 import edgeemo
 
-WATCHED = ("torch", "torchvision", "albumentations", "torch-pruning", "onnx", "onnxruntime", "numpy")
+WATCHED = (
+    *("torch", "torchvision", "albumentations", "torch-pruning", "onnx", "onnxruntime", "numpy"),
+    *("openvino", "tensorrt", "tensorrt_rtx_cu12"),
+)
 # Config fields that may hold a path of this machine.
-PATHS = ("data", "out", "run", "calibration", "weights", "teacher")
+PATHS = ("data", "out", "run", "calibration", "weights", "teacher", "model", "timing_cache")
 
 
 def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> dict[str, Any]:

@@ -217,14 +217,37 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Build:
+    """Make an engine of an ONNX file: with TensorRT for the GPU of this machine, or with TensorRT for RTX for any."""
+
+    model: str = option("", "ONNX file: float, float16 or INT8 of the flavour tensorrt")
+    out: str = option("", "engine, a .trt file; empty: beside the model")
+    library: str = option(
+        "auto", "tensorrt, rtx, or auto: the first that is installed", choices=("auto", "tensorrt", "rtx")
+    )
+    compute_capability: str = option(
+        "", "rtx: GPUs to build for, as 8.6,8.9 (7.5 to 12.1); empty: the one of this machine"
+    )
+    max_batch: int = option(8, "most faces that the engine takes at once; it is tuned for one")
+    workspace_mib: int = option(0, "memory that building may use on the GPU, MiB; 0: as the library chooses")
+    timing_cache: str = option("", "tensorrt: file with the timings of earlier builds, read and written")
+    version_compatible: bool = option(False, "tensorrt: also for later versions of the same major one; larger")
+    hardware_compatible: bool = option(False, "tensorrt: also for other GPUs from Ampere (8.0) on; slower")
+    dla_core: int = option(-1, "tensorrt: build for this DLA core, with the rest on the GPU; -1: GPU alone")
+    force: bool = option(False, "build even if the same engine stands there")
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure an engine and hold it against the gates of a target; exit 0 if all pass, 1 if one fails."""
 
-    engine: str = option("", "model file; empty: the model that edgeemo ships")
+    engine: str = option("", "model file, .onnx or .trt; empty: the model that edgeemo ships")
+    backend: str = option("", "what runs a .onnx file: onnxruntime or openvino; empty: onnxruntime")
     data: str = option("", DATA_HELP + "; empty: speed and size only")
     split: str = option("valid", "which faces", choices=("train", "valid", "test"))
     protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
     against: str = option("", "a second model on the same faces: paired test, and latency side by side")
+    against_backend: str = option("", "what runs that one, as in --backend")
     target: str = option("", "TOML file with the gates; empty: accuracy >= 80 %, p95 < 50 ms on one core")
     runs: int = option(200, "timed runs, after warm-up")
     out: str = option("", "write JSON here, and a Markdown report with plots beside it")

@@ -1,6 +1,6 @@
 """A process that starts, loads a model, predicts once and prints how long each part took: measure.py runs it.
 
-    python -m edgeemo.bench.cold_start MODEL STARTED_NS
+    python -m edgeemo.bench.cold_start MODEL BACKEND STARTED_NS
 
 Nothing heavy is imported at the top, because what is imported is part of what is measured.
 """
@@ -15,7 +15,7 @@ from time import perf_counter_ns
 PARTS = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
 
 
-def cold_start(model: str, started_ns: int) -> dict[str, float | None]:
+def cold_start(model: str, backend: str, started_ns: int) -> dict[str, float | None]:
     """Milliseconds from the start of the process to the first prediction, by part, and the peak memory in bytes.
 
     started_ns: perf_counter_ns of the parent just before it started this process; the clock is system-wide.
@@ -26,7 +26,7 @@ def cold_start(model: str, started_ns: int) -> dict[str, float | None]:
     from edgeemo.runtime import load  # noqa: PLC0415  timed
 
     marks.append(perf_counter_ns())
-    opened = load(model)
+    opened = load(model, backend=backend)
     marks.append(perf_counter_ns())
     opened.predict(np.arange(96 * 96, dtype=np.uint8).reshape(96, 96))
     marks.append(perf_counter_ns())
@@ -51,4 +51,4 @@ def peak_memory_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    json.dump(cold_start(sys.argv[1], int(sys.argv[2])), sys.stdout)
+    json.dump(cold_start(sys.argv[1], sys.argv[2], int(sys.argv[3])), sys.stdout)

@@ -27,22 +27,30 @@ TIMED = {
 }
 
 
-def latency(models: list[Path], *, runs: int, settings: tuple[str, ...] = SETTINGS) -> list[dict[str, Any]]:
-    """Per model: latency on one core and, where there are more, on all of them, as asked. Models take turns."""
+def latency(models: list[tuple[Path, str]], *, runs: int, settings: tuple[str, ...] = SETTINGS) -> list[dict[str, Any]]:
+    """Per model and backend (empty: its format's first): latency on one core and, where there are more, on all, as asked.
+
+    Models take turns.
+    """
     cores_of = {name: cores for name, cores in _settings(usable_cores()).items() if name in settings}
     measured: list[dict[str, Any]] = [{} for _ in models]
     for name, cores in track(cores_of.items(), "timing", total=len(cores_of)):
-        job = {"models": [str(path) for path in models], "cores": cores, "runs": runs, "seconds": MIN_SECONDS}
+        job = {
+            "models": [(str(path), backend) for path, backend in models],
+            "cores": cores,
+            "runs": runs,
+            "seconds": MIN_SECONDS,
+        }
         found = _child("turns", json.dumps(job))
         for model, samples in zip(measured, found["models"], strict=True):
             model[name] = _timing(samples, cores, pinned=found["pinned"])
     return measured
 
 
-def cold_start(model: Path) -> dict[str, Any]:
+def cold_start(model: Path, backend: str = "") -> dict[str, Any]:
     """The median of three fresh processes that import edgeemo, load the model and predict once, with peak memory."""
     steps = track(range(COLD_STARTS), "cold starts", total=COLD_STARTS)
-    found = [_child("cold_start", str(model), str(perf_counter_ns())) for _ in steps]
+    found = [_child("cold_start", str(model), backend, str(perf_counter_ns())) for _ in steps]
     median = sorted(found, key=lambda one: one["total_ms"])[COLD_STARTS // 2]
     return {key: None if value is None else round(value, 1) for key, value in median.items()}
 

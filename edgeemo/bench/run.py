@@ -33,8 +33,8 @@ def run(config: Bench) -> dict[str, Any]:
     target = gates.read_target(config.target)
     _check(config)
     with ExitStack() as opened:
-        model = opened.enter_context(load(config.engine or None))
-        other = opened.enter_context(load(config.against)) if config.against else None
+        model = opened.enter_context(load(config.engine or None, backend=config.backend))
+        other = opened.enter_context(load(config.against, backend=config.against_backend)) if config.against else None
         result = _setting(config, model) | _measured(config, model, other)
     rows = gates.judge(target, result)
     passed, verdict = gates.verdict(target, rows)
@@ -50,6 +50,7 @@ def about(model: Model) -> dict[str, Any]:
     card = model.card
     return {
         "file": model.path.name,
+        "backend": model.backend.name,
         "sha256": card.sha256,
         "size_bytes": model.path.stat().st_size,
         "architecture": card.architecture,
@@ -81,13 +82,13 @@ def _setting(config: Bench, model: Model) -> dict[str, Any]:
 
 def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
     scored, paired = _judged(config, model, other) if config.data else (None, None)
-    paths = [model.path] + ([other.path] if other else [])
-    latency, *rest = measure.latency(paths, runs=config.runs)
+    models = [(model.path, config.backend)] + ([(other.path, config.against_backend)] if other else [])
+    latency, *rest = measure.latency(models, runs=config.runs)
     against = None
     if other:
         ratio = latency["one_core"]["total"]["ms_p50"] / rest[0]["one_core"]["total"]["ms_p50"]
         against = {"model": about(other), "latency": rest[0], "latency_ratio_p50": round(ratio, 4), "accuracy": paired}
-    cold_start = measure.cold_start(model.path)
+    cold_start = measure.cold_start(model.path, config.backend)
     return {"accuracy": scored, "latency": latency, "cold_start": cold_start, "against": against}
 
 

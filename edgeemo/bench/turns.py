@@ -1,6 +1,6 @@
 """A process pinned to its cores in which one or more models take turns at batch 1: measure.py runs it.
 
-    python -m edgeemo.bench.turns '{"models": [...], "cores": [...], "runs": 200, "seconds": 1.0}'
+    python -m edgeemo.bench.turns '{"models": [[FILE, BACKEND], ...], "cores": [...], "runs": 200, "seconds": 1.0}'
 
 Two models that are compared must meet the same clock, heat and neighbours, so they alternate in short slices.
 """
@@ -29,7 +29,7 @@ class Stopwatch:
     """A backend that notes how long the one inside it took."""
 
     def __init__(self, inside: Backend) -> None:
-        self.inputs, self.outputs = inside.inputs, inside.outputs
+        self.name, self.inputs, self.outputs = inside.name, inside.inputs, inside.outputs
         self._inside = inside
         self.last_ns = 0
 
@@ -71,13 +71,13 @@ class Turns:
             self.inference.append(inference)
 
 
-def latency(models: list[str], cores: list[int], runs: int, seconds: float) -> dict[str, Any]:
+def latency(models: list[tuple[str, str]], cores: list[int], runs: int, seconds: float) -> dict[str, Any]:
     """Every model's runs in nanoseconds, one thread per core, and whether the process was pinned to the cores.
 
     Slices of shuffled order go on until each model has `runs` runs and the models `seconds` each on average.
     """
     pinned = _pin(cores)
-    players = [_player(path, threads=len(cores)) for path in models]
+    players = [_player(path, backend, threads=len(cores)) for path, backend in models]
     shuffled, until = random.Random(0), perf_counter_ns() + seconds * 1e9 * len(players)
     while _unfinished(players, runs) or (perf_counter_ns() < until and _unfinished(players, MAX_RUNS)):
         shuffled.shuffle(order := players[:])
@@ -90,8 +90,8 @@ def _unfinished(players: list[Turns], runs: int) -> bool:
     return any(len(player.total) < runs for player in players)
 
 
-def _player(path: str, *, threads: int) -> Turns:
-    opened = load(path, threads=threads)
+def _player(path: str, backend: str, *, threads: int) -> Turns:
+    opened = load(path, threads=threads, backend=backend)
     watch = Stopwatch(opened.backend)
     model = Model(opened.path, opened.card, watch)
     contract = model.card.input

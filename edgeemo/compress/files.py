@@ -126,7 +126,7 @@ def timed(job: Job, stages: list[Stage]) -> dict[str, dict[str, Any]]:
     if not job.config.time:
         return {}
     ours = [stage for stage in stages if stage.card.precision.get("flavour", "cpu") == "cpu" and stage.name != "fp16"]
-    found = measure.latency([stage.path for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
+    found = measure.latency([(stage.path, "") for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
     return {stage.name: one["one_core"]["total"] for stage, one in zip(ours, found, strict=True)}
 
 

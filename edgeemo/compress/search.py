@@ -104,7 +104,7 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
         row = {**place, "refused": str(error)}
     else:
         judged = json.loads((out / COMPARISON).read_text(encoding="utf-8"))["rows"][-1]
-        timing = measure.latency([path], runs=TIMED_RUNS, settings=("one_core",))[0]["one_core"]
+        timing = measure.latency([(path, "")], runs=TIMED_RUNS, settings=("one_core",))[0]["one_core"]
         facts = {name: judged[name] for name in ("accuracy", "n", "recall", "size_bytes", "macs", "parameters")}
         latency = {**timing["total"], "unstable": timing["unstable"]}
         row = {**place, "refused": "", "file": f"{out.name}/{path.name}", "latency": latency, **facts}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -14,9 +14,10 @@ from edgeemo.card import Card, read_card
 from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError, known
 from edgeemo.metrics import softmax
 from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.openvino import OpenvinoBackend
+from edgeemo.runtime.tensorrt import TensorrtBackend
 
 SHIPPED = Path(__file__).parent.parent / "models" / "default.onnx"
-BACKENDS = {".onnx": OnnxBackend}
 SLICE = 64  # images run at once; bounds the memory of activations, and a CPU gains nothing from more
 
 Image = np.ndarray | Path | str | bytes
@@ -25,6 +26,7 @@ Image = np.ndarray | Path | str | bytes
 class Backend(Protocol):
     """What runs a model file: opened with its path and a thread count, closed when done."""
 
+    name: str  # as in FORMATS
     inputs: list[tuple[int | str | None, ...]]  # shape of every input; a name or None where it may vary
     outputs: list[tuple[int | str | None, ...]]
 
@@ -33,6 +35,17 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what the backend holds."""
+
+
+BACKENDS: dict[str, Callable[[Path, Card, int], Backend]] = {
+    "onnxruntime": lambda file, _, threads: OnnxBackend(file, threads=threads),
+    "openvino": lambda file, _, threads: OpenvinoBackend(file, threads=threads),
+    "tensorrt": lambda file, card, _: TensorrtBackend(file, card),
+}
+FORMATS = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".trt": ("tensorrt",),
+}  # who runs a file; the first unless another is named
 
 
 @dataclass(frozen=True)
@@ -48,25 +61,29 @@ class Prediction:
         return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
 
 
-def load(path: str | Path | None = None, *, threads: int = 1) -> Model:
+def load(path: str | Path | None = None, *, threads: int = 1, backend: str = "") -> Model:
     """The model at `path`, ready to predict; None is the model that edgeemo ships.
 
-    One thread is the default: a face takes few milliseconds, and a device has other work. IntegrityError if file and
-    card are missing, damaged or do not belong together; UsageError for a suffix without a backend.
+    backend: of FORMATS, what runs the file; empty is the first of its format, ONNX Runtime or TensorRT. One thread is
+    the default: a face takes few milliseconds, and a device has other work. IntegrityError if file and card are
+    missing, damaged or do not belong together; UsageError for a suffix without a backend; MachineError if the backend
+    is not installed or an engine is of another machine.
     """
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected 1 or more")
     file = _shipped() if path is None else Path(path)
-    if file.suffix not in BACKENDS:
-        raise known("model format", file.suffix or file.name, BACKENDS)
+    if file.suffix not in FORMATS:
+        raise known("model format", file.suffix or file.name, FORMATS)
+    if backend and backend not in FORMATS[file.suffix]:
+        raise known(f"backend of {file.suffix} files", backend, FORMATS[file.suffix])
     card = read_card(file)
-    backend = BACKENDS[file.suffix](file, threads=threads)
+    opened = BACKENDS[backend or FORMATS[file.suffix][0]](file, card, threads)
     try:
-        _check_agreement(card, backend, file)
+        _check_agreement(card, opened, file)
     except IntegrityError:
-        backend.close()
+        opened.close()
         raise
-    return Model(file, card, backend)
+    return Model(file, card, opened)
 
 
 class Model:

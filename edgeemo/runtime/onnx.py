@@ -25,9 +25,11 @@ DISABLED = ("WeightBiasQuantization",)
 class OnnxBackend:
     """An open ONNX Runtime session on the CPU: normalised batches in, logits out."""
 
+    name = "onnxruntime"
+
     def __init__(self, path: Path, *, threads: int) -> None:
         """Open `path`; IntegrityError if ONNX Runtime cannot read it, MachineError if it is not installed."""
-        _check_file(path)
+        check_file(path)
         runtime = _onnxruntime()
         try:
             self._session: Any = runtime.InferenceSession(
@@ -58,7 +60,8 @@ class OnnxBackend:
         self._session = None
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """IntegrityError for a file that is empty, too large, or keeps weights in a second one."""
     size_bytes = path.stat().st_size
     if not 0 < size_bytes <= MAX_BYTES:
         raise IntegrityError(f"{path} has {size_bytes:,} bytes; expected 1 to {MAX_BYTES:,}")

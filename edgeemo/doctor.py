@@ -1,0 +1,117 @@
+"""The doctor: which engines this machine can build and run, and what to install for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from edgeemo.errors import MachineError
+from edgeemo.machine import Machine, this_machine
+from edgeemo.runtime.cuda import Cuda
+from edgeemo.runtime.tensorrt import LIBRARIES, library
+
+# Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.
+INT8 = {
+    "amx_int8": "AMX: OpenVINO uses it, ONNX Runtime does not",
+    "avx512_vnni": "VNNI: INT8 is about three times as fast as float",
+    "avx_vnni": "VNNI: INT8 is about three times as fast as float",
+    "i8mm": "i8mm: INT8 matrix products",
+    "asimddp": "dot product: INT8 is faster than float",
+}
+SLOW = "none of VNNI, AMX or dot product: INT8 gains little here"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One engine on this machine."""
+
+    name: str
+    runs: bool
+    builds: bool
+    version: str  # empty if it is not installed
+    advice: str  # what to do where something is missing; empty if nothing is
+
+
+def run() -> dict[str, Any]:
+    """What this machine is and has, JSON-ready."""
+    machine = this_machine()
+    gpu, lacking = _gpu()
+    parts = [_onnxruntime(), _openvino(), *(_engines(name, gpu, lacking) for name in LIBRARIES), _workshop()]
+    return {"machine": asdict(machine), "int8": int8_on(machine), "gpu": gpu, "parts": [asdict(part) for part in parts]}
+
+
+def int8_on(machine: Machine) -> str:
+    """What INT8 can expect of a CPU."""
+    return next((text for feature, text in INT8.items() if feature in machine.features), SLOW)
+
+
+def table(found: dict[str, Any]) -> Group:
+    """The findings for a terminal."""
+    machine, gpu = found["machine"], found["gpu"]
+    drawn = Table(box=SIMPLE, pad_edge=False)
+    for name in ("engine", "runs", "builds", "version"):
+        drawn.add_column(name)
+    for part in found["parts"]:
+        marks = ("yes" if part[what] else "no" for what in ("runs", "builds"))
+        drawn.add_row(part["name"], *marks, part["version"] or "-")
+    advice = (escape(f"{part['name']}: {part['advice']}") for part in found["parts"] if part["advice"])
+    return Group(
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
+        f"Python {machine['python']}",
+        f"CPU: {found['int8']}",
+        f"GPU: {_told(gpu)}",
+        drawn,
+        *advice,
+    )
+
+
+def _told(gpu: dict[str, Any] | None) -> str:
+    return f"{gpu['name']}, compute capability {gpu['capability']}, CUDA {gpu['driver']}" if gpu else "none"
+
+
+def _gpu() -> tuple[dict[str, Any] | None, str]:
+    """The GPU, or what is missing."""
+    try:
+        return asdict(Cuda().gpu()), ""
+    except MachineError as error:
+        return None, str(error)
+
+
+def _onnxruntime() -> Part:
+    version, name = _version("onnxruntime"), "ONNX Runtime (.onnx)"
+    return Part(name, bool(version), False, version, "" if version else "pip install onnxruntime")
+
+
+def _openvino() -> Part:
+    version = _version("openvino")
+    return Part("OpenVINO (.onnx)", bool(version), False, version, "" if version else "pip install 'edgeemo[openvino]'")
+
+
+def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
+    """RTX engines are built without a GPU; TensorRT's only where they run."""
+    title = f"{LIBRARIES[name].name} (.trt)"
+    try:
+        version = str(library(name).__version__)
+    except MachineError as error:
+        return Part(title, False, False, "", str(error).partition("  (")[0].partition(":")[2].strip())
+    builds = name == "rtx" or gpu is not None
+    return Part(title, gpu is not None, builds, version, "" if gpu else f"to run: {lacking}")
+
+
+def _workshop() -> Part:
+    version = _version("torch")
+    advice = "" if version else "to train and compress: pip install 'edgeemo[train]'"
+    return Part("PyTorch (training)", bool(version), bool(version), version, advice)
+
+
+def _version(module: str) -> str:
+    try:
+        return str(import_module(module).__version__).partition("-")[0]  # OpenVINO adds its build
+    except ImportError:
+        return ""

@@ -1,0 +1,101 @@
+"""The few calls of the CUDA runtime that an engine needs, through NVIDIA's cuda-bindings; no torch on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Self
+
+import numpy as np
+
+from edgeemo.errors import MachineError
+
+INSTALL = "pip install 'edgeemo[tensorrt]'"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What an engine is built for."""
+
+    name: str
+    capability: str  # 8.7 is an Orin's
+    driver: str  # the CUDA version that the driver speaks, as 12.6
+
+
+class Cuda:
+    """The CUDA runtime, with every call's error raised."""
+
+    def __init__(self) -> None:
+        """MachineError without cuda-bindings."""
+        try:
+            self._calls: Any = import_module("cuda.bindings.runtime")
+        except ImportError as error:
+            raise MachineError(f"cuda-bindings:  {INSTALL}  ({error})") from error
+
+    def __getattr__(self, name: str) -> Any:
+        """The call of that name, which returns what the runtime returns, without its status."""
+        function = getattr(self._calls, name)
+
+        def called(*arguments: Any) -> Any:
+            status, *found = function(*arguments)
+            if int(status):
+                raise MachineError(f"{name}: {self._meaning(status)}")
+            return found[0] if len(found) == 1 else tuple(found)
+
+        return called
+
+    def gpu(self) -> Gpu:
+        """The first GPU; MachineError if there is none."""
+        try:
+            count = self.cudaGetDeviceCount()
+        except MachineError as error:
+            raise MachineError(f"an NVIDIA GPU with its driver ({error})") from error
+        if not count:
+            raise MachineError("an NVIDIA GPU (the driver counts none)")
+        about, driver = self.cudaGetDeviceProperties(0), int(self.cudaDriverGetVersion())
+        name = about.name.decode() if isinstance(about.name, bytes) else str(about.name)
+        return Gpu(name.rstrip("\0"), f"{about.major}.{about.minor}", f"{driver // 1000}.{driver % 1000 // 10}")
+
+    def copy(self, to: int, of: int, size_bytes: int, *, kind: str, stream: int) -> None:
+        """Copy asynchronously; kind: HostToDevice or DeviceToHost."""
+        way = getattr(self._calls.cudaMemcpyKind, f"cudaMemcpy{kind}")
+        self.cudaMemcpyAsync(to, of, size_bytes, way, stream)
+
+    def _meaning(self, status: Any) -> str:
+        texts = (self._calls.cudaGetErrorName(status)[1], self._calls.cudaGetErrorString(status)[1])
+        return ", ".join(text.decode() if isinstance(text, bytes) else str(text) for text in texts)
+
+
+class Buffer:
+    """Room for one tensor on the GPU and, page-locked, beside it on the host."""
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...]) -> None:
+        """`shape` of float32; MachineError if the memory is not there."""
+        self._cuda = cuda
+        self.host = np.zeros(shape, np.float32)
+        self.address = int(cuda.cudaMalloc(self.host.nbytes))
+        cuda.cudaHostRegister(self.host.ctypes.data, self.host.nbytes, 0)
+
+    def upload(self, batch: np.ndarray, stream: int) -> None:
+        """Put (N, ...) float32 in front, N at most the room's."""
+        self.host[: len(batch)] = batch
+        source = self.host.ctypes.data
+        self._cuda.copy(self.address, source, self.host[: len(batch)].nbytes, kind="HostToDevice", stream=stream)
+
+    def download(self, rows: int, stream: int) -> np.ndarray:
+        """The first `rows` of the tensor, once the stream has come to them."""
+        part = self.host[:rows]
+        self._cuda.copy(part.ctypes.data, self.address, part.nbytes, kind="DeviceToHost", stream=stream)
+        self._cuda.cudaStreamSynchronize(stream)
+        return part.copy()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._cuda.cudaHostUnregister(self.host.ctypes.data)
+        self._cuda.cudaFree(self.address)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

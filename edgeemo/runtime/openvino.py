@@ -1,0 +1,66 @@
+"""The OpenVINO backend, for the same .onnx files: faster than ONNX Runtime on some Intel CPUs, larger to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.runtime.onnx import check_file
+
+
+class OpenvinoBackend:
+    """A model compiled for this CPU: normalised batches in, logits out."""
+
+    name = "openvino"
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        """Compile `path`; IntegrityError if OpenVINO cannot read it, MachineError if it is not installed."""
+        check_file(path)
+        library = _openvino()
+        core = library.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",  # of what the file leaves in float; else bf16 where the CPU has it
+        }
+        try:
+            model = core.read_model(path)
+            self._compiled: Any = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise IntegrityError(
+                f"{path} cannot be opened by OpenVINO {library.__version__}: {reason}\n"
+                f"  copy the file again, or make it anew with:  edgeemo compress"
+            ) from error
+        self.inputs = [_shape(port) for port in model.inputs]
+        self.outputs = [_shape(port) for port in model.outputs]
+        self._request: Any = self._compiled.create_infer_request()
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """(N, channels, size, size) float32, normalised → (N, K) float32."""
+        if self._request is None:
+            raise UsageError("the model is closed; open it again with edgeemo.load")
+        logits: np.ndarray = self._request.infer([batch])[0].copy()
+        return logits
+
+    def close(self) -> None:
+        """Free the compiled model; twice is fine."""
+        self._request = self._compiled = None
+
+
+def _shape(port: Any) -> tuple[int | str | None, ...]:
+    """As ONNX Runtime tells it: None where a dimension varies."""
+    return tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
+
+
+def _openvino() -> ModuleType:
+    try:
+        return import_module("openvino")
+    except ImportError as error:
+        raise MachineError(f"this backend needs OpenVINO:  pip install 'edgeemo[openvino]'  ({error})") from error

@@ -1,0 +1,169 @@
+"""The TensorRT backend around a fake of TensorRT and CUDA: what an engine must fit, and what is done with batches."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import fake_cudart
+import fake_tensorrt
+import numpy as np
+import pytest
+from fake_cudart import Machine
+from fake_tensorrt import MAGIC, Scene
+
+import edgeemo
+from edgeemo.card import read_card, write_card
+from edgeemo.errors import IntegrityError, MachineError, UsageError
+
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
+TARGET = {
+    "library": "tensorrt",
+    "version": fake_tensorrt.__version__,
+    "compute_capabilities": ["8.7"],
+    "max_batch": 4,
+    "version_compatible": False,
+    "hardware_compatible": False,
+    "source": "model.onnx",
+}
+
+
+CONTRACT = read_card(TINY).input
+FACE = (CONTRACT.channels, CONTRACT.size, CONTRACT.size)
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch):
+    """An Orin with TensorRT 10.3."""
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cudart)
+    monkeypatch.setattr(Scene, "face", FACE)
+    yield
+    assert not Machine.held, "memory of the GPU is still held"
+    assert not Machine.locked
+    assert not Machine.streams
+
+
+def engine(folder: Path, content: bytes = MAGIC, **target: object) -> Path:
+    path = folder / "model.trt"
+    path.write_bytes(content)
+    write_card(path, replace(read_card(TINY), target={**TARGET, **target}))
+    return path
+
+
+def test_an_engine_answers_batches_of_any_size(tmp_path, rng):
+    """More faces than the engine takes at once run in parts, fewer in one, and rows stay in order."""
+    labels = len(read_card(TINY).labels)
+    batch = rng.random((11, *FACE), np.float32)
+    with edgeemo.load(engine(tmp_path)) as model:
+        for n in (11, 4, 1):
+            expected = batch[:n].sum((1, 2, 3))[:, None] * np.arange(labels)
+            np.testing.assert_allclose(model.logits(batch[:n]), expected, rtol=1e-5)
+
+
+def test_a_closed_engine_says_so(tmp_path):
+    """And closing twice is fine."""
+    model = edgeemo.load(engine(tmp_path))
+    model.close()
+    model.close()
+    with pytest.raises(UsageError, match="closed"):
+        model.logits(np.zeros((1, *FACE), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ({"version": "10.7.0"}, r"TensorRT 10\.7\.0 .*here is TensorRT 10\.3\.0"),
+        ({"version": "9.9.0", "version_compatible": True}, r"here is TensorRT 10\.3\.0"),
+        ({"compute_capabilities": ["8.6"]}, r"8\.6; here is Orin of compute capability 8\.7"),
+    ],
+)
+def test_an_engine_of_another_place_is_refused(tmp_path, target, said):
+    """Both sides are named, and the command that builds it here."""
+    with pytest.raises(MachineError, match=said) as refused:
+        edgeemo.load(engine(tmp_path, **target))
+    assert "edgeemo build model.onnx --library tensorrt" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [{"version": "10.1.0", "version_compatible": True}, {"compute_capabilities": ["8.6"], "hardware_compatible": True}],
+)
+def test_a_compatible_engine_is_taken(tmp_path, target):
+    """Of an earlier version of the same major one, or of another GPU from Ampere on."""
+    with edgeemo.load(engine(tmp_path, **target)) as model:
+        assert model.logits(np.ones((1, *FACE), np.float32)).shape == (1, len(model.labels))
+
+
+def test_an_engine_that_tensorrt_refuses_is_told(tmp_path):
+    """None from TensorRT becomes a message with what TensorRT logged."""
+    with pytest.raises(IntegrityError, match="magic tag does not match"):
+        edgeemo.load(engine(tmp_path, b"something else"))
+
+
+def test_every_missing_thing_is_named_at_once(tmp_path, monkeypatch):
+    """Library and GPU: one look is enough, and the exit code is that of the environment."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(Machine, "gpus", 0)
+    with pytest.raises(MachineError) as refused:
+        edgeemo.load(engine(tmp_path))
+    assert refused.value.exit_code == 5
+    for needed in ("edgeemo[tensorrt]", "cudaErrorNoDevice", "edgeemo doctor"):
+        assert needed in str(refused.value)
+
+
+def test_type_stubs_are_not_taken_for_tensorrt(tmp_path, monkeypatch):
+    """A folder of stubs can be imported, and has nothing in it."""
+    monkeypatch.setitem(sys.modules, "tensorrt", type(sys)("tensorrt"))
+    with pytest.raises(MachineError, match="pip install"):
+        edgeemo.load(engine(tmp_path))
+
+
+def test_a_card_without_target_is_refused(tmp_path):
+    """Nothing is guessed about who made an engine."""
+    path = engine(tmp_path)
+    write_card(path, read_card(TINY))
+    with pytest.raises(IntegrityError, match="does not say which library"):
+        edgeemo.load(path)
+
+
+def test_too_little_memory_is_told(tmp_path, monkeypatch):
+    """By CUDA's own name for it."""
+    monkeypatch.setattr(Machine, "room", 10)
+    with edgeemo.load(engine(tmp_path)) as model, pytest.raises(MachineError, match="cudaErrorMemoryAllocation"):
+        model.logits(np.zeros((1, *FACE), np.float32))
+
+
+def test_a_run_that_fails_is_told(tmp_path, monkeypatch):
+    """TensorRT says no more than False."""
+    monkeypatch.setattr(Scene, "fails", True)
+    with edgeemo.load(engine(tmp_path)) as model, pytest.raises(MachineError, match="did not run"):
+        model.logits(np.zeros((1, *FACE), np.float32))
+
+
+def test_two_hundred_mutations_of_an_engine_are_refused(tmp_path, rng):
+    """Truncated, lengthened, flipped, swapped and foreign engines and cards: each an error of ours, none a crash."""
+    path = engine(tmp_path, MAGIC * 50)
+    card = path.with_name("model.trt.json")
+    whole, told = path.read_bytes(), card.read_bytes()
+    foreign = [b"", b"\x7fELF", TINY.read_bytes(), told, b"vtrt" + bytes(64)]
+    for k in range(200):
+        path.write_bytes(whole)
+        card.write_bytes(told)
+        file = (path, card)[k % 2]
+        content = bytearray(file.read_bytes())
+        place = int(rng.integers(len(content)))
+        kind = k // 2 % 4
+        if kind == 0:
+            file.write_bytes(content[:place])
+        elif kind == 1:
+            content[place] ^= 1 << int(rng.integers(8))
+            file.write_bytes(content)
+        elif kind == 2:
+            file.write_bytes(foreign[k % len(foreign)])
+        else:
+            file.write_bytes(bytes(content[place:] + content[:place] if place else content[::-1]))
+        with pytest.raises((IntegrityError, MachineError)) as refused:
+            edgeemo.load(path)
+        assert len(str(refused.value)) > 20

@@ -1,0 +1,65 @@
+"""The doctor tells what is here, what is not, and what would mend it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import fake_cudart
+import fake_tensorrt
+from click.testing import CliRunner
+
+from edgeemo import doctor
+from edgeemo.cli import main
+from edgeemo.machine import this_machine
+
+
+def parts(monkeypatch, **modules):
+    """The findings by name, with these modules in place of what is installed; None is not installed."""
+    for name in ("tensorrt", "tensorrt_rtx", "openvino", "torch", "cuda.bindings.runtime"):
+        monkeypatch.setitem(sys.modules, name, modules.get(name.replace(".", "_")))
+    return {part["name"]: part for part in doctor.run()["parts"]}
+
+
+def test_a_bare_device_is_told_what_to_install(monkeypatch):
+    """ONNX Runtime runs; each other engine has its line to type."""
+    found = parts(monkeypatch)
+    assert found["ONNX Runtime (.onnx)"]["runs"]
+    assert found["OpenVINO (.onnx)"]["advice"] == "pip install 'edgeemo[openvino]'"
+    assert found["TensorRT (.trt)"]["advice"] == "pip install 'edgeemo[tensorrt]'"
+    assert found["TensorRT for RTX (.trt)"]["advice"] == "pip install 'edgeemo[rtx]'"
+    assert "edgeemo[train]" in found["PyTorch (training)"]["advice"]
+
+
+def test_a_jetson_builds_and_runs(monkeypatch):
+    """With TensorRT, CUDA and a GPU nothing is left to do for TensorRT."""
+    found = parts(monkeypatch, tensorrt=fake_tensorrt, cuda_bindings_runtime=fake_cudart)["TensorRT (.trt)"]
+    assert (found["runs"], found["builds"], found["version"], found["advice"]) == (True, True, "10.3.0", "")
+
+
+def test_without_a_gpu_tensorrt_does_neither_and_rtx_still_builds(monkeypatch):
+    """And both say why they do not run."""
+    monkeypatch.setattr(fake_cudart.Machine, "gpus", 0)
+    here = {"tensorrt": fake_tensorrt, "tensorrt_rtx": fake_tensorrt, "cuda_bindings_runtime": fake_cudart}
+    found = parts(monkeypatch, **here)
+    tensorrt, rtx = found["TensorRT (.trt)"], found["TensorRT for RTX (.trt)"]
+    assert (tensorrt["runs"], tensorrt["builds"]) == (False, False)
+    assert (rtx["runs"], rtx["builds"]) == (False, True)
+    assert all("cudaErrorNoDevice" in one["advice"] for one in (tensorrt, rtx))
+
+
+def test_what_int8_can_expect_is_read_off_the_cpu():
+    """A CPU without the instructions is told so."""
+    assert doctor.int8_on(replace(this_machine(), features=("avx2",))) == doctor.SLOW
+    assert "AMX" in doctor.int8_on(replace(this_machine(), features=("avx512_vnni", "amx_int8")))
+
+
+def test_it_prints_for_people_and_for_programs():
+    """Square brackets of an extra are no markup."""
+    text, machine_readable = (CliRunner().invoke(main, ["doctor", *how]) for how in ([], ["--json"]))
+    assert (text.exit_code, machine_readable.exit_code) == (0, 0)
+    assert "ONNX Runtime" in text.output
+    found = json.loads(machine_readable.output)
+    for part in found["parts"]:
+        assert part["advice"].replace(" ", "") in text.output.replace("\n", "").replace(" ", "")
