@@ -67,23 +67,28 @@ def main() -> None:
     """Every backbone, and its table."""
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    out.parent.mkdir(parents=True, exist_ok=True)
     settings = {"train": asdict(TRAIN), "compress": asdict(COMPRESS), "judges": JUDGES, "enough": ENOUGH}
-    rows = measured_before(out, settings)
+    rows = kept(out, settings)
     for name in track(BACKBONES, "compressing", total=len(BACKBONES)):
         if name not in {row["backbone"] for row in rows}:
             rows.append(survived(name))
-            about = {"format": 1, "edgeemo": edgeemo.__version__, "versions": versions()}
-            write_json(out, {**about, "machine": asdict(this_machine()), "settings": settings, "rows": rows})
-    write_text(out.with_suffix(".md"), table(rows))
+            written_down(out, settings, rows, table(rows))
     print(table(rows))
 
 
-def measured_before(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def kept(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a run that was cut off, if it had the same settings."""
     before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     rows: list[dict[str, Any]] = before.get("rows", []) if before.get("settings") == settings else []
     return rows
+
+
+def written_down(out: Path, settings: dict[str, Any], rows: list[dict[str, Any]], table: str) -> None:
+    """Rows so far as JSON with what made them, and their table beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    about = {"format": 1, "edgeemo": edgeemo.__version__, "versions": versions(), "machine": asdict(this_machine())}
+    write_json(out, {**about, "settings": settings, "rows": rows})
+    write_text(out.with_suffix(".md"), table)
 
 
 def survived(name: str) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Write README.md's tables anew from benchmarks/results/: `make readme`.
 
-A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (one row per result), or the
-first word of a table in bench's report of one result: accuracy, recall, against, latency, footprint, gates.
+A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row per result), `parity`,
+or the first word of a table in bench's report of one result: accuracy, recall, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+from edgeemo.bench import parity
 from edgeemo.bench.report import read, render_table
 from edgeemo.bench.tables import markdown, of_result
 
@@ -24,6 +26,9 @@ def rendered(text: str) -> str:
 
 
 def _table(what: str, files: list[str]) -> str:
+    if what == "parity":
+        (name,) = files
+        return markdown(parity.table(json.loads((RESULTS / name).read_text(encoding="utf-8"))))
     results = [read(RESULTS / name) for name in files]
     if what == "summary":
         return render_table(results)

@@ -178,6 +178,17 @@ def bench(ctx: click.Context, /, **given: Any) -> None:
     ctx.exit(0 if result["passed"] else 1)
 
 
+@main.command(help=stages.Parity.__doc__)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@options_of(stages.Parity)
+@click.pass_context
+def parity(ctx: click.Context, /, models: tuple[str, ...], **given: Any) -> None:
+    stage = _stage("bench.parity", extra="bench", purpose="parity")
+    result = stage.run([Path(name) for name in models], stages.Parity(**given))
+    _print(stage.show(result))
+    ctx.exit(0 if result["passed"] else 1)
+
+
 @main.command()
 @click.option("--json", is_flag=True, help="as JSON")
 def doctor(json: bool) -> None:

@@ -254,6 +254,19 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Parity:
+    """Ask every model through every backend that is here about the same faces; exit 1 if one file's answers differ."""
+
+    data: str = option("", DATA_HELP)
+    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
+    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
+    count: int = option(512, "faces, evenly spread over the split; 0: all of it")
+    min_agreement: float = option(99.0, "percent of the faces to which a file must give one label in every backend")
+    threads: int = option(1, "CPU threads")
+    out: str = option("", "write the result as JSON to this file, and the table as Markdown beside it")
+
+
+@dataclass(frozen=True)
 class Predict:
     """Name the emotion in images of faces."""
 

@@ -22,11 +22,13 @@ RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 CALIBRATION = sorted((ROOT / "calibration").glob("*.json"))
 PAGES = (ROOT / "benchmarks" / "results").glob("*.md")
 TRAINING = sorted((ROOT / "benchmarks" / "results" / "training").glob("*.json"))
+ENGINES = sorted((ROOT / "benchmarks" / "results" / "engines").glob("*.*[nd]"))
 COMPRESSION = sorted((ROOT / "benchmarks" / "results" / "compression").glob("*.*[nd]"))  # .json and .md
 PUBLISHED = [
     *RESULTS,
     *TRAINING,
     *COMPRESSION,
+    *ENGINES,
     *sorted(PAGES),
     *sorted((ROOT / "edgeemo" / "models").glob("*.json")),
     *CALIBRATION,
@@ -173,6 +175,15 @@ def test_tuning_holds_what_quantization_alone_does():
     alone, tuned = (of_compression(f"mobilenet-{road}.json")["rows"] for road in ("minmax", "qat"))
     assert tuned[-1]["accuracy"] >= alone[-1]["accuracy"] >= alone[0]["accuracy"] - 0.005
     assert tuned[0]["sha256"] == alone[0]["sha256"]
+
+
+def test_backends_agree_on_every_file():
+    """On 512 FER+ faces, in float and both flavours of INT8, ONNX Runtime and OpenVINO name 99 % of them alike."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "engines" / "parity.json").read_text(encoding="utf-8"))
+    again = [row["same_file"]["agreement"] for row in found["rows"] if row["same_file"]]
+    assert (found["passed"], found["faces"]["n"], found["faces"]["data"]) == (True, 512, "ferplus")
+    assert len(again) == 3
+    assert min(again) >= 0.99
 
 
 @pytest.mark.ferplus

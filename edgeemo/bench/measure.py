@@ -28,7 +28,7 @@ TIMED = {
 
 
 def latency(models: list[tuple[Path, str]], *, runs: int, settings: tuple[str, ...] = SETTINGS) -> list[dict[str, Any]]:
-    """Per model and backend (empty: its format's first): latency on one core and, where there are more, on all, as asked.
+    """Per model and backend (empty: its format's first): latency on one core and, where asked and there, on all.
 
     Models take turns.
     """

@@ -36,7 +36,7 @@ def show(result: dict[str, Any]) -> Group:
     machine = result["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']} before the run"
     verdict = Text(result["verdict"], style=f"bold {colour}")
-    return Group(*map(_rich, of_result(result)), Text(where, style="dim"), verdict)
+    return Group(*map(rich_of, of_result(result)), Text(where, style="dim"), verdict)
 
 
 def markdown(table: Table) -> str:
@@ -222,7 +222,8 @@ def _points(difference: float | None) -> str:
     return "-" if difference is None else f"{100 * difference:+.2f} points"
 
 
-def _rich(table: Table) -> RichTable:
+def rich_of(table: Table) -> RichTable:
+    """The table for a terminal."""
     rich = RichTable(title=table.title, caption=table.note or None, title_justify="left", caption_justify="left")
     for number, head in enumerate(table.head):
         rich.add_column(head, justify="right" if number else "left")

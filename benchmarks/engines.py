@@ -1,0 +1,94 @@
+"""Does every backbone become a TensorRT-RTX engine? Train a little on drawn faces, compress, build all three forms.
+
+python benchmarks/engines.py [OUT.json]   (default: results/engines/rtx.json, with a .md beside it)
+
+Engines are compiled for several GPUs at once, on a machine that has none, so this proves that NVIDIA's parser and
+compiler take the files, and nothing of speed or answers on a GPU. Written after every backbone; what stands is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from backbones import TRAIN, kept, written_down
+
+from edgeemo.build import run as build
+from edgeemo.card import read_card
+from edgeemo.compress.run import run as compress
+from edgeemo.errors import EdgeemoError
+from edgeemo.progress import track
+from edgeemo.stages import Build, Compress
+from edgeemo.train.network import BACKBONES
+from edgeemo.train.run import run as train
+
+OUT = Path(__file__).parent / "results" / "engines" / "rtx.json"
+LITTLE = replace(TRAIN, data="synthetic:200", epochs=1)
+COMPRESS = Compress(
+    int8=True, flavour="tensorrt", fp16=True, calibration_count=64, min_int8_share=0, time=False, threads=1
+)
+FORMS = {  # FP32 convolutions and products are not for compute capability 7.5, says the compiler
+    "model.float.onnx": "8.0,8.6,8.9,12.0,12.1",
+    "model.fp16.onnx": "7.5,8.0,8.6,8.9,12.0,12.1",
+    "model.int8.tensorrt.onnx": "8.0,8.6,8.9,12.0,12.1",
+}
+
+
+def main() -> None:
+    """Every backbone, and its table."""
+    logging.getLogger("edgeemo").setLevel(logging.WARNING)
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
+    settings = {"train": asdict(LITTLE), "compress": asdict(COMPRESS), "forms": FORMS}
+    rows = kept(out, settings)
+    for name in track(BACKBONES, "building", total=len(BACKBONES)):
+        if name not in {row["backbone"] for row in rows}:
+            rows.append({"backbone": name, "engines": engines(name)})
+            written_down(out, settings, rows, table(rows))
+    print(table(rows))
+
+
+def engines(name: str) -> dict[str, Any]:
+    """What became of each form of one backbone."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(replace(LITTLE, backbone=name, out=folder)).parent
+        out = Path(folder) / "compressed"
+        compress(replace(COMPRESS, run=str(run), out=str(out)))
+        for form, capabilities in FORMS.items():
+            try:
+                path = build(Build(model=str(out / form), library="rtx", compute_capability=capabilities))
+            except EdgeemoError as error:
+                found[form] = {"refused": str(error).replace(folder, "")}
+                continue
+            built = read_card(path).history[-1]
+            found[form] = {
+                "size_bytes": path.stat().st_size,
+                "onnx_bytes": (out / form).stat().st_size,
+                "layers": built["measured"]["layers"],
+                "seconds": built["seconds"],
+                "compute_capabilities": read_card(path).target["compute_capabilities"],
+            }
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line per backbone: megabytes of the engine, or that it was refused."""
+    forms = list(FORMS)
+    lines = ["| backbone | float, MB | FP16, MB | INT8, MB | INT8 built in s |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        cells = [_megabytes(row["engines"][form]) for form in forms]
+        seconds = row["engines"][forms[-1]].get("seconds", "-")
+        lines.append(f"| {row['backbone']} | {' | '.join(cells)} | {seconds} |")
+    return "\n".join(lines) + "\n"
+
+
+def _megabytes(engine: dict[str, Any]) -> str:
+    return "refused" if "refused" in engine else f"{engine['size_bytes'] / 1e6:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Parity: the same faces through every file and every backend that is here, and who answers otherwise.
+
+A file must name the same emotions wherever it runs: that is the gate. What a file loses against the first one, by
+quantization or by another flavour, is told beside it and held by no gate here; bench tests accuracy in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.text import Text
+
+import edgeemo
+from edgeemo.artifact import write_json, write_text
+from edgeemo.bench.run import about
+from edgeemo.bench.tables import Table, markdown, rich_of
+from edgeemo.card import Card, InputContract, label_set_of, read_card
+from edgeemo.data import Faces, faces
+from edgeemo.errors import MachineError, UsageError, known
+from edgeemo.history import versions
+from edgeemo.images import to_input
+from edgeemo.machine import this_machine
+from edgeemo.metrics import paired, softmax
+from edgeemo.progress import track
+from edgeemo.runtime import Model, load
+from edgeemo.runtime.model import FORMATS, SLICE
+from edgeemo.stages import Parity, check_ranges
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one file said in one backend."""
+
+    model: dict[str, Any]
+    backend: str
+    source_sha256: str  # of the ONNX file that it is, or was built from
+    logits: np.ndarray  # (N, K)
+    probabilities: np.ndarray  # (N, K); zeros where a logit is not finite
+
+
+def run(models: list[Path], config: Parity) -> dict[str, Any]:
+    """Compare as configured; `passed` says whether every file agrees with itself in every backend that ran."""
+    _check(config)
+    cards = [read_card(_known(path)) for path in models]
+    _check_labels(models, cards)
+    asked = _Asked(config, cards[0])
+    rows: list[dict[str, Any]] = []
+    said: list[Answers] = []
+    pairs = list(_pairs(models))
+    for path, backend in track(pairs, "asking", total=len(pairs)):
+        try:
+            with load(path, threads=config.threads, backend=backend) as model:
+                said.append(_answers(model, backend, asked.faces(model.card.input)))
+        except MachineError as error:
+            rows.append({"file": path.name, "backend": backend, "not_run": _reason(error, path)})
+            continue
+        rows.append(_row(said[-1], said, asked, config))
+    if not said:
+        raise MachineError(f"no backend here runs any of these files: {rows[0]['not_run']}.  See:  edgeemo doctor")
+    result = _result(rows, asked, config)
+    if config.out:
+        write_json(Path(config.out), result)
+        parts = [markdown(table(result)), *_sentences(result), result["verdict"] + "\n"]
+        write_text(Path(config.out).with_suffix(".md"), "\n\n".join(parts))
+    return result
+
+
+def show(result: dict[str, Any]) -> Group:
+    """The result for a terminal, verdict last."""
+    verdict = Text(result["verdict"], style="bold green" if result["passed"] else "bold red")
+    return Group(rich_of(table(result)), *map(Text, _sentences(result)), verdict)
+
+
+def _check(config: Parity) -> None:
+    ranges: dict[str, tuple[bool, str]] = {
+        "count": (config.count >= 0, "1 or more faces, or 0 for all"),
+        "min_agreement": (0 <= config.min_agreement <= 100, "percent, 0 to 100"),
+        "threads": (config.threads >= 1, "1 or more"),
+    }
+    check_ranges(config, ranges)
+    if not config.data:
+        raise UsageError("parity needs faces:  --data ferplus:PATH, folder:PATH or synthetic")
+    if config.out and Path(config.out).suffix != ".json":
+        raise UsageError(f"--out {config.out}: expected a .json file; the table goes beside it as .md")
+
+
+def _known(path: Path) -> Path:
+    if path.suffix not in FORMATS:
+        raise known("model format", path.suffix or path.name, FORMATS)
+    return path
+
+
+def _check_labels(models: list[Path], cards: list[Card]) -> None:
+    for path, card in zip(models, cards, strict=True):
+        if card.labels != cards[0].labels:
+            raise UsageError(
+                f"{path} tells {', '.join(card.labels)}, but {models[0]} tells {', '.join(cards[0].labels)}; expected "
+                "files with the same labels in the same order"
+            )
+
+
+def _pairs(models: list[Path]) -> Iterator[tuple[Path, str]]:
+    for path in models:
+        for backend in FORMATS[path.suffix]:
+            yield path, backend
+
+
+def _reason(error: MachineError, path: Path) -> str:
+    """The missing things, if the error lists some, else its first line; without the folder of the file."""
+    lines = str(error).replace(str(path), path.name).splitlines()
+    listed = [line.removeprefix("  - ") for line in lines if line.startswith("  - ")]
+    return "; ".join(listed) or lines[0]
+
+
+class _Asked:
+    """The chosen faces, decoded once for each input contract that a file asks for."""
+
+    def __init__(self, config: Parity, card: Card) -> None:
+        self._config, self._labels = config, label_set_of(card)
+        self._read: dict[InputContract, Faces] = {}
+
+    def faces(self, contract: InputContract) -> Faces:
+        if contract not in self._read:
+            config = self._config
+            whole = faces.load(config.data, config.split, self._labels, contract=contract, protocol=config.protocol)
+            count = min(config.count or len(whole), len(whole))
+            self._read[contract] = whole.take(np.linspace(0, len(whole) - 1, count).round().astype(np.int64))
+        return self._read[contract]
+
+    @property
+    def first(self) -> Faces:
+        return next(iter(self._read.values()))
+
+
+def _answers(model: Model, backend: str, asked: Faces) -> Answers:
+    """Past the model's own check of finite logits, because their number is a finding here."""
+    starts = range(0, len(asked), SLICE)
+    batches = (to_input(asked.pixels[start : start + SLICE], model.card.input) for start in starts)
+    logits = np.concatenate([model.backend.logits(batch) for batch in batches])
+    finite = np.isfinite(logits).all(1, keepdims=True)
+    probabilities = softmax(np.where(finite, logits, 0.0), temperature=model.card.temperature) * finite
+    source = model.card.target.get("source_sha256", model.card.sha256)
+    return Answers(about(model), backend, source, logits, probabilities)
+
+
+def _row(own: Answers, said: list[Answers], asked: _Asked, config: Parity) -> dict[str, Any]:
+    """Against the first answers of the same file, and against the first file's."""
+    same = next(one for one in said if one.source_sha256 == own.source_sha256)
+    truth = asked.first.truth
+    right = own.probabilities.argmax(1) == truth
+    broken = int((~np.isfinite(own.logits)).any(1).sum())
+    return {
+        "file": own.model["file"],
+        "backend": own.backend,
+        "model": own.model,
+        "not_finite": broken,
+        "accuracy": float(right.mean()),
+        "same_file": None if same is own else {"backend": same.backend, **_differences(same, own, asked)},
+        "first_file": None if said[0] is own else {"backend": said[0].backend, **_differences(said[0], own, asked)},
+        "passed": not broken and _agreement(same, own) >= config.min_agreement / 100,
+    }
+
+
+def _agreement(one: Answers, other: Answers) -> float:
+    return float((one.probabilities.argmax(1) == other.probabilities.argmax(1)).mean())
+
+
+def _differences(one: Answers, other: Answers, asked: _Asked) -> dict[str, Any]:
+    """How far apart, and which labels were won or lost."""
+    first, second = one.probabilities.argmax(1), other.probabilities.argmax(1)
+    labels = tuple(other.model["labels"])
+    compared = paired(first, second, asked.first.truth, labels)
+    moved = {label: int(((first == k) != (second == k)).sum()) for k, label in enumerate(labels)}
+    return {
+        **asdict(compared),
+        "largest_difference": float(np.abs(one.probabilities - other.probabilities).max()),
+        "moved": {label: count for label, count in moved.items() if count},
+    }
+
+
+def _result(rows: list[dict[str, Any]], asked: _Asked, config: Parity) -> dict[str, Any]:
+    ran = [row for row in rows if "not_run" not in row]
+    failed = [f"{row['file']} in {row['backend']}" for row in ran if not row["passed"]]
+    passed = not failed
+    twice = sum(row["same_file"] is not None for row in ran)
+    proven = f"{twice} answers agree with another backend's on {config.min_agreement:g} % of the faces or more"
+    verdict = f"PASS ({proven})" if passed else f"FAIL ({', '.join(failed)})"
+    if passed and not twice:
+        verdict = "PASS (every answer is finite; no file ran in a second backend)"
+    return {
+        "format": FORMAT,
+        "edgeemo": edgeemo.__version__,
+        "versions": versions(),
+        "machine": asdict(this_machine()),
+        "faces": {
+            "data": faces.kind_of(config.data),
+            "split": config.split,
+            "protocol": config.protocol,
+            "n": len(asked.first),
+            "ids_sha256": asked.first.fingerprint,
+        },
+        "min_agreement": config.min_agreement / 100,
+        "rows": rows,
+        "passed": passed,
+        "verdict": verdict,
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A row per file and backend."""
+    head = ("file", "backend", "acc. %", "same %", "first %", "dp")
+    about_faces = result["faces"]
+    note = (
+        f"{about_faces['n']} faces of {about_faces['data']} {about_faces['split']}. same: faces with the same label as "
+        "in the file's first row; first: as in the first row of all; dp: largest difference of a probability."
+    )
+    return Table("Parity", head, [_cells(row) for row in result["rows"]], note)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if "not_run" in row:
+        return (row["file"], row["backend"], "not run", "", "", "")
+    same, first = row["same_file"], row["first_file"]
+    against = same or first
+    return (
+        row["file"],
+        row["backend"],
+        f"{100 * row['accuracy']:.2f}",
+        f"{100 * same['agreement']:.2f}" if same else "",
+        f"{100 * first['agreement']:.2f}" if first else "",
+        f"{against['largest_difference']:.4f}" if against else "",
+    )
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    """What moved where, and what was not run, a line each."""
+    told = []
+    for row in result["rows"]:
+        name = f"{row['file']} in {row['backend']}"
+        if "not_run" in row:
+            told.append(f"{name} was not run: {row['not_run']}")
+            continue
+        if row["not_finite"]:
+            told.append(f"{name}: NaN or infinity for {row['not_finite']} faces")
+        against = row["same_file"] or row["first_file"]
+        if against and against["moved"]:
+            moved = ", ".join(f"{label} {count}" for label, count in against["moved"].items())
+            told.append(f"{name}: faces that left or joined a label: {moved}")
+    return told
