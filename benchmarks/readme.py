@@ -1,6 +1,6 @@
 """Write README.md's tables anew from benchmarks/results/: `make readme`.
 
-A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row per result), `parity`,
+A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 or the first word of a table in bench's report of one result: accuracy, recall, against, latency, footprint, gates.
 """
 

@@ -17,6 +17,7 @@ from edgeemo.errors import MachineError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no read fails with these
 PROBE_BYTES = 1 << 16
+READ_BYTES = 1 << 20
 
 
 @contextmanager
@@ -91,8 +92,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(READ_BYTES):
+            found.update(part)
+    return found.hexdigest()
 
 
 def sha256_of_lines(lines: list[str]) -> str:

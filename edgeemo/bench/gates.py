@@ -6,7 +6,7 @@ A target is a TOML file with a name and one line per gate. Shares are fractions:
 from __future__ import annotations
 
 import operator
-import tomllib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeemo.errors import UsageError, known
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # a Jetson under JetPack 6 has 3.10
+    import tomli as tomllib
 
 TEXTS = ("name", "about")
 

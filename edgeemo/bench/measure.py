@@ -20,6 +20,8 @@ from edgeemo.progress import track
 MIN_SECONDS = 1.0  # of turns per model and setting, however fast it is; or turns.MAX_RUNS
 COLD_STARTS = 3
 UNSTABLE = 2.0  # p95 / p50 above which something else held the core
+# Runs the module that is named first, without the current folder on the path: what python -P does from 3.11 on.
+START = "import runpy, sys; sys.path[:] = filter(None, sys.path); runpy.run_module(sys.argv.pop(1), None, '__main__')"
 SETTINGS = ("one_core", "all_cores")
 TIMED = {
     "total": "batch 1, uint8 pixels of the model's size → probabilities: normalise, infer, softmax",
@@ -84,7 +86,7 @@ def _child(module: str, *arguments: str) -> dict[str, Any]:
     package = str(Path(edgeemo.__file__).parent.parent)
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(  # noqa: S603  our own module, run by our own interpreter
-        [sys.executable, "-P", "-m", f"edgeemo.bench.{module}", *arguments],
+        [sys.executable, "-c", START, f"edgeemo.bench.{module}", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -6,7 +6,7 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _setting(config: Bench, model: Model) -> dict[str, Any]:
         "format": report.FORMAT,
         "edgeemo": edgeemo.__version__,
         "versions": versions(),
-        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "measured_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {**asdict(this_machine()), "load_1min": load_1min},
         "runs_asked": config.runs,
         "model": about(model),

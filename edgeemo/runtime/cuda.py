@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -87,15 +87,10 @@ class Buffer:
         part = self.host[:rows]
         self._cuda.copy(part.ctypes.data, self.address, part.nbytes, kind="DeviceToHost", stream=stream)
         self._cuda.cudaStreamSynchronize(stream)
-        return part.copy()
+        done: np.ndarray = part.copy()
+        return done
 
     def close(self) -> None:
         """Give the memory back."""
         self._cuda.cudaHostUnregister(self.host.ctypes.data)
         self._cuda.cudaFree(self.address)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

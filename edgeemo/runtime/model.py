@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from edgeemo.metrics import softmax
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.openvino import OpenvinoBackend
 from edgeemo.runtime.tensorrt import TensorrtBackend
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SHIPPED = Path(__file__).parent.parent / "models" / "default.onnx"
 SLICE = 64  # images run at once; bounds the memory of activations, and a CPU gains nothing from more
