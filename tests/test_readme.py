@@ -177,6 +177,18 @@ def test_tuning_holds_what_quantization_alone_does():
     assert tuned[0]["sha256"] == alone[0]["sha256"]
 
 
+def test_backends_were_timed_side_by_side():
+    """The same file in both, INT8, on one core, with every sample kept."""
+    for name in ("edge", "resnet50"):
+        path = ROOT / "benchmarks" / "results" / "engines" / f"openvino-{name}.json"
+        found = json.loads(path.read_text(encoding="utf-8"))
+        ours, theirs = found["model"], found["against"]["model"]
+        assert (ours["backend"], theirs["backend"]) == ("openvino", "onnxruntime")
+        assert ours["sha256"] == theirs["sha256"]
+        assert ours["precision"]["got"] == "int8"
+        assert not found["latency"]["one_core"]["unstable"]
+
+
 def test_backends_agree_on_every_file():
     """On 512 FER+ faces, in float and both flavours of INT8, ONNX Runtime and OpenVINO name 99 % of them alike."""
     found = json.loads((ROOT / "benchmarks" / "results" / "engines" / "parity.json").read_text(encoding="utf-8"))

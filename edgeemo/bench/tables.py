@@ -134,8 +134,10 @@ def _against(result: dict[str, Any]) -> Table:
         shares = (amount(share, "share") for share in (ours, ours - paired["difference"]))
         rows.insert(0, ("accuracy", *shares, _points(paired["difference"])))
         note += " " + _paired_note(paired)
-    head = ("", "this model", "the other", "difference or ratio")
-    return Table(f"Against {other['file']} ({network_of(other)}, {precision_of(other)})", head, rows, note)
+    ours, theirs = (model.get("backend", "onnxruntime") for model in (result["model"], other))
+    names = ("this model", "the other") if ours == theirs else (f"in {ours}", f"in {theirs}")
+    title = f"Against {other['file']} ({network_of(other)}, {precision_of(other)})"
+    return Table(title, ("", *names, "difference or ratio"), rows, note)
 
 
 def _ratio(setting: str, ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[str, ...]:
