@@ -14,6 +14,7 @@ from rich.table import Table
 from edgeemo.errors import MachineError
 from edgeemo.machine import Machine, this_machine
 from edgeemo.runtime.cuda import Cuda
+from edgeemo.runtime.onnx import PROVIDERS
 from edgeemo.runtime.tensorrt import LIBRARIES, library
 
 # Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.
@@ -85,7 +86,12 @@ def _gpu() -> tuple[dict[str, Any] | None, str]:
 
 def _onnxruntime() -> Part:
     version, name = _version("onnxruntime"), "ONNX Runtime (.onnx)"
-    return Part(name, bool(version), False, version, "" if version else "pip install onnxruntime")
+    if not version:
+        return Part(name, runs=False, builds=False, version="", advice="pip install onnxruntime")
+    here = import_module("onnxruntime").get_available_providers()
+    providers = [kind.removeprefix("onnxruntime-") for kind, provider in PROVIDERS.items() if provider in here]
+    also = ", ".join("CPU" if kind == "onnxruntime" else kind for kind in providers)
+    return Part(name, runs=True, builds=False, version=f"{version} ({also})", advice="")
 
 
 def _openvino() -> Part:

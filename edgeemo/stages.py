@@ -242,7 +242,11 @@ class Bench:
     """Measure an engine and hold it against the gates of a target; exit 0 if all pass, 1 if one fails."""
 
     engine: str = option("", "model file, .onnx or .trt; empty: the model that edgeemo ships")
-    backend: str = option("", "what runs a .onnx file: onnxruntime or openvino; empty: onnxruntime")
+    backend: str = option(
+        "",
+        "what runs it: onnxruntime, openvino, onnxruntime-cuda, onnxruntime-tensorrt; for .trt tensorrt or "
+        "tensorrt-graph (CUDA graphs); empty: the first of these",
+    )
     data: str = option("", DATA_HELP + "; empty: speed and size only")
     split: str = option("valid", "which faces", choices=("train", "valid", "test"))
     protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))

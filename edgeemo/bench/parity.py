@@ -59,7 +59,9 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
             with load(path, threads=config.threads, backend=backend) as model:
                 said.append(_answers(model, backend, asked.faces(model.card.input)))
         except MachineError as error:
-            rows.append({"file": path.name, "backend": backend, "not_run": _reason(error, path)})
+            missing = {"file": path.name, "backend": backend, "not_run": _reason(error, path)}
+            if missing["not_run"] not in {row.get("not_run") for row in rows}:  # once is enough for all files
+                rows.append(missing)
             continue
         rows.append(_row(said[-1], said, asked, config))
     if not said:

@@ -56,6 +56,11 @@ class Cuda:
         name = about.name.decode() if isinstance(about.name, bytes) else str(about.name)
         return Gpu(name.rstrip("\0"), f"{about.major}.{about.minor}", f"{driver // 1000}.{driver % 1000 // 10}")
 
+    @property
+    def thread_local_capture(self) -> Any:
+        """The mode of recording a graph in which other threads may go on as they like."""
+        return self._calls.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+
     def copy(self, to: int, of: int, size_bytes: int, *, kind: str, stream: int) -> None:
         """Copy asynchronously; kind: HostToDevice or DeviceToHost."""
         way = getattr(self._calls.cudaMemcpyKind, f"cudaMemcpy{kind}")

@@ -43,12 +43,16 @@ class Backend(Protocol):
 BACKENDS: dict[str, Callable[[Path, Card, int], Backend]] = {
     "onnxruntime": lambda file, _, threads: OnnxBackend(file, threads=threads),
     "openvino": lambda file, _, threads: OpenvinoBackend(file, threads=threads),
+    "onnxruntime-cuda": lambda file, _, threads: OnnxBackend(file, threads=threads, name="onnxruntime-cuda"),
+    "onnxruntime-tensorrt": lambda file, _, threads: OnnxBackend(file, threads=threads, name="onnxruntime-tensorrt"),
     "tensorrt": lambda file, card, _: TensorrtBackend(file, card),
+    "tensorrt-graph": lambda file, card, _: TensorrtBackend(file, card, graphs=True),
 }
+# Who runs a file; the first, unless another is named.
 FORMATS = {
-    ".onnx": ("onnxruntime", "openvino"),
-    ".trt": ("tensorrt",),
-}  # who runs a file; the first unless another is named
+    ".onnx": ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),
+    ".trt": ("tensorrt", "tensorrt-graph"),
+}
 
 
 @dataclass(frozen=True)

@@ -22,20 +22,31 @@ OUTSIDE_WEIGHTS = b"\x0a\x08location\x12"
 DISABLED = ("WeightBiasQuantization",)
 
 
+# Where a session runs, by the backend's name. What a GPU's provider does not take, the CPU does.
+PROVIDERS = {
+    "onnxruntime": "CPUExecutionProvider",
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
+
+
 class OnnxBackend:
-    """An open ONNX Runtime session on the CPU: normalised batches in, logits out."""
+    """An open ONNX Runtime session: normalised batches in, logits out."""
 
-    name = "onnxruntime"
+    def __init__(self, path: Path, *, threads: int, name: str = "onnxruntime") -> None:
+        """Open `path` on PROVIDERS[name]; IntegrityError if ONNX Runtime cannot read it.
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        """Open `path`; IntegrityError if ONNX Runtime cannot read it, MachineError if it is not installed."""
+        MachineError if it is not installed, or its provider is not there or does not start.
+        """
+        self.name = name
         check_file(path)
         runtime = _onnxruntime()
+        provider = _provider(runtime, name)
         try:
             self._session: Any = runtime.InferenceSession(
                 path,
                 _options(runtime, threads),
-                providers=["CPUExecutionProvider"],
+                providers=list(dict.fromkeys([provider, PROVIDERS["onnxruntime"]])),
                 disabled_optimizers=list(DISABLED),
             )
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
@@ -44,6 +55,8 @@ class OnnxBackend:
                 f"{path} cannot be opened by ONNX Runtime {runtime.__version__}: {reason}\n"
                 f"  copy the file again, or make it anew with:  edgeemo compress"
             ) from error
+        if self._session.get_providers()[0] != provider:  # it would go on without a word, on the CPU
+            raise MachineError(f"ONNX Runtime's {provider} does not start here; see  edgeemo doctor")
         self.inputs = [tuple(node.shape) for node in self._session.get_inputs()]
         self.outputs = [tuple(node.shape) for node in self._session.get_outputs()]
         self._input = self._session.get_inputs()[0].name if self.inputs else ""
@@ -68,6 +81,16 @@ def check_file(path: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(OUTSIDE_WEIGHTS) >= 0:
             raise IntegrityError(f"{path} keeps weights in a second file; export it with all weights inside")
+
+
+def _provider(runtime: ModuleType, name: str) -> str:
+    provider, here = PROVIDERS[name], runtime.get_available_providers()
+    if provider not in here:
+        raise MachineError(
+            f"ONNX Runtime {runtime.__version__} here has {', '.join(here)}; {name} needs {provider}:  "
+            "pip install onnxruntime-gpu"
+        )
+    return provider
 
 
 def _onnxruntime() -> ModuleType:

@@ -155,3 +155,15 @@ def test_an_installation_without_a_shipped_model_says_so(monkeypatch: pytest.Mon
     monkeypatch.setattr(model, "SHIPPED", tmp_path / "default.onnx")
     with pytest.raises(MachineError, match="name one"):
         edgeemo.load()
+
+
+def test_a_provider_that_is_not_here_is_refused_and_not_replaced(tiny: Path) -> None:
+    """ONNX Runtime itself would go on, on the CPU, without a word."""
+    with pytest.raises(MachineError, match=r"CPUExecutionProvider.* needs CUDAExecutionProvider.*onnxruntime-gpu"):
+        edgeemo.load(tiny, backend="onnxruntime-cuda")
+
+
+def test_a_backend_of_another_format_is_refused(tiny: Path) -> None:
+    """With the ones that run the file."""
+    with pytest.raises(UsageError, match="known: onnxruntime, openvino"):
+        edgeemo.load(tiny, backend="tensorrt")

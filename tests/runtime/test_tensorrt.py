@@ -43,6 +43,7 @@ def _machine(monkeypatch):
     assert not Machine.held, "memory of the GPU is still held"
     assert not Machine.locked
     assert not Machine.streams
+    assert not Machine.graphs
 
 
 def engine(folder: Path, content: bytes = MAGIC, **target: object) -> Path:
@@ -60,6 +61,18 @@ def test_an_engine_answers_batches_of_any_size(tmp_path, rng):
         for n in (11, 4, 1):
             expected = batch[:n].sum((1, 2, 3))[:, None] * np.arange(labels)
             np.testing.assert_allclose(model.logits(batch[:n]), expected, rtol=1e-5)
+
+
+def test_a_recorded_graph_answers_as_plain_runs_do(tmp_path, rng, monkeypatch):
+    """Each batch size is recorded once and launched from then on, and new pixels give new answers."""
+    monkeypatch.setattr(Machine, "launches", 0)
+    path = engine(tmp_path)
+    with edgeemo.load(path) as plain, edgeemo.load(path, backend="tensorrt-graph") as recorded:
+        for n in (4, 1, 6, 1, 4):
+            batch = rng.random((n, *FACE), np.float32)
+            np.testing.assert_array_equal(recorded.logits(batch), plain.logits(batch))
+        assert Machine.launches == 6  # six faces are a batch of four and one of two
+        assert len(Machine.graphs) == 3
 
 
 def test_a_closed_engine_says_so(tmp_path):

@@ -65,7 +65,8 @@ def test_the_fake_cuda_takes_what_cuda_takes():
     """The parameters of the calls of cuda-bindings, by name."""
     real = pytest.importorskip("cuda.bindings.runtime", reason="pip install cuda-bindings")
     calls = {name: value for name, value in vars(fake_cudart).items() if inspect.isfunction(value)}
-    assert len(calls) == 13
+    assert len(calls) == 19
     for name, value in calls.items():
         assert parameters(value) == parameters(getattr(real, name)), name
-    assert set(fake_cudart.cudaMemcpyKind.__members__) <= set(real.cudaMemcpyKind.__members__)
+    for kind in (fake_cudart.cudaMemcpyKind, fake_cudart.cudaStreamCaptureMode):
+        assert set(kind.__members__) <= set(getattr(real, kind.__name__).__members__)
