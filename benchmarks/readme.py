@@ -1,7 +1,8 @@
 """Write README.md's tables anew from benchmarks/results/: `make readme`.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-or the first word of a table in bench's report of one result: accuracy, recall, against, latency, footprint, gates.
+`steps` (of a compression), or the first word of a table in bench's report of one result: accuracy, recall, against,
+latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from pathlib import Path
 from edgeemo.bench import parity
 from edgeemo.bench.report import read, render_table
 from edgeemo.bench.tables import markdown, of_result
+from edgeemo.compress import compare
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
+OTHERS = {"parity": parity.table, "steps": compare.as_table}  # of results that are not bench's
 BLOCK = re.compile(r"(<!-- table: (?P<what>\w+) (?P<files>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -26,9 +29,9 @@ def rendered(text: str) -> str:
 
 
 def _table(what: str, files: list[str]) -> str:
-    if what == "parity":
+    if what in OTHERS:
         (name,) = files
-        return markdown(parity.table(json.loads((RESULTS / name).read_text(encoding="utf-8"))))
+        return markdown(OTHERS[what](json.loads((RESULTS / name).read_text(encoding="utf-8"))))
     results = [read(RESULTS / name) for name in files]
     if what == "summary":
         return render_table(results)

@@ -160,6 +160,16 @@ def test_the_small_net_is_compressed_without_loss():
     assert max(lost.values()) <= 0.02
 
 
+def test_half_of_the_channels_cost_a_point_at_most():
+    """Pruned, recovered, in INT8, against the float original: a quarter of the multiply-adds, a tenth of the bytes."""
+    original, pruned, int8, _ = of_compression("edge-half.json")["rows"]
+    (against,) = (pair for pair in int8["against"] if pair["stage"] == "original")
+    assert against["difference"] >= -0.01
+    assert original["size_bytes"] >= 10 * int8["size_bytes"]
+    assert pruned["macs"] < 0.26 * original["macs"]
+    assert int8["latency_one_core"]["ms_p50"] < original["latency_one_core"]["ms_p50"] / 6
+
+
 def test_a_search_foretells_what_bench_measures():
     """The latency of the candidate that it chose, within a tenth, at the median and at p95."""
     search, bench = of_compression("search.json"), of_compression("search-best.json")
@@ -175,6 +185,17 @@ def test_tuning_holds_what_quantization_alone_does():
     alone, tuned = (of_compression(f"mobilenet-{road}.json")["rows"] for road in ("minmax", "qat"))
     assert tuned[-1]["accuracy"] >= alone[-1]["accuracy"] >= alone[0]["accuracy"] - 0.005
     assert tuned[0]["sha256"] == alone[0]["sha256"]
+
+
+def test_every_backbone_became_an_engine():
+    """In float, FP16 and INT8, for every GPU that TensorRT for RTX knows and takes the form on; none was refused."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "engines" / "rtx.json").read_text(encoding="utf-8"))
+    assert {row["backbone"] for row in found["rows"]} == set(BACKBONES)
+    for row in found["rows"]:
+        assert len(row["engines"]) == 3
+        for form, engine in row["engines"].items():
+            assert engine["size_bytes"] > 100_000, (row["backbone"], form)
+            assert {"8.0", "8.6", "8.9", "12.0", "12.1"} <= set(engine["compute_capabilities"])
 
 
 def test_backends_were_timed_side_by_side():

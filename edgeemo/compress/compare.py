@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeemo.bench.tables import Table
 from edgeemo.card import Card
 from edgeemo.compress.prune import Size
 from edgeemo.data import Faces
@@ -65,14 +66,21 @@ def against(first: Stage, second: Stage, truth: np.ndarray) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The comparison as aligned text: a line per stage, recall per class in percent, then a line per paired test."""
-    rows = found["rows"]
-    labels = found["labels"]
-    head = ["stage", "parameters", "MACs (M)", "KB", "ms", "accuracy %", "95 % interval", "macro-F1", *labels]
-    lines = _aligned([head, *(_cells(row, labels) for row in rows)])
-    faces = found["faces"]
+    shown = as_table(found)
+    return "\n".join([*_aligned([shown.head, *shown.rows]), shown.title, *_tests(found)])
+
+
+def as_table(found: dict[str, Any]) -> Table:
+    """A row per stage, recall per class in percent; the title says of which faces, the note holds the paired tests."""
+    labels, faces = found["labels"], found["faces"]
+    head = ("stage", "parameters", "MACs (M)", "KB", "ms", "accuracy %", "95 % interval", "macro-F1", *labels)
     where = f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']}"
-    tests = [_sentence(row["stage"], pair) for row in rows for pair in row["against"]]
-    return "\n".join([*lines, f"{where}; under a label its recall in percent; ms: p50 on one core", *tests])
+    title = f"{where}; under a label its recall in percent; ms: p50 on one core"
+    return Table(title, head, [_cells(row, labels) for row in found["rows"]], ". ".join([title, *_tests(found)]) + ".")
+
+
+def _tests(found: dict[str, Any]) -> list[str]:
+    return [_sentence(row["stage"], pair) for row in found["rows"] for pair in row["against"]]
 
 
 def _row(stage: Stage) -> dict[str, Any]:
@@ -89,16 +97,16 @@ def _row(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _cells(row: dict[str, Any], labels: list[str]) -> list[str]:
+def _cells(row: dict[str, Any], labels: list[str]) -> tuple[str, ...]:
     interval = f"{100 * row['accuracy_low']:.2f}..{100 * row['accuracy_high']:.2f}"
     timed = row["latency_one_core"]
     took = f"{timed['ms_p50']:.2f}" if timed else "-"
     cost = [f"{row['parameters']:,}", f"{row['macs'] / 1e6:.2f}", f"{row['size_bytes'] / 1000:,.0f}", took]
     recall = ["-" if share is None else f"{100 * share:.1f}" for share in map(row["recall"].get, labels)]
-    return [row["stage"], *cost, f"{100 * row['accuracy']:.2f}", interval, f"{row['macro_f1']:.3f}", *recall]
+    return (row["stage"], *cost, f"{100 * row['accuracy']:.2f}", interval, f"{row['macro_f1']:.3f}", *recall)
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     first, *rest = widths
     return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)]) for row in rows]
