@@ -215,8 +215,8 @@ def report(results: tuple[str, ...], out: str) -> None:
 @main.command(help=stages.Predict.__doc__)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @options_of(stages.Predict)
-def predict(images: tuple[str, ...], model: str, json: bool) -> None:
-    with edgeemo.load(model or None) as loaded:
+def predict(images: tuple[str, ...], model: str, label_set: str, json: bool) -> None:
+    with edgeemo.load(model or None, labels=label_set) as loaded:
         for name in images:
             _tell(name, loaded.predict(Path(name)), as_json=json)
 

@@ -18,7 +18,9 @@ from edgeemo.artifact import write_json
 from edgeemo.card import InputContract, label_set_of
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import kind_of
+from edgeemo.errors import UsageError
 from edgeemo.history import versions
+from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import this_machine, usable_cores
 from edgeemo.metrics import Scores, fit_temperature, paired, scores, softmax
 from edgeemo.stages import Evaluate
@@ -33,7 +35,7 @@ class Answer:
     """What one model said of the faces."""
 
     name: str
-    logits: np.ndarray  # (N, K)
+    told: np.ndarray  # (N, K) log-probabilities of the judged labels, at the temperature
     temperature: float
     temperature_from: str  # card, or valid where it was fitted on the judged faces
     files: tuple[str, ...] = ()  # sha256 of the model files that answered; none for weights out of a checkpoint
@@ -43,11 +45,13 @@ def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
     """Judge as configured; returns the JSON-ready result, which is also written to config.out."""
     torch.set_num_threads(config.threads or len(usable_cores()))
     found = ensemble.members(runs)
+    labels = label_set(config.label_set) if config.label_set else label_set_of(found[0].card)
+    _check_labels(found, labels)
     data = weights.trained(runs[0], found[0].card, data=config.data).data
-    faces = _Decoded(data, config, found[0])
+    faces = _Decoded(data, config, labels)
     answers = list(_answers(found, runs, faces, config))
     judged = faces.of(found[0])
-    rows = [_row(answer, answers[0], judged, found[0].card.labels) for answer in answers]
+    rows = [_row(answer, answers[0], judged, labels.labels) for answer in answers]
     result = {
         "format": FORMAT,
         "edgeemo": edgeemo.__version__,
@@ -60,7 +64,7 @@ def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
             "n": len(judged),
             "ids_sha256": judged.fingerprint,
         },
-        "labels": list(found[0].card.labels),
+        "labels": list(labels.labels),
         "rows": rows,
     }
     if config.out:
@@ -68,11 +72,23 @@ def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
     return result
 
 
+def _check_labels(found: list[Member], labels: LabelSet) -> None:
+    """UsageError if a run does not tell the judged labels, itself or by those that they merge."""
+    for member in found:
+        try:
+            labels.places(member.card.labels)
+        except UsageError as error:
+            raise UsageError(
+                f"{member.name} tells {', '.join(member.card.labels)}; expected what gives {', '.join(labels.labels)}. "
+                "Name labels that every run tells with --label-set"
+            ) from error
+
+
 class _Decoded:
     """The same faces, read once for each input contract that a member asks for."""
 
-    def __init__(self, data: str, config: Evaluate, first: Member) -> None:
-        self.data, self.config, self.labels = data, config, label_set_of(first.card)
+    def __init__(self, data: str, config: Evaluate, labels: LabelSet) -> None:
+        self.data, self.config, self.labels = data, config, labels
         self.read: dict[InputContract, Faces] = {}
 
     def of(self, member: Member) -> Faces:
@@ -86,15 +102,15 @@ class _Decoded:
 def _answers(found: list[Member], runs: list[Path], faces: _Decoded, config: Evaluate) -> Iterator[Answer]:
     said = []
     for member, folder, name in zip(found, runs, _names(found), strict=True):
-        said.append(_said(member, faces.of(member), flips=config.flips))
+        said.append(_said(member, faces.of(member), faces.labels, flips=config.flips))
         own = [
-            Answer(name + kind, logits, member.card.temperature, "card", (member.card.sha256,))
-            for kind, logits in said[-1].items()
+            Answer(name + kind, told, member.card.temperature, "card", (member.card.sha256,))
+            for kind, told in said[-1].items()
         ]
         if config.last:
             last = ensemble.without_average(member, folder)
-            logits = last.logits(faces.of(last))
-            own.insert(1, Answer(f"{name}, last weights", logits, last.card.temperature, "card"))
+            told = ensemble.told(last.logits(faces.of(last)), last.card, faces.labels)
+            own.insert(1, Answer(f"{name}, last weights", told, last.card.temperature, "card"))
         yield from own
     if len(found) > 1:
         for kind in said[0]:
@@ -108,23 +124,25 @@ def _names(found: list[Member]) -> list[str]:
     return [f"{name} ({n})" if names.count(name) > 1 else name for name, n in zip(names, counts, strict=True)]
 
 
-def _said(member: Member, faces: Faces, *, flips: bool) -> dict[str, np.ndarray]:
-    """(N, K) logits of the faces and, with flips, of faces and mirror images together."""
+def _said(member: Member, faces: Faces, labels: LabelSet, *, flips: bool) -> dict[str, np.ndarray]:
+    """(N, K) log-probabilities of the faces and, with flips, of faces and mirror images together."""
     straight = member.logits(faces)
-    return {"": straight, ", flips": member.with_flips(straight, faces)} if flips else {"": straight}
+    logits = {"": straight, ", flips": member.with_flips(straight, faces)} if flips else {"": straight}
+    return {kind: ensemble.told(rows, member.card, labels) for kind, rows in logits.items()}
 
 
 def _together(found: list[Member], said: list[np.ndarray], faces: Faces, config: Evaluate, kind: str) -> Answer:
     """The ensemble's answer; on test and train it has the temperature 1, because none may be fitted there."""
-    mixed = ensemble.combined(said, [member.card.temperature for member in found])
+    mixed = ensemble.combined(said)
     on_valid = config.split == "valid"
     temperature, origin = (fit_temperature(mixed, faces.truth), "valid") if on_valid else (1.0, "none")
     files = tuple(member.card.sha256 for member in found)
-    return Answer(f"ensemble of {len(found)}{kind}", mixed, temperature, origin, files)
+    told = np.log(softmax(mixed, temperature=temperature))
+    return Answer(f"ensemble of {len(found)}{kind}", told, temperature, origin, files)
 
 
 def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> dict[str, Any]:
-    result = scores(softmax(answer.logits, temperature=answer.temperature), faces.truth, labels)
+    result = scores(np.exp(answer.told), faces.truth, labels)
     row = {
         "name": answer.name,
         "temperature": answer.temperature,
@@ -134,7 +152,7 @@ def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -
         **result.to_dict(),
     }
     if answer is not first:
-        pair = paired(first.logits.argmax(1), answer.logits.argmax(1), faces.truth, labels)
+        pair = paired(first.told.argmax(1), answer.told.argmax(1), faces.truth, labels)
         row["against_first"] = {"name": first.name, **asdict(pair)}
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgeemo.errors import UsageError, known
@@ -34,6 +35,23 @@ class LabelSet:
         if name not in self.labels:
             raise known(f"label for the label set {self.name!r}:", label, self.labels)
         return self.labels.index(name)
+
+    def find(self, label: str) -> int | None:
+        """Position of `label`, after aliases and merges, or None where the set has no place for it."""
+        try:
+            return self.index(label)
+        except UsageError:
+            return None
+
+    def places(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """Position in this set of each of a model's labels; UsageError if one has no place, or a place stays empty."""
+        found = tuple(self.index(label) for label in labels)
+        if missing := [name for k, name in enumerate(self.labels) if k not in found]:
+            raise UsageError(
+                f"the label set {self.name!r} also needs {', '.join(missing)}; a model of {', '.join(labels)} does not "
+                "tell them"
+            )
+        return found
 
 
 LABEL_SETS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import comb, sqrt
 from typing import Any
@@ -110,6 +111,14 @@ def softmax(logits: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
     shares: np.ndarray = powers / powers.sum(1, keepdims=True)
     return shares
+
+
+def merged(probabilities: np.ndarray, places: Sequence[int]) -> np.ndarray:
+    """(N, K) probabilities → (N, M), each column added to the one at its place: exact, as labels exclude each other."""
+    out = np.zeros((len(probabilities), max(places) + 1))
+    for column, place in enumerate(places):
+        out[:, place] += probabilities[:, column]
+    return out
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:

@@ -25,6 +25,7 @@ def check_ranges(config: Any, ranges: dict[str, tuple[bool, str]]) -> None:
 
 
 DATA_HELP = "faces: synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
+VIEW_HELP = "answer in these labels, as six of a model of ferplus8, whose probabilities are added up; empty: its own"
 PROTOCOL_HELP = "how votes become a label: plurality (most votes) or majority (more than half, else dropped)"
 
 
@@ -115,6 +116,7 @@ class Evaluate:
     """Compare trained runs, and their ensemble, on the same faces, each paired with the first."""
 
     data: str = option("", DATA_HELP + "; empty: as the first run was trained")
+    label_set: str = option("", VIEW_HELP)
     split: str = option("valid", "which faces", choices=("train", "valid", "test"))
     protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
     flips: bool = option(False, "judge each run with flip averaging as well")
@@ -248,6 +250,7 @@ class Bench:
         "tensorrt-graph (CUDA graphs); empty: the first of these",
     )
     data: str = option("", DATA_HELP + "; empty: speed and size only")
+    label_set: str = option("", VIEW_HELP)
     split: str = option("valid", "which faces", choices=("train", "valid", "test"))
     protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
     against: str = option("", "a second model on the same faces: paired test, and latency side by side")
@@ -275,6 +278,7 @@ class Predict:
     """Name the emotion in images of faces."""
 
     model: str = option("", "model file; empty: the model that edgeemo ships")
+    label_set: str = option("", VIEW_HELP)
     json: bool = option(False, "one JSON object per image and line")
 
 

@@ -102,10 +102,20 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_runs_that_tell_other_labels_are_refused(tmp_path: Path) -> None:
-    """Before any face is read."""
-    runs = [made(tmp_path / "six"), made(tmp_path / "eight", labels="ferplus8")]
-    with pytest.raises(UsageError, match="eight tells"):
+    """Six cannot be judged as eight; before any face is read."""
+    runs = [made(tmp_path / "eight", labels="ferplus8"), made(tmp_path / "six")]
+    with pytest.raises(UsageError, match="six tells"):
         evaluate.run(runs, replace(HERE, data="folder:/nowhere"))
+
+
+def test_a_run_of_eight_labels_is_judged_in_six(tmp_path: Path) -> None:
+    """Beside a run of six and with it in an ensemble; alone, too, where --label-set asks for it."""
+    runs = [made(tmp_path / "six"), made(tmp_path / "eight", labels="ferplus8", seed=1)]
+    together = evaluate.run(runs, HERE)
+    alone = evaluate.run(runs[1:], replace(HERE, label_set="six"))
+    assert together["labels"] == alone["labels"] == list(label_set("six").labels)
+    assert [row["n"] for row in together["rows"]] == [12, 12, 12]
+    assert together["rows"][1]["confusion"] == alone["rows"][0]["confusion"]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,16 @@ def test_folder_names_in_the_wild_are_understood():
     assert label_set("six").index("happy") == label_set("six").index("happiness")
 
 
+def test_a_model_of_eight_labels_can_answer_in_six():
+    """Every label of the model has a place; a model of six cannot answer in eight, and the missing two are named."""
+    six, eight = label_set("six"), label_set("ferplus8")
+    assert six.places(eight.labels) == (0, 1, 2, 3, 4, 4, 5, 0)
+    with pytest.raises(UsageError, match="also needs disgust, contempt"):
+        eight.places(six.labels)
+    with pytest.raises(UsageError, match="'neutral'"):
+        label_set("happiness,sadness").places(six.labels)
+
+
 def test_own_labels_are_taken_as_written():
     """A set of one's own is not renamed, even where a name is an alias."""
     assert label_set("happy,sad").index("sad") == 1

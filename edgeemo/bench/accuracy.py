@@ -13,7 +13,7 @@ from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import LabelSet
-from edgeemo.metrics import paired, scores, softmax, wilson
+from edgeemo.metrics import paired, scores, wilson
 from edgeemo.progress import track
 from edgeemo.runtime import Model
 from edgeemo.runtime.many import logits_of
@@ -30,6 +30,7 @@ class Trial:
     chosen: faces.Labelled  # under plurality, which keeps every face that majority keeps, with the same label
     kept: dict[str, np.ndarray]  # by protocol that keeps any face, (N,) bool over the chosen
     copies: np.ndarray | None  # (N,) bool: the same pixels stand in train; None: there is nothing to compare with
+    as_trained: str  # fingerprint of the split as the card's own labels and protocol keep it; empty if they keep none
 
     @property
     def asked(self) -> np.ndarray:
@@ -42,9 +43,9 @@ class Trial:
         return sha256_of_lines([sample.id for sample, keep in kept if keep])
 
 
-def trial(name: str, split: str, protocol: str, card: Card) -> Trial:
-    """Label the faces of a split as the card's label set says, and find those that are copies of train faces."""
-    labels = label_set_of(card)
+def trial(name: str, split: str, protocol: str, card: Card, *, labels: LabelSet | None = None) -> Trial:
+    """Label the faces of a split and find those that are copies of train faces; labels: None means the card's own."""
+    labels = labels or label_set_of(card)
     found = faces.samples(name, split, labels)
     chosen = faces.label(found, labels, protocol="plurality")
     kept = {"plurality": np.ones(len(chosen.samples), bool)}
@@ -54,7 +55,16 @@ def trial(name: str, split: str, protocol: str, card: Card) -> Trial:
     except DataError:  # no face has a majority: an error only for those who asked for it
         if protocol == "majority":
             raise
-    return Trial(name, split, protocol, labels, chosen, kept, _copies(name, split, labels, chosen.samples))
+    copies = _copies(name, split, labels, chosen.samples)
+    return Trial(name, split, protocol, labels, chosen, kept, copies, _as_trained(found, card))
+
+
+def _as_trained(found: list[Sample], card: Card) -> str:
+    try:
+        kept = faces.label(found, label_set_of(card), protocol=card.data.get("protocol", "plurality"))
+    except (DataError, UsageError):  # these faces have none of the model's labels, or others
+        return ""
+    return sha256_of_lines([sample.id for sample in kept.samples])
 
 
 def decoded(asked: Trial, contract: InputContract) -> np.ndarray:
@@ -63,8 +73,8 @@ def decoded(asked: Trial, contract: InputContract) -> np.ndarray:
 
 
 def probabilities(model: Model, pixels: np.ndarray) -> np.ndarray:
-    """(N, K) probabilities, while a bar counts."""
-    return softmax(logits_of(model, pixels), temperature=model.card.temperature)
+    """(N, K) probabilities of the model's labels, while a bar counts."""
+    return model.shares(logits_of(model, pixels))
 
 
 def judged(predicted: np.ndarray, asked: Trial) -> dict[str, Any]:
@@ -101,12 +111,12 @@ def caveat(card: Card, asked: Trial) -> str:
     return " ".join(sentence for sentence, holds in seen.items() if holds)
 
 
-def check_comparable(first: Card, second: Card) -> None:
+def check_comparable(first: Model, second: Model) -> None:
     """UsageError unless both models name the same labels in the same order."""
     if first.labels != second.labels:
         raise UsageError(
             f"--against needs a model of the same labels; this one has {', '.join(first.labels)}, "
-            f"the other {', '.join(second.labels)}"
+            f"the other {', '.join(second.labels)}.  Labels that both tell can be named with --label-set"
         )
 
 
@@ -117,11 +127,10 @@ def _scored(predicted: np.ndarray, asked: Trial, protocol: str) -> dict[str, Any
 
 
 def _known_to(card: Card, asked: Trial) -> bool:
-    """Whether the card names these faces, under the protocol of its training: bench may judge only some of them."""
-    protocol = card.data.get("protocol")
-    if card.data.get("kind") != faces.kind_of(asked.data) or protocol not in asked.kept:
+    """Whether the card names these faces, by the labels and protocol of its training: bench may judge only some."""
+    if card.data.get("kind") != faces.kind_of(asked.data):
         return False
-    return bool(card.data.get(asked.split, {}).get("ids_sha256") == asked.ids_sha256(protocol))
+    return bool(card.data.get(asked.split, {}).get("ids_sha256") == asked.as_trained)
 
 
 def _without_copies(predicted: np.ndarray, asked: Trial) -> dict[str, Any] | None:

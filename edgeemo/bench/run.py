@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,8 +33,9 @@ def run(config: Bench) -> dict[str, Any]:
     target = gates.read_target(config.target)
     _check(config)
     with ExitStack() as opened:
-        model = opened.enter_context(load(config.engine or None, backend=config.backend))
-        other = opened.enter_context(load(config.against, backend=config.against_backend)) if config.against else None
+        model = opened.enter_context(load(config.engine or None, backend=config.backend, labels=config.label_set))
+        other = _other(config)
+        opened.enter_context(other or nullcontext())
         result = _setting(config, model) | _measured(config, model, other)
     rows = gates.judge(target, result)
     passed, verdict = gates.verdict(target, rows)
@@ -43,6 +44,12 @@ def run(config: Bench) -> dict[str, Any]:
         write_json(Path(config.out), result)
         log.info("%s and %s", config.out, report.write(result, Path(config.out)))
     return result
+
+
+def _other(config: Bench) -> Model | None:
+    if not config.against:
+        return None
+    return load(config.against, backend=config.against_backend, labels=config.label_set)
 
 
 def about(model: Model) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def about(model: Model) -> dict[str, Any]:
         "size_bytes": model.path.stat().st_size,
         "architecture": card.architecture,
         "precision": card.precision,
-        "labels": list(card.labels),
+        "labels": list(model.labels),
         "input": asdict(card.input),
     }
 
@@ -94,8 +101,8 @@ def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any
 
 def _judged(config: Bench, model: Model, other: Model | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
     if other:
-        accuracy.check_comparable(model.card, other.card)
-    asked = accuracy.trial(config.data, config.split, config.protocol, model.card)
+        accuracy.check_comparable(model, other)
+    asked = accuracy.trial(config.data, config.split, config.protocol, model.card, labels=model.view)
     pixels = accuracy.decoded(asked, model.card.input)
     ours = accuracy.probabilities(model, pixels)
     scored = accuracy.judged(ours, asked) | {"caveat": accuracy.caveat(model.card, asked)}

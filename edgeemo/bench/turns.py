@@ -93,7 +93,7 @@ def _unfinished(players: list[Turns], runs: int) -> bool:
 def _player(path: str, backend: str, *, threads: int) -> Turns:
     opened = load(path, threads=threads, backend=backend)
     watch = Stopwatch(opened.backend)
-    model = Model(opened.path, opened.card, watch)
+    model = Model(opened.path, opened.card, watch, opened.view)
     contract = model.card.input
     shape = (1, contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -49,7 +49,7 @@ class Job:
         """What the teacher told of every view of the train faces, if there is one."""
         if not self.config.teacher:
             return None
-        return teacher.taught(self.trained, self.train, labels=self.card.labels, contract=self.card.input)
+        return teacher.taught(self.trained, self.train, labels=self.labels, contract=self.card.input)
 
     @property
     def calibration_faces(self) -> Faces:
@@ -79,7 +79,7 @@ def prepared(config: Compress, card: Card) -> Job:
     trained = weights.trained(Path(config.run), card, data=config.data)
     labels = label_set_of(card)
     if config.teacher:
-        teacher.check(config.teacher, card.labels)
+        teacher.check(config.teacher, labels)
     calibration = _calibration(config, trained, labels, card) if config.int8 else None
     valid = load(trained.data, "valid", labels, contract=card.input, protocol=trained.protocol)
     if valid.fingerprint != card.data.get("valid", {}).get("ids_sha256"):

@@ -84,7 +84,7 @@ def _saved(
     logits = predict_logits(network, job.valid, card.input)
     temperature = fit_temperature(logits, job.valid.truth)
     found = scores(softmax(logits, temperature=temperature), job.valid.truth, card.labels)
-    masters = teacher.check(job.config.teacher, card.labels) if job.config.teacher else []
+    masters = teacher.check(job.config.teacher, job.labels) if job.config.teacher else []
     told = {**measured, **teacher.told_by(masters)}
     saved = card.after(
         entry(step, job.config, seconds=perf_counter() - start, parent=card.sha256, **told),

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeemo.artifact import check_writable, write_json
 from edgeemo.bench import measure
-from edgeemo.card import Card, read_card, write_card
+from edgeemo.card import Card, label_set_of, read_card, write_card
 from edgeemo.compress import pictures
 from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
@@ -60,7 +60,7 @@ FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prun
 def _identity(config: Search, card: Card) -> dict[str, Any]:
     """What a candidate's row depends on beside its own place in the space."""
     settings = {key: value for key, value in settings_of(config).items() if key not in FREE_TO_CHANGE}
-    masters = teacher.check(config.teacher, card.labels) if config.teacher else []
+    masters = teacher.check(config.teacher, label_set_of(card)) if config.teacher else []
     return {"weights": card.sha256, **settings, **teacher.told_by(masters)}
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgeemo import images
-from edgeemo.card import Card, read_card
+from edgeemo.card import Card, label_set_of, read_card
 from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError, known
-from edgeemo.metrics import softmax
+from edgeemo.labels import LabelSet, label_set
+from edgeemo.metrics import merged, softmax
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.openvino import OpenvinoBackend
 from edgeemo.runtime.tensorrt import TensorrtBackend
@@ -68,13 +69,14 @@ class Prediction:
         return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
 
 
-def load(path: str | Path | None = None, *, threads: int = 1, backend: str = "") -> Model:
+def load(path: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = "") -> Model:
     """The model at `path`, ready to predict; None is the model that edgeemo ships.
 
     backend: of FORMATS, what runs the file; empty is the first of its format, ONNX Runtime or TensorRT. One thread is
-    the default: a face takes few milliseconds, and a device has other work. IntegrityError if file and card are
-    missing, damaged or do not belong together; UsageError for a suffix without a backend; MachineError if the backend
-    is not installed or an engine is of another machine.
+    the default: a face takes few milliseconds, and a device has other work. labels: a label set to answer in, as `six`
+    of a model of FER+'s eight, whose probabilities are added up; empty: the model's own. IntegrityError if file and
+    card are missing, damaged or do not belong together; UsageError for a suffix without a backend or labels that the
+    model does not tell; MachineError if the backend is not installed or an engine is of another machine.
     """
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected 1 or more")
@@ -84,28 +86,31 @@ def load(path: str | Path | None = None, *, threads: int = 1, backend: str = "")
     if backend and backend not in FORMATS[file.suffix]:
         raise known(f"backend of {file.suffix} files", backend, FORMATS[file.suffix])
     card = read_card(file)
+    view = _view(card, labels)
     opened = BACKENDS[backend or FORMATS[file.suffix][0]](file, card, threads)
     try:
         _check_agreement(card, opened, file)
     except IntegrityError:
         opened.close()
         raise
-    return Model(file, card, opened)
+    return Model(file, card, opened, view)
 
 
 class Model:
     """An open model of face crops. Use it in a with-block, or close it."""
 
-    def __init__(self, path: Path, card: Card, backend: Backend) -> None:
+    def __init__(self, path: Path, card: Card, backend: Backend, view: LabelSet) -> None:
         """`load` makes models; the backend is closed with the model."""
         self.path = path
         self.card = card
         self.backend = backend
+        self.view = view
+        self._places = view.places(card.labels)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The emotions, in the order of the model's output."""
-        return self.card.labels
+        """The emotions, in the order of the probabilities."""
+        return self.view.labels
 
     def predict(self, image: Image) -> Prediction:
         """The emotion of one face crop.
@@ -127,7 +132,11 @@ class Model:
         self._check_pixels(pixels)
         slices = [pixels[start : start + SLICE] for start in range(0, max(1, len(pixels)), SLICE)]
         logits = [self.logits(images.to_input(part, self.card.input)) for part in slices]
-        return softmax(np.concatenate(logits), temperature=self.card.temperature)
+        return self.shares(np.concatenate(logits))
+
+    def shares(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K) logits → (N, M) float64 probabilities of `labels`, at the card's temperature."""
+        return merged(softmax(logits, temperature=self.card.temperature), self._places)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """(N, channels, size, size) float32 from images.to_input → (N, K) float32, all finite or IntegrityError."""
@@ -154,6 +163,13 @@ class Model:
         wanted = (contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
         if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
             raise DataError(f"expected (N, {', '.join(map(str, wanted))}) uint8, got {pixels.shape} {pixels.dtype}")
+
+
+def _view(card: Card, labels: str | LabelSet) -> LabelSet:
+    """The label set to answer in; UsageError if the model does not tell it."""
+    view = (label_set(labels) if isinstance(labels, str) else labels) if labels else label_set_of(card)
+    view.places(card.labels)
+    return view
 
 
 def _shipped() -> Path:

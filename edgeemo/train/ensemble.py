@@ -10,8 +10,8 @@ import numpy as np
 
 from edgeemo.card import Card
 from edgeemo.data import Faces
-from edgeemo.errors import UsageError
-from edgeemo.metrics import softmax
+from edgeemo.labels import LabelSet
+from edgeemo.metrics import merged, softmax
 from edgeemo.train import checkpoint, weights
 from edgeemo.train.fit import predict_logits
 from edgeemo.train.network import EmotionNet
@@ -38,15 +38,8 @@ class Member:
 
 
 def members(runs: Sequence[Path]) -> list[Member]:
-    """The networks of run folders; UsageError where two do not tell the same labels."""
-    found = [Member(run.resolve().name, *weights.load(run)) for run in runs]
-    for member in found[1:]:
-        if member.card.labels != found[0].card.labels:
-            raise UsageError(
-                f"{member.name} tells {', '.join(member.card.labels)}, but {found[0].name} tells "
-                f"{', '.join(found[0].card.labels)}; expected runs with the same labels in the same order"
-            )
-    return found
+    """The networks of run folders."""
+    return [Member(run.resolve().name, *weights.load(run)) for run in runs]
 
 
 def without_average(member: Member, run: Path) -> Member:
@@ -56,11 +49,23 @@ def without_average(member: Member, run: Path) -> Member:
     return Member(f"{member.name}, last weights", network.eval(), card)
 
 
-def combined(logits: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.ndarray:
-    """(N, K) float32 mean of the members' log-probabilities, each at its own temperature.
+def told(logits: np.ndarray, card: Card, labels: LabelSet) -> np.ndarray:
+    """(N, K) logits of a member → (N, M) float32 log-probabilities of `labels`, at the member's temperature.
+
+    Probabilities of labels that the set merges are added up; those that it does not know are left out.
+    """
+    shares = softmax(logits, temperature=card.temperature)
+    places = {column: labels.find(name) for column, name in enumerate(card.labels)}
+    kept = {column: place for column, place in places.items() if place is not None}
+    summed = merged(shares[:, list(kept)], list(kept.values())) + 1e-12
+    logs: np.ndarray = np.log(summed / summed.sum(1, keepdims=True)).astype(np.float32)
+    return logs
+
+
+def combined(said: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, K) float32 mean of the members' log-probabilities, from `told`.
 
     A temperature brings each member to honest confidence, so that none outvotes the others by being sure of itself.
     """
-    told = [np.log(softmax(rows, temperature=t) + 1e-12) for rows, t in zip(logits, temperatures, strict=True)]
-    mean: np.ndarray = np.mean(told, axis=0).astype(np.float32)
+    mean: np.ndarray = np.stack(said).mean(axis=0).astype(np.float32)
     return mean

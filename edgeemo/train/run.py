@@ -31,7 +31,7 @@ def run(config: Train) -> Path:
     """Train as configured; returns the path of model.safetensors in the run folder."""
     _check(config)
     labels = label_set(config.label_set)
-    masters = teacher.check(config.teacher, labels.labels) if config.teacher else []
+    masters = teacher.check(config.teacher, labels) if config.teacher else []
     contract = networks.contract_for(config.backbone, config.size, gray_faces=data.are_gray(config.data))
     network, architecture = _network(config, labels)
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
@@ -40,7 +40,7 @@ def run(config: Train) -> Path:
     if config.bias_folds:
         folds.check(config, train, labels.labels)
     folder = Path(config.out)
-    taught = teacher.taught(config, train, labels=labels.labels, contract=contract) if masters else None
+    taught = teacher.taught(config, train, labels=labels, contract=contract) if masters else None
     material = Material(train, valid, labels.labels, contract, taught)
     kept, history = fit(network, material, config=config, folder=folder)
     if not is_first_process():

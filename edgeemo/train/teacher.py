@@ -20,10 +20,11 @@ from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.errors import UsageError
 from edgeemo.images import to_pixels
+from edgeemo.labels import LabelSet
 from edgeemo.progress import counter
 from edgeemo.stages import Train
 from edgeemo.train.augment import transforms, view_of
-from edgeemo.train.ensemble import Member, combined, members
+from edgeemo.train.ensemble import Member, combined, members, told
 from edgeemo.train.fit import predict_logits
 
 FOLDER = "views"
@@ -35,14 +36,16 @@ def runs_of(teacher: str) -> list[Path]:
     return [Path(part.strip()) for part in teacher.split(",") if part.strip()]
 
 
-def check(teacher: str, labels: tuple[str, ...]) -> list[Member]:
-    """The members of the teacher; UsageError if it does not tell every one of the student's labels."""
+def check(teacher: str, labels: LabelSet) -> list[Member]:
+    """The members of the teacher; UsageError if one of them does not tell every one of the student's labels."""
     found = members(runs_of(teacher))
-    if missing := set(labels) - set(found[0].card.labels):
-        raise UsageError(
-            f"--teacher {teacher} tells {', '.join(found[0].card.labels)}; the student also needs "
-            f"{', '.join(sorted(missing))}. Train a teacher with these labels"
-        )
+    for member in found:
+        known = {labels.find(name) for name in member.card.labels}
+        if missing := [name for k, name in enumerate(labels.labels) if k not in known]:
+            raise UsageError(
+                f"--teacher {member.name} tells {', '.join(member.card.labels)}; the student also needs "
+                f"{', '.join(missing)}. Train a teacher with these labels"
+            )
     return found
 
 
@@ -57,18 +60,17 @@ def licences(masters: Sequence[Member]) -> dict[str, str]:
     return {"teacher": "; ".join(sorted(set(terms.values())))} if terms else {}
 
 
-def taught(config: Train, faces: Faces, *, labels: tuple[str, ...], contract: InputContract) -> np.ndarray:
+def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputContract) -> np.ndarray:
     """(V, N, K) float32 log-probabilities of the teacher for `labels`, for every view of every face.
 
-    Each member answers at its own fitted temperature. One that knows more labels than the student speaks of the
-    student's alone.
+    Each member answers at its own fitted temperature. Of one that knows more labels than the student, those that the
+    student's set merges are added up, as FER+'s eight are for six, and others left out.
     """
     masters = check(config.teacher, labels)
-    columns = [masters[0].card.labels.index(label) for label in labels]
     runs = runs_of(config.teacher)
-    answers = [_answers(run, m, config, faces, contract)[..., columns] for run, m in zip(runs, masters, strict=True)]
-    temperatures = [member.card.temperature for member in masters]
-    return np.stack([combined([told[view] for told in answers], temperatures) for view in range(config.views)])
+    answers = [_answers(run, m, config, faces, contract) for run, m in zip(runs, masters, strict=True)]
+    members = list(zip(answers, masters, strict=True))
+    return np.stack([combined([told(a[view], m.card, labels) for a, m in members]) for view in range(config.views)])
 
 
 def _answers(run: Path, member: Member, config: Train, faces: Faces, contract: InputContract) -> np.ndarray:

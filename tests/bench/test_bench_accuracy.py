@@ -14,6 +14,7 @@ from edgeemo.bench import accuracy
 from edgeemo.bench.accuracy import Trial
 from edgeemo.card import Card
 from edgeemo.errors import DataError, UsageError
+from edgeemo.labels import label_set
 from edgeemo.runtime import load
 
 CLEAR, TORN = "0,8,0,0,1,0,0,0,1,0", "3,4,0,2,0,0,0,0,1,0"  # votes for happiness, with and without a majority
@@ -112,9 +113,10 @@ def test_what_a_label_lost_is_told_by_name() -> None:
 
 def test_models_of_other_labels_cannot_be_compared() -> None:
     """The same labels in another order are other labels."""
-    card = make_tiny.card()
-    with pytest.raises(UsageError, match="same labels"):
-        accuracy.check_comparable(card, replace(card, labels=card.labels[::-1]))
+    turned = label_set(",".join(make_tiny.card().labels[::-1]))
+    tiny = make_tiny.HERE / "tiny.onnx"
+    with load(tiny) as model, load(tiny, labels=turned) as other, pytest.raises(UsageError, match="same labels"):
+        accuracy.check_comparable(model, other)
 
 
 def chosen_on(trial: Trial, **metrics: object) -> Card:

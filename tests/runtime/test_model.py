@@ -16,6 +16,7 @@ from PIL import Image
 import edgeemo
 from edgeemo.card import write_card
 from edgeemo.errors import DataError, MachineError, UsageError
+from edgeemo.labels import LabelSet
 from edgeemo.runtime import Model, model
 
 TURNED_BACK = {  # what a camera did to the picture, by the EXIF orientation that undoes it
@@ -167,3 +168,23 @@ def test_a_backend_of_another_format_is_refused(tiny: Path) -> None:
     """With the ones that run the file."""
     with pytest.raises(UsageError, match="known: onnxruntime, openvino"):
         edgeemo.load(tiny, backend="tensorrt")
+
+
+def test_answers_in_a_smaller_label_set_are_sums(face: np.ndarray) -> None:
+    """Probabilities of labels that are merged are added up; nothing else changes."""
+    pleasant, unpleasant = ("neutral", "happiness", "surprise"), ("sadness", "anger", "fear")
+    merges = {**dict.fromkeys(pleasant, "good"), **dict.fromkeys(unpleasant, "bad")}
+    mood = LabelSet("mood", ("good", "bad"), merges)
+    tiny = make_tiny.HERE / "tiny.onnx"
+    with edgeemo.load(tiny) as plain, edgeemo.load(tiny, labels=mood) as merged:
+        six, two = plain.predict(face), merged.predict(face)
+        assert merged.labels == ("good", "bad")
+    good = sum(six.probabilities[name] for name in pleasant)
+    assert two.probabilities["good"] == pytest.approx(good, abs=1e-12)
+    assert sum(two.probabilities.values()) == pytest.approx(1)
+
+
+def test_labels_that_a_model_does_not_tell_are_refused() -> None:
+    """Six cannot answer in eight."""
+    with pytest.raises(UsageError, match="also needs disgust, contempt"):
+        edgeemo.load(make_tiny.HERE / "tiny.onnx", labels="ferplus8")
