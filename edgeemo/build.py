@@ -6,8 +6,6 @@ here asks for another. TensorRT 10 takes the flag that says so, TensorRT 11 know
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -120,7 +118,7 @@ def _gpu() -> Gpu | None:
 
 
 def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Path, card: Card) -> dict[str, Any]:
-    """All that decides an engine; equal targets make equal use of one."""
+    """All that decides an engine and its card."""
     asked = [part.strip() for part in config.compute_capability.split(",") if part.strip()]
     if asked and name == "tensorrt":
         raise UsageError("--compute-capability is for --library rtx; TensorRT builds for the GPU that it runs on")
@@ -140,6 +138,7 @@ def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Pat
         "workspace_mib": config.workspace_mib,
         "source": source.name,
         "source_sha256": card.sha256,
+        "source_seal": card.seal,  # the engine's card says what that of the file said: labels, temperature
     }
 
 
@@ -152,17 +151,12 @@ def _lacking() -> str:
     return "the GPU that has just appeared"
 
 
-def key(target: dict[str, Any]) -> str:
-    """Hex SHA-256 of all that decides an engine."""
-    return hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()
-
-
 def _stands(out: Path, target: dict[str, Any]) -> bool:
     """Whether a whole engine of just this target lies there."""
     if not out.is_file() or not card_path(out).is_file():
         return False
     try:
-        return key(read_card(out).target) == key(target)
+        return read_card(out).target == target
     except EdgeemoError:
         return False  # damaged or foreign: it is built anew
 
@@ -227,7 +221,9 @@ def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config:
 def _aim_rtx(found: Any, settings: trt.IBuilderConfig, capabilities: list[str]) -> None:
     known = {name: "SM" + name.replace(".", "") for name in capabilities}
     if unknown := [name for name, member in known.items() if not hasattr(found.ComputeCapability, member)]:
-        takes = [name for name in dir(found.ComputeCapability) if name.startswith("SM")]
+        takes = sorted(
+            (name for name in dir(found.ComputeCapability) if name.startswith("SM")), key=lambda n: int(n[2:])
+        )
         raise UsageError(
             f"--compute-capability {', '.join(unknown)}: {found.__name__} {found.__version__} knows "
             f"{', '.join(f'{name[2:-1]}.{name[-1]}' for name in takes)} (a Jetson needs --library tensorrt)"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import fake_cudart
+import fake_tensorrt
+import make_tiny
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +27,20 @@ def ferplus() -> str:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def orin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An Orin with TensorRT 10.3, both fakes; at the end nothing may be left on it."""
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cudart)
+    monkeypatch.setattr(fake_tensorrt.Scene, "face", (1, make_tiny.SIZE, make_tiny.SIZE))
+    yield
+    machine = fake_cudart.Machine
+    assert not machine.held, "memory of the GPU is still held"
+    assert not machine.locked
+    assert not machine.streams
+    assert not machine.graphs
 
 
 @pytest.fixture

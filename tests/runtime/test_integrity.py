@@ -92,7 +92,8 @@ def test_a_model_with_weights_in_a_second_file_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"labels": ("yes", "no")}, "one per label"),
+        ({"labels": ("yes", "no"), "label_set": "own"}, "one per label"),
+        ({"labels": ("yes", "no")}, "names the label set 'six'"),
         ({"input": replace(make_tiny.card().input, size=64)}, r"\(N, 1, 64, 64\)"),
         (
             {"input": replace(make_tiny.card().input, colour="rgb", mean=(0.5,) * 3, std=(0.25,) * 3)},

@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import fake_cudart
 import fake_tensorrt
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ import edgeemo
 from edgeemo.card import read_card, write_card
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 
+pytestmark = pytest.mark.usefixtures("orin")
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 TARGET = {
     "library": "tensorrt",
@@ -31,19 +31,6 @@ TARGET = {
 
 CONTRACT = read_card(TINY).input
 FACE = (CONTRACT.channels, CONTRACT.size, CONTRACT.size)
-
-
-@pytest.fixture(autouse=True)
-def _machine(monkeypatch):
-    """An Orin with TensorRT 10.3."""
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cudart)
-    monkeypatch.setattr(Scene, "face", FACE)
-    yield
-    assert not Machine.held, "memory of the GPU is still held"
-    assert not Machine.locked
-    assert not Machine.streams
-    assert not Machine.graphs
 
 
 def engine(folder: Path, content: bytes = MAGIC, **target: object) -> Path:

@@ -1,0 +1,241 @@
+"""The build stage: all that decides an engine, around a fake of TensorRT, and real engines of TensorRT for RTX."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fake_tensorrt
+import make_tiny
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from fake_cudart import Machine
+from fake_tensorrt import BuilderFlag, DeviceType, HardwareCompatibilityLevel, MemoryPoolType, Scene
+
+import edgeemo
+from edgeemo.build import run
+from edgeemo.card import Card, read_card, write_card
+from edgeemo.cli import main
+from edgeemo.compress import half
+from edgeemo.compress.quantize import quantize
+from edgeemo.compress.ranges import observe
+from edgeemo.data import Faces
+from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.export import to_onnx
+from edgeemo.labels import LABEL_SETS
+from edgeemo.stages import Build
+from edgeemo.train.network import BACKBONES, build, contract_for, describe
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_tiny.write(tmp_path / "model.onnx")
+
+
+def asked(source: Path, **options: Any) -> Build:
+    return Build(model=str(source), library="tensorrt", **options)
+
+
+@pytest.mark.usefixtures("orin")
+def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None:
+    """Library, version, GPU, driver and the hash of the file; and the engine runs where it was built."""
+    path = run(asked(source))
+    card = read_card(path)
+    assert path == source.with_suffix(".trt")
+    expected = {"library": "tensorrt", "version": "10.3.0", "compute_capabilities": ["8.7"], "gpu": "Orin"}
+    expected |= {"driver": "12.6", "max_batch": 8, "source": "model.onnx", "source_sha256": read_card(source).sha256}
+    assert {name: card.target[name] for name in expected} == expected
+    assert card.history[-1]["stage"] == "build"
+    assert card.history[-1]["parent_sha256"] == read_card(source).sha256
+    with edgeemo.load(path) as model:
+        assert model.predict(np.zeros((48, 48), np.uint8)).label in card.labels
+
+
+@pytest.mark.usefixtures("orin")
+def test_the_same_is_not_built_twice(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is forced, or anything that decides an engine has changed, or the engine there is damaged."""
+    path = run(asked(source))
+
+    def builds(config: Build) -> bool:
+        Scene.settings = None
+        run(config)
+        return Scene.settings is not None
+
+    assert not builds(asked(source))
+    assert builds(asked(source, force=True))
+    assert builds(asked(source, max_batch=4))
+    assert not builds(asked(source, max_batch=4))
+    for thing, name, value in [
+        (fake_tensorrt, "__version__", "10.7.0"),
+        (Machine, "driver", 13000),
+        (Machine, "minor", 6),
+        (Machine, "name", b"Thor"),
+    ]:
+        monkeypatch.setattr(thing, name, value)
+        assert builds(asked(source, max_batch=4)), name
+    path.write_bytes(path.read_bytes() + b"!")
+    assert builds(asked(source, max_batch=4))
+    write_card(source, replace(read_card(source), temperature=2.0))
+    assert builds(asked(source, max_batch=4))  # else the engine's card would go on telling the old one
+    assert read_card(path).temperature == 2.0
+    make_tiny.write(source, seed=1)
+    assert builds(asked(source, max_batch=4))
+
+
+@pytest.mark.usefixtures("orin")
+def test_batches_up_to_the_largest_fit_one_profile(source: Path) -> None:
+    """Tuned for one face."""
+    run(asked(source, max_batch=5))
+    face = (1, make_tiny.SIZE, make_tiny.SIZE)
+    assert Scene.settings.profiles[0].shapes == {"image": ((1, *face), (1, *face), (5, *face))}
+
+
+@pytest.mark.usefixtures("orin")
+def test_options_reach_the_builder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compatible modes, a limit of memory, and DLA with the GPU for what it cannot run."""
+    monkeypatch.setattr(Scene, "dla_cores", 2)
+    run(asked(source, version_compatible=True, hardware_compatible=True, workspace_mib=64, dla_core=1))
+    settings = Scene.settings
+    assert settings.flags_set == [BuilderFlag.VERSION_COMPATIBLE, BuilderFlag.GPU_FALLBACK]
+    assert settings.hardware_compatibility_level == HardwareCompatibilityLevel.AMPERE_PLUS
+    assert settings.pools == {MemoryPoolType.WORKSPACE: 64 << 20}
+    assert (settings.default_device_type, settings.DLA_core) == (DeviceType.DLA, 1)
+
+
+@pytest.mark.usefixtures("orin")
+def test_dla_is_refused_where_there_is_none(source: Path) -> None:
+    """With the number of cores that TensorRT counts."""
+    with pytest.raises(MachineError, match="finds 0 DLA cores"):
+        run(asked(source, dla_core=0))
+    assert not source.with_suffix(".trt").exists()
+
+
+@pytest.mark.usefixtures("orin")
+def test_timings_are_kept_for_the_next_build(source: Path, tmp_path: Path) -> None:
+    """What an earlier build left is given to the next one; of another GPU it is refused."""
+    cache = tmp_path / "timings.cache"
+    run(asked(source, timing_cache=str(cache)))
+    assert cache.read_bytes() == b"timed"
+    run(asked(source, timing_cache=str(cache), force=True))
+    assert cache.read_bytes() == b"timedtimed"
+    cache.write_bytes(b"foreign")
+    with pytest.raises(IntegrityError, match="another GPU or version"):
+        run(asked(source, timing_cache=str(cache), force=True))
+
+
+@pytest.mark.usefixtures("orin")
+def test_an_engine_that_is_not_built_is_told_with_tensorrts_reason(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None becomes an error, and an engine that stood there stays."""
+    path = run(asked(source))
+    before = path.read_bytes()
+    monkeypatch.setattr(Scene, "refuses", True)
+    with pytest.raises(MachineError, match=r"TensorRT 10\.3\.0 did not build .*8\.7: out of tactics"):
+        run(asked(source, force=True))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("orin")
+def test_a_file_that_the_parser_refuses_is_told_with_its_reason(source: Path) -> None:
+    """And with the command that makes another."""
+    source.write_bytes(source.read_bytes() + b"unknown")
+    write_card(source, make_tiny.card())
+    with pytest.raises(IntegrityError, match=r"a node it does not know\n.*edgeemo compress"):
+        run(asked(source))
+
+
+@pytest.mark.usefixtures("orin")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_batch": 0}, "1 to 1024"),
+        ({"out": "engine.plan"}, r"expected a \.trt file"),
+        ({"compute_capability": "8.6"}, "for the GPU that it runs on"),
+        ({"library": "rtx", "dla_core": 0, "timing_cache": "x"}, "has no --timing-cache, --dla-core"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(source: Path, options: dict[str, Any], said: str) -> None:
+    """Before anything is built."""
+    with pytest.raises(UsageError, match=said):
+        run(replace(asked(source), **options))
+
+
+@pytest.mark.usefixtures("orin")
+def test_the_wrong_kind_of_file_is_refused(source: Path) -> None:
+    """An engine, and the flavour that TensorRT does not take."""
+    with pytest.raises(UsageError, match=r"expected a \.onnx file"):
+        run(asked(run(asked(source))))
+    write_card(source, replace(read_card(source), precision={"flavour": "cpu"}))
+    with pytest.raises(UsageError, match="--flavour tensorrt"):
+        run(asked(source))
+
+
+@pytest.mark.usefixtures("orin")
+def test_tensorrt_builds_on_the_device_itself(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU there is nothing to build for."""
+    monkeypatch.setattr(Machine, "gpus", 0)
+    with pytest.raises(MachineError, match=r"cudaErrorNoDevice.*build on the device"):
+        run(asked(source))
+
+
+def rtx_engine(source: Path, **options: Any) -> Path:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    return run(Build(model=str(source), library="rtx", compute_capability="8.6", **options))
+
+
+def test_an_unknown_gpu_is_refused_with_the_known_ones(source: Path) -> None:
+    """A Jetson's is not TensorRT for RTX's."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    with pytest.raises(UsageError, match=r"8\.7: .*knows 7\.5, 8\.0, 8\.6.*--library tensorrt"):
+        run(Build(model=str(source), library="rtx", compute_capability="8.7"))
+
+
+def test_bench_names_what_an_engine_lacks_and_exits_with_5(source: Path) -> None:
+    """A real engine of TensorRT for RTX on a machine without a GPU: no traceback, and everything that is missing."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here, which runs the engine")
+    path = rtx_engine(source)
+    for command in (["bench", "--engine", str(path)], ["predict", "--model", str(path), "face.png"]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 5, done.output
+        assert "TensorRT for RTX" in done.output
+        assert "an NVIDIA GPU" in done.output or "cuda-bindings" in done.output
+        assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_becomes_an_engine_in_every_form(name: str, tmp_path: Path) -> None:
+    """Enhanced head and attention included: NVIDIA's parser and compiler take float, FP16 and INT8."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    forms = exported(name, tmp_path)
+    cards = [read_card(rtx_engine(form)) for form in forms]
+    assert [card.target["source"] for card in cards] == [form.name for form in forms]
+    for form, card in zip(forms, cards, strict=True):
+        layers = card.history[-1]["measured"]["layers"]
+        assert layers > 10, form.name
+        assert card.history[-1]["measured"]["size_bytes"] > 100_000, form.name
+
+
+def exported(name: str, folder: Path) -> list[Path]:
+    """Float, FP16 and INT8 ONNX of a backbone with settled BatchNorms, at 64 px."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    contract = contract_for(name, 64)
+    architecture = describe(name, labels=6, head="enhanced", attention=True, dropout=0.1)
+    net = build(architecture).train()
+    for _ in range(2):
+        net(torch.randn(4, contract.channels, 64, 64))
+    form = folder / "float.onnx"
+    to_onnx(net, Card(LABEL_SETS["six"].labels, "six", contract, architecture), form)
+    side = (64, 64, 3)[: 3 if contract.channels == 3 else 2]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *side), dtype=np.uint8)
+    noise = Faces(pixels, np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
+    half.halve(form, folder / "fp16.onnx")
+    quantize(observe(form, noise, contract, method="minmax"), folder / "int8.onnx", flavour="tensorrt")
+    for made in ("fp16.onnx", "int8.onnx"):
+        write_card(folder / made, read_card(form))
+    return [form, folder / "fp16.onnx", folder / "int8.onnx"]
