@@ -1,0 +1,83 @@
+"""Engines for real, where an NVIDIA GPU is: they answer as ONNX Runtime does, alone, in parts and as CUDA graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeemo.build import run as build
+from edgeemo.card import read_card, write_card
+from edgeemo.compress import half
+from edgeemo.compress.quantize import quantize
+from edgeemo.compress.ranges import observe
+from edgeemo.data import Faces
+from edgeemo.errors import MachineError
+from edgeemo.images import to_input
+from edgeemo.runtime import load
+from edgeemo.runtime.cuda import Cuda
+from edgeemo.runtime.tensorrt import LIBRARIES, library
+from edgeemo.stages import Build
+
+pytestmark = pytest.mark.gpu
+# Largest difference of a probability from ONNX Runtime: TensorFloat-32 and float16 keep 10 bits of a number, and what
+# INT8 rounds the other way is one of 255 steps.
+NEAR = {"float": 0.01, "fp16": 0.02, "int8": 0.1}
+MAX_BATCH = 8
+
+
+@pytest.fixture(scope="module", params=LIBRARIES)
+def maker(request: pytest.FixtureRequest) -> str:
+    """A library that builds and runs engines here."""
+    try:
+        Cuda().gpu()
+        library(request.param)
+    except MachineError as error:
+        pytest.skip(f"engines cannot run here: {error}")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=NEAR)
+def form(request: pytest.FixtureRequest, float_model: Path, calibration_faces: Faces, tmp_path_factory) -> Path:
+    """The trained network in one precision, as ONNX."""
+    path = tmp_path_factory.mktemp("forms") / f"{request.param}.onnx"
+    card = read_card(float_model)
+    if request.param == "float":
+        path.write_bytes(float_model.read_bytes())
+    elif request.param == "fp16":
+        half.halve(float_model, path)
+    else:
+        quantize(observe(float_model, calibration_faces, card.input, method="minmax"), path, flavour="tensorrt")
+    write_card(path, card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(maker: str, form: Path) -> Path:
+    return build(Build(model=str(form), out=str(form.with_suffix(f".{maker}.trt")), library=maker, max_batch=MAX_BATCH))
+
+
+def test_an_engine_answers_as_onnx_runtime_does(engine: Path, form: Path, calibration_faces: Faces) -> None:
+    """On 64 faces: the same labels but for near ties, and the same probabilities within what the precision allows."""
+    with load(form) as exact, load(engine) as built:
+        expected, found = (model.probabilities(calibration_faces.pixels) for model in (exact, built))
+    assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.98
+    assert np.abs(expected - found).max() <= NEAR[form.stem]
+
+
+def test_more_faces_than_the_largest_batch_keep_their_order(engine: Path, calibration_faces: Faces) -> None:
+    """Asked one by one they are answered alike, up to what another kernel rounds."""
+    with load(engine) as model:
+        batch = to_input(calibration_faces.pixels[: 2 * MAX_BATCH + 3], model.card.input)
+        alone = np.concatenate([model.logits(face[None]) for face in batch])
+        np.testing.assert_allclose(model.logits(batch), alone, atol=0.2)
+
+
+def test_cuda_graphs_answer_as_plain_runs_do(engine: Path, calibration_faces: Faces) -> None:
+    """The same kernels on the same numbers; the second round is launched, not recorded."""
+    with load(engine) as plain, load(engine, backend="tensorrt-graph") as recorded:
+        for _ in range(2):
+            for count in (1, MAX_BATCH, 3):
+                batch = to_input(calibration_faces.pixels[:count], plain.card.input)
+                np.testing.assert_array_equal(recorded.logits(batch), plain.logits(batch))
