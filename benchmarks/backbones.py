@@ -56,7 +56,9 @@ TRAIN = Train(
 OWN = {
     "vgg16": {"classifier_lr": 1e-4},  # without BatchNorm it takes no larger steps from random weights
     # Depthwise convolutions train twice as fast in fp32 as in bf16 on this CPU.
-    **dict.fromkeys(("efficientnet_b4", "mobilenet_v3_large", "efficientnet_lite0"), {"precision": "fp32"}),
+    "efficientnet_b4": {"precision": "fp32"},
+    "mobilenet_v3_large": {"precision": "fp32"},
+    "efficientnet_lite0": {"precision": "fp32"},
 }
 COMPRESS = Compress(prune=0.3, epochs=2, int8=True, flavour="cpu", calibration_count=512, min_int8_share=0.0, threads=1)
 ROADS = {
