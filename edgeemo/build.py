@@ -7,6 +7,7 @@ here asks for another. TensorRT 10 takes the flag that says so, TensorRT 11 know
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +17,9 @@ from edgeemo.artifact import written
 from edgeemo.card import Card, card_path, read_card, write_card
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.history import entry
+from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime.cuda import Cuda, Gpu
-from edgeemo.runtime.tensorrt import LIBRARIES, library, logger
+from edgeemo.runtime.tensorrt import LIBRARIES, given, knows, library, logger, reasons
 from edgeemo.stages import Build, check_ranges
 
 if TYPE_CHECKING:
@@ -50,11 +52,19 @@ def run(config: Build) -> Path:
     built = card.after(
         entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
         target=target,
-        precision={**card.precision, "executed": "not run on a GPU when it was built"},
+        precision=_precision(card),
+        metrics={split: {**found, "measured_on": source.name} for split, found in card.metrics.items()},
     )
     write_card(out, built)
     log.info("%s: %d bytes from %d layers in %.1f s", out, len(engine), layers, seconds)
     return out
+
+
+def _precision(card: Card) -> dict[str, Any]:
+    """What the file asks of the engine; what runs in which precision was seen in ONNX Runtime, and not here."""
+    kept = ("asked", "got", "flavour", "method", "keep_float", "calibration")
+    said = {name: card.precision[name] for name in kept if name in card.precision}
+    return {**said, "executed": "not run on a GPU when it was built"}
 
 
 def _check(config: Build) -> None:
@@ -64,7 +74,9 @@ def _check(config: Build) -> None:
         )
     if config.out and Path(config.out).suffix != SUFFIX:
         raise UsageError(f"--out {config.out}: expected a {SUFFIX} file")
+    asked = _listed(config.compute_capability)
     ranges = {
+        "compute_capability": (all(re.fullmatch(r"\d+\.\d", name) for name in asked), "numbers as 8.6,12.0"),
         "max_batch": (1 <= config.max_batch <= 1024, "1 to 1024 faces"),
         "dla_core": (config.dla_core >= -1, "a core's number, or -1 for the GPU"),
         "workspace_mib": (config.workspace_mib >= 0, "MiB, or 0 for what the library chooses"),
@@ -119,18 +131,24 @@ def _gpu() -> Gpu | None:
 
 def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Path, card: Card) -> dict[str, Any]:
     """All that decides an engine and its card."""
-    asked = [part.strip() for part in config.compute_capability.split(",") if part.strip()]
+    asked = _listed(config.compute_capability)
     if asked and name == "tensorrt":
         raise UsageError("--compute-capability is for --library rtx; TensorRT builds for the GPU that it runs on")
     if not asked and gpu is None:
         where = {"rtx": "name those to build for, as --compute-capability 8.6,8.9", "tensorrt": "build on the device"}
         raise MachineError(f"without {_lacking()}, {where[name]}")
+    if not asked and gpu and not knows(name, library(name), gpu.capability):
+        raise MachineError(
+            f"{LIBRARIES[name].name} {version} does not know the {gpu.name} of this machine, compute capability "
+            f"{gpu.capability}; use --library tensorrt, or name GPUs to build for with --compute-capability"
+        )
     return {
         "library": name,
         "version": version,
         "compute_capabilities": sorted(set(asked)) or [gpu.capability if gpu else ""],
         "gpu": "" if asked or gpu is None else gpu.name,
         "driver": "" if asked or gpu is None else gpu.driver,
+        "platform": this_machine().system,
         "max_batch": config.max_batch,
         "version_compatible": config.version_compatible,
         "hardware_compatible": config.hardware_compatible,
@@ -140,6 +158,10 @@ def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Pat
         "source_sha256": card.sha256,
         "source_seal": card.seal,  # the engine's card says what that of the file said: labels, temperature
     }
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _lacking() -> str:
@@ -164,7 +186,7 @@ def _stands(out: Path, target: dict[str, Any]) -> bool:
 def _built(found: Any, source: Path, card: Card, config: Build, target: dict[str, Any]) -> tuple[bytes, int]:
     """The serialised engine and the number of layers of its network."""
     said = logger(found)
-    builder: trt.Builder = found.Builder(said)
+    builder: trt.Builder = given(lambda: found.Builder(said), "builder", said)
     network = _parsed(found, builder, said, source)
     settings = builder.create_builder_config()
     _aim(found, builder, settings, config, target)
@@ -172,13 +194,14 @@ def _built(found: Any, source: Path, card: Card, config: Build, target: dict[str
     profile = builder.create_optimization_profile()
     shapes: list[Any] = [(1, *face), (1, *face), (config.max_batch, *face)]  # a tuple becomes a Dims
     profile.set_shape(network.get_input(0).name, *shapes)
-    settings.add_optimization_profile(profile)
+    if settings.add_optimization_profile(profile) < 0:
+        raise MachineError(f"TensorRT did not take batches of 1 to {config.max_batch} faces: {reasons(said)}")
     layers = int(network.num_layers)
     engine: trt.IHostMemory | None = builder.build_serialized_network(network, settings)
     if engine is None:
         raise MachineError(
             f"{LIBRARIES[target['library']].name} {target['version']} did not build {source} for compute capability "
-            f"{', '.join(target['compute_capabilities'])}: {'; '.join(said.said) or 'no reason given'}"
+            f"{', '.join(target['compute_capabilities'])}: {reasons(said)}"
         )
     if config.timing_cache:
         _keep_timings(settings, Path(config.timing_cache))
@@ -207,14 +230,16 @@ def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config:
         return
     if config.version_compatible:
         settings.set_flag(found.BuilderFlag.VERSION_COMPATIBLE)
+    if config.hardware_compatible and is_jetson():
+        raise MachineError("--hardware-compatible: TensorRT has no such engines on a Jetson; leave it out")
     if config.hardware_compatible:
         settings.hardware_compatibility_level = found.HardwareCompatibilityLevel.AMPERE_PLUS
     if config.dla_core >= 0:
         _aim_dla(found, builder, settings, config.dla_core)
     if config.timing_cache:
         file = Path(config.timing_cache)
-        cache = settings.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-        if not settings.set_timing_cache(cache, False):
+        cache: Any = settings.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+        if cache is None or not settings.set_timing_cache(cache, False):
             raise IntegrityError(f"--timing-cache {file} is of another GPU or version; name a new file")
 
 
@@ -229,8 +254,9 @@ def _aim_rtx(found: Any, settings: trt.IBuilderConfig, capabilities: list[str]) 
             f"{', '.join(f'{name[2:-1]}.{name[-1]}' for name in takes)} (a Jetson needs --library tensorrt)"
         )
     settings.num_compute_capabilities = len(known)
-    for place, member in enumerate(known.values()):
-        settings.set_compute_capability(getattr(found.ComputeCapability, member), place)
+    for place, (name, member) in enumerate(known.items()):
+        if not settings.set_compute_capability(getattr(found.ComputeCapability, member), place):
+            raise MachineError(f"{found.__name__} {found.__version__} does not build for compute capability {name}")
 
 
 def _aim_dla(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, core: int) -> None:

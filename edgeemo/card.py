@@ -100,6 +100,13 @@ def write_card(model: Path, card: Card) -> Card:
     return sealed
 
 
+def remake(model: Path) -> str:
+    """The command that makes such a file anew."""
+    if model.suffix == ".trt":
+        return "edgeemo build MODEL.onnx, from the file that it was built from"
+    return "edgeemo compress RUN"
+
+
 def read_card(model: Path) -> Card:
     """The card of a model file; IntegrityError if file or card is missing, foreign, or they do not belong together."""
     path = card_path(model)
@@ -107,14 +114,17 @@ def read_card(model: Path) -> Card:
         if not needed.is_file():
             raise IntegrityError(
                 f"{what} {needed} does not exist; a model is a file with its card beside it "
-                f"({model.name} and {path.name}).  Make one:  edgeemo train, then edgeemo compress"
+                f"({model.name} and {path.name}).  Copy both, or make them:  {remake(model)}"
             )
-    card = _parse(path)
+    try:
+        card = _parse(path)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}.  Copy both files again, or make them anew:  {remake(model)}") from error
     found = sha256_of(model)
     if card.sha256 != found:
         raise IntegrityError(
-            f"{model} is not the file that its card describes: card {card.sha256[:12]}…, file {found[:12]}…; "
-            f"copy both files again, or make the model anew with edgeemo compress"
+            f"{model} is not the file that its card describes: card {card.sha256[:12]}…, file {found[:12]}….  "
+            f"Copy both files again, or make them anew:  {remake(model)}"
         )
     return card
 
@@ -140,10 +150,7 @@ def _parse(path: Path) -> Card:
             raise IntegrityError(f"{path} is not an edgeemo card: expected {'; '.join(failed)}")
         # Cards from before there were seals have none; engines are younger.
         if card.seal != _seal(raw) and (card.seal or card.target):
-            raise IntegrityError(
-                f"{path} was changed after it was written: its seal is not that of its content; copy it again, or make "
-                "the model anew"
-            )
+            raise IntegrityError(f"{path} was changed after it was written: its seal is not that of its content")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not an edgeemo card: {type(error).__name__}: {error}") from error
     return card

@@ -15,7 +15,7 @@ from edgeemo.errors import MachineError
 from edgeemo.machine import Machine, this_machine
 from edgeemo.runtime.cuda import Cuda
 from edgeemo.runtime.onnx import PROVIDERS
-from edgeemo.runtime.tensorrt import LIBRARIES, library
+from edgeemo.runtime.tensorrt import LIBRARIES, knows, library
 
 # Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.
 INT8 = {
@@ -48,8 +48,10 @@ def run() -> dict[str, Any]:
 
 
 def int8_on(machine: Machine) -> str:
-    """What INT8 can expect of a CPU."""
-    return next((text for feature, text in INT8.items() if feature in machine.features), SLOW)
+    """What INT8 can expect of a CPU, by every set of instructions that it has for it."""
+    if not machine.features:
+        return "this system does not tell which instructions it has"
+    return "; ".join(text for feature, text in INT8.items() if feature in machine.features) or SLOW
 
 
 def table(found: dict[str, Any]) -> Group:
@@ -105,7 +107,11 @@ def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
     try:
         version = str(library(name).__version__)
     except MachineError as error:
-        return Part(title, False, False, "", str(error).partition("  (")[0].partition(":")[2].strip())
+        return Part(title, False, False, "", str(error).partition(":")[2].strip())
+    if gpu and not knows(name, library(name), gpu["capability"]):
+        return Part(
+            title, False, True, version, f"to run: a GPU that it knows; {gpu['capability']} is TensorRT's alone"
+        )
     builds = name == "rtx" or gpu is not None
     return Part(title, gpu is not None, builds, version, "" if gpu else f"to run: {lacking}")
 

@@ -44,6 +44,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_jetson() -> bool:
+    """Whether this is one of NVIDIA's boards, which bring their own TensorRT with JetPack."""
+    return Path("/etc/nv_tegra_release").is_file()
+
+
 def usable_cores() -> list[int]:
     """Numbers of the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

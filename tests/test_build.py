@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.export import to_onnx
 from edgeemo.labels import LABEL_SETS
+from edgeemo.machine import this_machine
 from edgeemo.stages import Build
 from edgeemo.train.network import BACKBONES, build, contract_for, describe
 
@@ -46,7 +48,13 @@ def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None
     card = read_card(path)
     assert path == source.with_suffix(".trt")
     expected = {"library": "tensorrt", "version": "10.3.0", "compute_capabilities": ["8.7"], "gpu": "Orin"}
-    expected |= {"driver": "12.6", "max_batch": 8, "source": "model.onnx", "source_sha256": read_card(source).sha256}
+    expected |= {
+        "driver": "12.6",
+        "platform": this_machine().system,
+        "max_batch": 8,
+        "source": "model.onnx",
+        "source_sha256": read_card(source).sha256,
+    }
     assert {name: card.target[name] for name in expected} == expected
     assert card.history[-1]["stage"] == "build"
     assert card.history[-1]["parent_sha256"] == read_card(source).sha256
@@ -114,6 +122,42 @@ def test_dla_is_refused_where_there_is_none(source: Path) -> None:
 
 
 @pytest.mark.usefixtures("orin")
+def test_no_hardware_compatible_engine_is_built_on_a_jetson(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT has none for it."""
+    monkeypatch.setattr("edgeemo.build.is_jetson", lambda: True)
+    with pytest.raises(MachineError, match="on a Jetson"):
+        run(asked(source, hardware_compatible=True))
+
+
+@pytest.mark.usefixtures("orin")
+def test_a_gpu_that_the_library_does_not_know_is_told(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Orin's capability is not TensorRT for RTX's, and nobody typed it."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    with pytest.raises(MachineError, match=r"does not know the Orin of this machine, compute capability 8\.7"):
+        run(Build(model=str(source), library="rtx"))
+
+
+@pytest.mark.usefixtures("orin")
+def test_a_builder_that_does_not_start_is_told(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA that does not start, as TensorRT's bindings tell it."""
+    monkeypatch.setattr(Scene, "starts", False)
+    with pytest.raises(MachineError, match="gave no builder"):
+        run(asked(source))
+
+
+@pytest.mark.usefixtures("orin")
+def test_the_engines_card_claims_nothing_that_was_seen_elsewhere(source: Path) -> None:
+    """What ran in integers in ONNX Runtime says nothing of TensorRT; the accuracy was the file's."""
+    precision = {"asked": "int8", "got": "int8 in the file", "flavour": "tensorrt", "int8_share_of_macs": 1.0}
+    write_card(source, replace(make_tiny.card(), precision=precision, metrics={"valid": {"accuracy": 0.9}}))
+    card = read_card(run(asked(source)))
+    assert "int8_share_of_macs" not in card.precision
+    assert card.precision["executed"].startswith("not run")
+    assert card.metrics["valid"] == {"accuracy": 0.9, "measured_on": "model.onnx"}
+
+
+@pytest.mark.usefixtures("orin")
 def test_timings_are_kept_for_the_next_build(source: Path, tmp_path: Path) -> None:
     """What an earlier build left is given to the next one; of another GPU it is refused."""
     cache = tmp_path / "timings.cache"
@@ -121,9 +165,10 @@ def test_timings_are_kept_for_the_next_build(source: Path, tmp_path: Path) -> No
     assert cache.read_bytes() == b"timed"
     run(asked(source, timing_cache=str(cache), force=True))
     assert cache.read_bytes() == b"timedtimed"
-    cache.write_bytes(b"foreign")
-    with pytest.raises(IntegrityError, match="another GPU or version"):
-        run(asked(source, timing_cache=str(cache), force=True))
+    for content in (b"foreign", b"garbage"):
+        cache.write_bytes(content)
+        with pytest.raises(IntegrityError, match="another GPU or version"):
+            run(asked(source, timing_cache=str(cache), force=True))
 
 
 @pytest.mark.usefixtures("orin")
@@ -153,6 +198,7 @@ def test_a_file_that_the_parser_refuses_is_told_with_its_reason(source: Path) ->
     ("options", "said"),
     [
         ({"max_batch": 0}, "1 to 1024"),
+        ({"library": "rtx", "compute_capability": "86"}, r"numbers as 8\.6"),
         ({"out": "engine.plan"}, r"expected a \.trt file"),
         ({"compute_capability": "8.6"}, "for the GPU that it runs on"),
         ({"library": "rtx", "dla_core": 0, "timing_cache": "x"}, "has no --timing-cache, --dla-core"),

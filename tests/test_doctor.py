@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import fake_cudart
 import fake_tensorrt
+import pytest
 from click.testing import CliRunner
 
 from edgeemo import doctor
@@ -49,10 +50,21 @@ def test_without_a_gpu_tensorrt_does_neither_and_rtx_still_builds(monkeypatch):
     assert all("cudaErrorNoDevice" in one["advice"] for one in (tensorrt, rtx))
 
 
+def test_a_gpu_that_rtx_does_not_know_is_told(monkeypatch):
+    """An Orin under TensorRT for RTX: engines for others are built, none runs."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    found = parts(monkeypatch, tensorrt_rtx=rtx, cuda_bindings_runtime=fake_cudart)["TensorRT for RTX (.trt)"]
+    assert (found["runs"], found["builds"]) == (False, True)
+    assert "8.7" in found["advice"]
+
+
 def test_what_int8_can_expect_is_read_off_the_cpu():
-    """A CPU without the instructions is told so."""
+    """A CPU without the instructions is told so, and one that does not tell is not slandered."""
+    assert "does not tell" in doctor.int8_on(replace(this_machine(), features=()))
     assert doctor.int8_on(replace(this_machine(), features=("avx2",))) == doctor.SLOW
-    assert "AMX" in doctor.int8_on(replace(this_machine(), features=("avx512_vnni", "amx_int8")))
+    both = doctor.int8_on(replace(this_machine(), features=("avx512_vnni", "amx_int8")))
+    assert "AMX" in both
+    assert "VNNI" in both
 
 
 def test_it_prints_for_people_and_for_programs():

@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeemo"
 HEAVY = ("torch", "torchvision", "albumentations", "onnx", "torch_pruning", "matplotlib", "cv2", "safetensors", "scipy")
-STAGES = ("train", "evaluate", "explain", "compress", "bench", "report", "predict")
+STAGES = (
+    *("train", "evaluate", "explain", "compress", "search", "build", "bench", "parity", "doctor", "report", "predict"),
+)
 COMMANDS = ([], ["data"], ["data", "audit"], *([stage] for stage in STAGES))
 BLOCKER = """
 import sys
@@ -62,6 +64,25 @@ def test_missing_packages_are_named_with_the_extra_that_brings_them(command):
     assert done.returncode == 5
     assert "pip install 'edgeemo[train]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_call_of_tensorrt_is_a_type_error(tmp_path):
+    """`make types` reads the signatures off NVIDIA's module, and mypy holds our calls against them."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    if not (ROOT / ".venv" / "stubs").is_dir():
+        pytest.skip("make types, which reads the signatures, has not run")
+    planted = tmp_path / "planted.py"
+    planted.write_text(
+        "import tensorrt_rtx_bindings.tensorrt_rtx as trt\n\n\n"
+        "def plant(profile: trt.IOptimizationProfile, network: trt.INetworkDefinition) -> None:\n"
+        '    """Two mistakes."""\n'
+        "    profile.set_shap('image')\n"
+        "    network.get_input('first')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), str(planted)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert '"IOptimizationProfile" has no attribute "set_shap"' in done.stdout
+    assert 'Argument 1 to "get_input" of "INetworkDefinition" has incompatible type' in done.stdout
 
 
 def test_wheel_holds_the_package_alone(tmp_path):

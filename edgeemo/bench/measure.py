@@ -93,7 +93,7 @@ def _child(module: str, *arguments: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": paths},
     )
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise MachineError(f"the measuring process ended with {done.returncode}: {reason[0]}")
+        reason = done.stderr.strip().rpartition("Error: ")[2] or "no message"  # all lines of the last one
+        raise MachineError(f"the measuring process ended with {done.returncode}: {reason}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

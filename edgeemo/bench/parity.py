@@ -53,6 +53,7 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
     asked = _Asked(config, cards[0])
     rows: list[dict[str, Any]] = []
     said: list[Answers] = []
+    lacking: dict[Path, str] = {}  # of each file, what the first backend that did not run it lacked
     pairs = list(_pairs(models))
     for path, backend in track(pairs, "asking", total=len(pairs)):
         try:
@@ -60,12 +61,14 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
                 said.append(_answers(model, backend, asked.faces(model.card.input)))
         except MachineError as error:
             missing = {"file": path.name, "backend": backend, "not_run": _reason(error, path)}
+            lacking.setdefault(path, missing["not_run"])
             if missing["not_run"] not in {row.get("not_run") for row in rows}:  # once is enough for all files
                 rows.append(missing)
             continue
         rows.append(_row(said[-1], said, asked, config))
-    if not said:
-        raise MachineError(f"no backend here runs any of these files: {rows[0]['not_run']}.  See:  edgeemo doctor")
+    ran = {answers.model["sha256"] for answers in said}
+    if idle := [path for path, card in zip(models, cards, strict=True) if card.sha256 not in ran]:
+        raise MachineError(f"no backend here runs {idle[0]}: {lacking[idle[0]]}.  See:  edgeemo doctor")
     result = _result(rows, asked, config)
     if config.out:
         write_json(Path(config.out), result)
@@ -217,7 +220,7 @@ def _result(rows: list[dict[str, Any]], asked: _Asked, config: Parity) -> dict[s
 
 def table(result: dict[str, Any]) -> Table:
     """A row per file and backend."""
-    head = ("file", "backend", "acc. %", "same %", "first %", "dp")
+    head = ("file", "backend", "acc. %", "same %", "dp", "first %", "dp")
     about_faces = result["faces"]
     note = (
         f"{about_faces['n']} faces of {about_faces['data']} {about_faces['split']}. same: faces with the same label as "
@@ -228,17 +231,10 @@ def table(result: dict[str, Any]) -> Table:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if "not_run" in row:
-        return (row["file"], row["backend"], "not run", "", "", "")
-    same, first = row["same_file"], row["first_file"]
-    against = same or first
-    return (
-        row["file"],
-        row["backend"],
-        f"{100 * row['accuracy']:.2f}",
-        f"{100 * same['agreement']:.2f}" if same else "",
-        f"{100 * first['agreement']:.2f}" if first else "",
-        f"{against['largest_difference']:.4f}" if against else "",
-    )
+        return (row["file"], row["backend"], "not run", "", "", "", "")
+    pairs = (row["same_file"], row["first_file"])
+    cells = (pair and (f"{100 * pair['agreement']:.2f}", f"{pair['largest_difference']:.4f}") for pair in pairs)
+    return (row["file"], row["backend"], f"{100 * row['accuracy']:.2f}", *(c for two in cells for c in two or ("", "")))
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 from dataclasses import dataclass
 from importlib import import_module
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeemo.errors import MachineError
 
-INSTALL = "pip install 'edgeemo[tensorrt]'"
+# Its major version is that of CUDA: JetPack 6 has 12, JetPack 7 has 13.
+INSTALL = "pip install cuda-bindings"
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Gpu:
 
     name: str
     capability: str  # 8.7 is an Orin's
-    driver: str  # the CUDA version that the driver speaks, as 12.6
+    driver: str  # the CUDA version that it speaks, and its own version where Linux tells: 12.6, 540.4.0
 
 
 class Cuda:
@@ -49,12 +55,18 @@ class Cuda:
         try:
             count = self.cudaGetDeviceCount()
         except MachineError as error:
-            raise MachineError(f"an NVIDIA GPU with its driver ({error})") from error
+            old = (
+                ""
+                if "InsufficientDriver" not in str(error)
+                else "; a driver for CUDA 12: pip install 'cuda-bindings<13'"
+            )
+            raise MachineError(f"an NVIDIA GPU with its driver ({error}{old})") from error
         if not count:
             raise MachineError("an NVIDIA GPU (the driver counts none)")
-        about, driver = self.cudaGetDeviceProperties(0), int(self.cudaDriverGetVersion())
+        about, speaks = self.cudaGetDeviceProperties(0), int(self.cudaDriverGetVersion())
         name = about.name.decode() if isinstance(about.name, bytes) else str(about.name)
-        return Gpu(name.rstrip("\0"), f"{about.major}.{about.minor}", f"{driver // 1000}.{driver % 1000 // 10}")
+        driver = ", ".join(filter(None, [f"{speaks // 1000}.{speaks % 1000 // 10}", _driver()]))
+        return Gpu(name.rstrip("\0"), f"{about.major}.{about.minor}", driver)
 
     @property
     def thread_local_capture(self) -> Any:
@@ -71,15 +83,29 @@ class Cuda:
         return ", ".join(text.decode() if isinstance(text, bytes) else str(text) for text in texts)
 
 
+def _driver() -> str:
+    """The driver's own version, where the system tells it."""
+    if not DRIVER.is_file():
+        return ""
+    found = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text(encoding="utf-8"))
+    return found[0] if found else ""
+
+
 class Buffer:
     """Room for one tensor on the GPU and, page-locked, beside it on the host."""
 
     def __init__(self, cuda: Cuda, shape: tuple[int, ...]) -> None:
         """`shape` of float32; MachineError if the memory is not there."""
         self._cuda = cuda
-        self.host = np.zeros(shape, np.float32)
-        self.address = int(cuda.cudaMalloc(self.host.nbytes))
-        cuda.cudaHostRegister(self.host.ctypes.data, self.host.nbytes, 0)
+        size_bytes = 4 * prod(shape)
+        self._page_locked = int(cuda.cudaMallocHost(size_bytes))
+        try:
+            self.address = int(cuda.cudaMalloc(size_bytes))
+        except MachineError:
+            cuda.cudaFreeHost(self._page_locked)
+            raise
+        block = (ctypes.c_float * prod(shape)).from_address(self._page_locked)
+        self.host = np.ctypeslib.as_array(block).reshape(shape)
 
     def upload(self, batch: np.ndarray, stream: int) -> None:
         """Put (N, ...) float32 in front, N at most the room's."""
@@ -96,6 +122,9 @@ class Buffer:
         return done
 
     def close(self) -> None:
-        """Give the memory back."""
-        self._cuda.cudaHostUnregister(self.host.ctypes.data)
-        self._cuda.cudaFree(self.address)
+        """Give the memory back, on the GPU even if the host does not take its own."""
+        del self.host
+        try:
+            self._cuda.cudaFreeHost(self._page_locked)
+        finally:
+            self._cuda.cudaFree(self.address)

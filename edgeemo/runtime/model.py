@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgeemo import images
-from edgeemo.card import Card, label_set_of, read_card
+from edgeemo.card import Card, label_set_of, read_card, remake
 from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import merged, softmax
@@ -35,7 +35,7 @@ class Backend(Protocol):
     outputs: list[tuple[int | str | None, ...]]
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """(N, channels, size, size) float32, normalised → (N, K) float32."""
+        """(N, channels, size, size) float32, normalised → (N, K) float32; N may be 0. From one thread at a time."""
 
     def close(self) -> None:
         """Free what the backend holds."""
@@ -143,8 +143,8 @@ class Model:
         logits = self.backend.logits(batch)
         if not np.isfinite(logits).all():
             raise IntegrityError(
-                "the model returned NaN or infinity, which no label can stand for; the file is damaged or its "
-                "quantization overflows.  Make it anew:  edgeemo compress"
+                f"{self.path} returned NaN or infinity, which no label can stand for; the file is damaged or its "
+                f"quantization overflows.  Make it anew:  {remake(self.path)}"
             )
         return logits
 
@@ -206,7 +206,7 @@ def _check_agreement(card: Card, backend: Backend, file: Path) -> None:
     if failed := [what for what, holds in checks.items() if not holds]:
         raise IntegrityError(
             f"{file} and its card do not agree; expected {'; '.join(failed)}; the file has inputs {backend.inputs} and "
-            f"outputs {backend.outputs}.  Make both anew:  edgeemo compress"
+            f"outputs {backend.outputs}.  Make both anew:  {remake(file)}"
         )
 
 

@@ -7,19 +7,26 @@ getEngineValidity).
 
 from __future__ import annotations
 
+import re
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgeemo.card import Card
+from edgeemo.card import Card, remake
 from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime.cuda import Buffer, Cuda, Gpu
 
 if TYPE_CHECKING:
     import tensorrt_rtx_bindings.tensorrt_rtx as trt  # stubgen reads its signatures off the real module
+
+KEPT_MESSAGES = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ def library(name: str) -> Any:
     wanted = LIBRARIES[name]
     try:
         module = import_module(wanted.module)
+    except ModuleNotFoundError as error:
+        why = "" if error.name == wanted.module else f"  ({error})"
+        raise MachineError(_needs(wanted) + why) from error
     except (ImportError, OSError) as error:  # OSError: its shared libraries do not load
         raise MachineError(f"{_needs(wanted)}  ({error})") from error
     if not hasattr(module, "Builder"):  # a folder of type stubs alone can be imported too
@@ -49,15 +59,20 @@ def library(name: str) -> Any:
     return module
 
 
+def knows(name: str, found: Any, capability: str) -> bool:
+    """Whether a library makes engines for GPUs of a compute capability; TensorRT says so itself when it builds."""
+    return name != "rtx" or hasattr(found.ComputeCapability, "SM" + capability.replace(".", ""))
+
+
 def logger(found: Any) -> Any:
-    """A logger that keeps the messages of errors, in `said`, and prints nothing."""
+    """A logger that keeps the last messages of errors, in `said`, and prints nothing."""
 
     class Quiet(found.ILogger):  # type: ignore[misc]  # a base class that is only known at run time
         """Errors alone."""
 
         def __init__(self) -> None:
             found.ILogger.__init__(self)
-            self.said: list[str] = []
+            self.said: deque[str] = deque(maxlen=KEPT_MESSAGES)
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
             """Called by TensorRT, also from other threads."""
@@ -67,8 +82,29 @@ def logger(found: Any) -> Any:
     return Quiet()
 
 
+Given = TypeVar("Given")
+
+
+def given(make: Callable[[], Given | None], what: str, said: Any) -> Given:
+    """What TensorRT returns; MachineError with what it logged where that is None, or nothing at all for pybind11."""
+    try:
+        found = make()
+    except TypeError as error:
+        if "nullptr" not in str(error):
+            raise
+        found = None
+    if found is None:
+        raise MachineError(f"TensorRT gave no {what}: {reasons(said)}")
+    return found
+
+
+def reasons(said: Any) -> str:
+    """What a logger was told, in one line."""
+    return "; ".join(said.said) or "no reason given"
+
+
 class TensorrtBackend:
-    """An open engine on the first GPU: normalised batches in, logits out.
+    """An open engine on the first GPU: normalised batches in, logits out, from one thread at a time.
 
     With `graphs` the run of each batch size is recorded once as a CUDA graph, and launched as one from then on: a small
     network's many short kernels then wait less for the host.
@@ -78,88 +114,123 @@ class TensorrtBackend:
         """IntegrityError for an engine that is not what its card says; MachineError for one that cannot run here."""
         self.name = "tensorrt-graph" if graphs else "tensorrt"
         self._library, self._cuda, self.gpu = _place(path, card.target)
+        if graphs and card.target["library"] == "rtx":  # it has its own way, which edgeemo does not take yet
+            raise MachineError(f"{LIBRARIES['rtx'].name} records no CUDA graphs here; use the backend tensorrt")
         self._open = True
-        self._graphs: dict[int, Any] | None = {} if graphs else None  # by number of rows
-        said = logger(self._library)
-        self._runtime: trt.Runtime = self._library.Runtime(said)
+        self._said = logger(self._library)
+        self._runtime: trt.Runtime = given(lambda: self._library.Runtime(self._said), "runtime", self._said)
         self._runtime.engine_host_code_allowed = bool(card.target.get("version_compatible"))
-        engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if engine is None:
-            raise IntegrityError(
-                f"{path} was made by {told(card.target)}; {self._library.__name__} {self._library.__version__} on "
-                f"{self.gpu.name}, compute capability {self.gpu.capability}, refuses it: "
-                f"{'; '.join(said.said) or 'no reason given'}\n  {_rebuild(card.target)}"
-            )
-        self._engine = engine
-        self._context: trt.IExecutionContext = engine.create_execution_context()
-        self._names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
-        sides = [engine.get_tensor_mode(name) == self._library.TensorIOMode.INPUT for name in self._names]
-        self.inputs = [self._shape(name) for name, goes_in in zip(self._names, sides, strict=True) if goes_in]
-        self.outputs = [self._shape(name) for name, goes_in in zip(self._names, sides, strict=True) if not goes_in]
-        self._buffers: dict[str, Buffer] = {}
-        self._stream = int(self._cuda.cudaStreamCreate())
+        if card.target.get("dla_core", -1) >= 0:
+            self._runtime.DLA_core = card.target["dla_core"]
+        self._engine = self._deserialised(path, card.target)
+        names = [self._engine.get_tensor_name(k) for k in range(self._engine.num_io_tensors)]
+        way_in = self._library.TensorIOMode.INPUT
+        self._into = [name for name in names if self._engine.get_tensor_mode(name) == way_in]
+        self._out_of = [name for name in names if name not in self._into]
+        self._check_types(path, names)
+        self.inputs, self.outputs = ([self._shape(name) for name in side] for side in (self._into, self._out_of))
         self._most = int(card.target.get("max_batch", 1))
+        self._buffers: dict[str, Buffer] = {}
+        self._graphs: dict[int, _Graph] | None = {} if graphs else None  # by number of rows
+        self._context = self._new_context()
+        self._stream = int(self._cuda.cudaStreamCreate())
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """(N, channels, size, size) float32, normalised → (N, K) float32; as many runs as the engine's batch asks."""
         if not self._open:
             raise UsageError("the model is closed; open it again with edgeemo.load")
         starts = range(0, len(batch), self._most)
-        return np.concatenate([self._run(batch[start : start + self._most]) for start in starts])
+        none = np.zeros((0, int(self.outputs[0][1] or 0)), np.float32)
+        return np.concatenate([none, *(self._run(batch[start : start + self._most]) for start in starts)])
 
     def close(self) -> None:
         """Free what lies on the GPU; twice is fine."""
         if not self._open:
             return
         self._open = False
-        for graph in (self._graphs or {}).values():
-            self._cuda.cudaGraphExecDestroy(graph)
-        for buffer in self._buffers.values():
-            buffer.close()
-        self._cuda.cudaStreamDestroy(self._stream)
+        with ExitStack() as left:  # each of them, whatever becomes of the others
+            left.callback(self._cuda.cudaStreamDestroy, self._stream)
+            for buffer in self._buffers.values():
+                left.callback(buffer.close)
+            for graph in (self._graphs or {}).values():
+                left.callback(self._cuda.cudaGraphExecDestroy, graph.executable)
+        self._graphs = None
         del self._context, self._engine, self._runtime
 
+    def _deserialised(self, path: Path, target: dict[str, Any]) -> trt.ICudaEngine:
+        engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise IntegrityError(
+                f"{path} was made by {told(target)}; {self._library.__name__} {self._library.__version__} on "
+                f"{self.gpu.name}, compute capability {self.gpu.capability}, refuses it: {reasons(self._said)}\n"
+                f"  {_rebuild(target)}"
+            )
+        return engine
+
+    def _check_types(self, path: Path, names: list[str]) -> None:
+        """What edgeemo exports takes and gives float32, whatever lies between."""
+        kinds = {name: self._engine.get_tensor_dtype(name) for name in names}
+        if other := [f"{name} {kind}" for name, kind in kinds.items() if kind != self._library.DataType.FLOAT]:
+            raise IntegrityError(f"{path} has tensors that are not float32: {', '.join(other)}.  {remake(path)}")
+
+    def _new_context(self) -> trt.IExecutionContext:
+        return given(self._engine.create_execution_context, "execution context", self._said)
+
     def _run(self, part: np.ndarray) -> np.ndarray:
-        source, result = self._room(self._names[0], self.inputs[0]), self._room(self._names[1], self.outputs[0])
+        source, result = self._room(self._into[0], self.inputs[0]), self._room(self._out_of[0], self.outputs[0])
         source.upload(part, self._stream)
         if self._graphs is None:
-            self._enqueue(part.shape)
+            self._bind(self._context, part.shape)
+            self._start(self._context)
         else:
             if len(part) not in self._graphs:
-                self._enqueue(part.shape)  # what TensorRT prepares at a first run cannot be recorded
                 self._graphs[len(part)] = self._recorded(part.shape)
-            self._cuda.cudaGraphLaunch(self._graphs[len(part)], self._stream)
+            self._cuda.cudaGraphLaunch(self._graphs[len(part)].executable, self._stream)
         return result.download(len(part), self._stream)
 
-    def _enqueue(self, shape: tuple[int, ...]) -> None:
-        fits = self._context.set_input_shape(self._names[0], shape)
-        if not fits or not self._context.execute_async_v3(self._stream):
-            raise MachineError(f"TensorRT did not run a batch of shape {shape}; its log says why")
+    def _bind(self, context: trt.IExecutionContext, shape: tuple[int, ...]) -> None:
+        bound = all(context.set_tensor_address(name, buffer.address) for name, buffer in self._buffers.items())
+        if not bound or not context.set_input_shape(self._into[0], shape):
+            raise MachineError(f"TensorRT did not take a batch of shape {shape}: {reasons(self._said)}")
 
-    def _recorded(self, shape: tuple[int, ...]) -> Any:
-        """The run of a batch of this shape as an executable CUDA graph."""
+    def _start(self, context: trt.IExecutionContext) -> None:
+        if not context.execute_async_v3(self._stream):
+            raise MachineError(f"TensorRT did not run: {reasons(self._said)}")
+
+    def _recorded(self, shape: tuple[int, ...]) -> _Graph:
+        """The run of a batch of this shape as a CUDA graph, in a context that nothing else changes from then on."""
+        context = self._new_context()
+        self._bind(context, shape)
+        self._start(context)  # what TensorRT prepares at a first run cannot be recorded
         self._cuda.cudaStreamSynchronize(self._stream)
         self._cuda.cudaStreamBeginCapture(self._stream, self._cuda.thread_local_capture)
-        try:
-            self._enqueue(shape)
-        finally:
-            graph = self._cuda.cudaStreamEndCapture(self._stream)
-        recorded = self._cuda.cudaGraphInstantiate(graph, 0)
-        self._cuda.cudaGraphDestroy(graph)
-        return recorded
+        with ExitStack() as done:
+            try:
+                self._start(context)
+            finally:
+                graph = self._cuda.cudaStreamEndCapture(self._stream)
+                done.callback(self._cuda.cudaGraphDestroy, graph)
+            return _Graph(context, self._cuda.cudaGraphInstantiate(graph, 0))
 
     def _room(self, name: str, shape: tuple[int | str | None, ...]) -> Buffer:
-        """The buffer of a tensor, made and bound once for the largest batch."""
+        """The buffer of a tensor, made once for the largest batch."""
         if name not in self._buffers:
             whole = (self._most, *(int(side or 0) for side in shape[1:]))
             self._buffers[name] = Buffer(self._cuda, whole)
-            self._context.set_tensor_address(name, self._buffers[name].address)
         return self._buffers[name]
 
     def _shape(self, name: str) -> tuple[int | str | None, ...]:
         """As the engine has it, None where a dimension varies."""
         sides = self._engine.get_tensor_shape(name)
         return tuple(None if sides[k] < 0 else int(sides[k]) for k in range(len(sides)))
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A recorded run, and the context that it was recorded in, which must stay as it was."""
+
+    context: trt.IExecutionContext
+    executable: Any
 
 
 def told(target: dict[str, Any]) -> str:
@@ -196,19 +267,40 @@ def _place(path: Path, target: dict[str, Any]) -> tuple[Any, Cuda, Gpu]:
 def _misfits(target: dict[str, Any], version: str, gpu: Gpu) -> str:
     """What of this machine does not fit an engine; empty if all does.
 
-    By default an engine runs on the version that made it; a version-compatible one on later ones of its major version.
+    By default an engine runs on the version and the kind of GPU that made it. A version-compatible one runs on later
+    versions of the same major one, a hardware-compatible one on any GPU from Ampere on, but on no Jetson. TensorRT's
+    engines run on no other platform than made them (NVIDIA's documentation of engine compatibility).
     """
-    same_major = version.partition(".")[0] == target["version"].partition(".")[0]
-    if version != target["version"] and not (target.get("version_compatible") and same_major):
+    if version != target["version"] and not (target.get("version_compatible") and _later(version, target["version"])):
         return f"{LIBRARIES[target['library']].name} {version}"
+    here = this_machine().system
+    if target["library"] == "tensorrt" and target.get("platform", here) != here:
+        return f"{here}, not {target['platform']}"
     fits = gpu.capability in target["compute_capabilities"]
-    later = target.get("hardware_compatible") and float(gpu.capability) >= 8.0  # NVIDIA's AMPERE_PLUS
-    return "" if fits or later else f"{gpu.name} of compute capability {gpu.capability}"
+    ampere_plus = target.get("hardware_compatible") and float(gpu.capability) >= 8.0 and not is_jetson()
+    return "" if fits or ampere_plus else f"{gpu.name} of compute capability {gpu.capability}"
+
+
+def _later(version: str, made: str) -> bool:
+    """Whether `version` is a later one of the same major version."""
+    here, there = ([int(part) for part in re.findall(r"\d+", text)] for text in (version, made))
+    return here[0] == there[0] and here > there
 
 
 def _rebuild(target: dict[str, Any]) -> str:
-    return f"build it here:  edgeemo build {target.get('source', 'model.onnx')} --library {target['library']}"
+    """The command that makes such an engine on this machine."""
+    flags = ("version_compatible", "hardware_compatible")
+    asked = [f"--{name.replace('_', '-')}" for name in flags if target.get(name)]
+    asked += [f"--max-batch {target['max_batch']}"] if "max_batch" in target else []
+    words = ["edgeemo build", target.get("source", "model.onnx"), "--library", target["library"], *asked]
+    return f"build it here:  {' '.join(words)}"
 
 
 def _needs(wanted: Library) -> str:
+    if is_jetson():
+        advice = {
+            "tensorrt": "sudo apt-get install python3-libnvinfer, in an environment made with --system-site-packages",
+            "rtx": "not for a Jetson; use TensorRT, which JetPack brings",
+        }
+        return f"{wanted.name}:  {advice[wanted.extra]}"
     return f"{wanted.name}:  pip install 'edgeemo[{wanted.extra}]'"

@@ -95,6 +95,19 @@ def test_what_cannot_run_is_told_and_not_counted(monkeypatch):
         parity.run([TINY], ASKED)
 
 
+def test_a_named_file_that_nothing_runs_is_no_pass(tmp_path):
+    """The engine is what was to be proven: without what runs it there is no verdict, and the exit code is 5."""
+    engine = tmp_path / "tiny.trt"
+    engine.write_bytes(b"an engine")
+    target = {"library": "tensorrt", "version": "0", "compute_capabilities": ["8.7"]}
+    write_card(engine, replace(read_card(TINY), target=target))
+    command = ["parity", str(TINY), str(engine), "--data", "synthetic:300", "--count", "40"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 5
+    assert "tiny.trt" in done.output
+    assert "PASS" not in done.output
+
+
 def test_files_of_other_labels_are_refused(tmp_path):
     """Their answers cannot be compared."""
     other = tmp_path / "other.onnx"
