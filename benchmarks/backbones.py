@@ -1,6 +1,6 @@
 """Does every backbone survive compression? Train on drawn faces, prune, quantize, and ask both forms about new faces.
 
-python benchmarks/backbones.py [OUT.json]   (default: results/compression/backbones.json, with a .md beside it)
+python benchmarks/backbones.py [OUT.json [BACKBONE...]]   (default: all, into results/compression/backbones.json and .md)
 
 INT8 must name the same emotion as its float form on 98 % of 512 drawn faces that neither has seen. Where it does not,
 quantization-aware tuning is tried, then layers in float; what still does not agree is told as such. The file is written
@@ -75,9 +75,11 @@ def main() -> None:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
     settings = {"train": asdict(TRAIN), "own": OWN, "compress": asdict(COMPRESS), "judges": JUDGES, "enough": ENOUGH}
     rows = kept(out, settings)
-    for name in track(BACKBONES, "compressing", total=len(BACKBONES)):
+    names = sys.argv[2:] or list(BACKBONES)
+    for name in track(names, "compressing", total=len(names)):
         if name not in {row["backbone"] for row in rows}:
             rows.append(survived(name))
+            rows.sort(key=lambda row: list(BACKBONES).index(row["backbone"]))
             written_down(out, settings, rows, table(rows))
     print(table(rows))
 

@@ -15,6 +15,7 @@ from edgeemo.card import InputContract
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
+from edgeemo.errors import UsageError
 from edgeemo.metrics import divergence
 from edgeemo.progress import track
 
@@ -75,7 +76,12 @@ def ranges_of(
         return observe(source, faces, contract, method=method), {}
     seen, unseen = (faces.take(np.arange(start, len(faces), 2)) for start in (0, 1))
     judge = Judge.of(source, unseen, contract, flavour=flavour, threads=threads)
-    tried = {name: judge.fidelity(observe(source, seen, contract, method=name)) for name in METHODS}
+    tried = {}
+    for name in METHODS:
+        try:
+            tried[name] = judge.fidelity(observe(source, seen, contract, method=name))
+        except UsageError as error:
+            log.warning("passed over: %s", error)
     best = min(tried, key=lambda name: tried[name].divergence)
     told = ", ".join(f"{name} {found.divergence:.5f}" for name, found in tried.items())
     log.info("calibration by %s: least divergence from float on %d train faces (%s)", best, len(unseen), told)

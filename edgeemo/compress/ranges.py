@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
+from edgeemo.errors import UsageError
 from edgeemo.export import INPUT, quiet
 from edgeemo.images import to_input
 from edgeemo.progress import counter
@@ -67,7 +68,11 @@ class Ranges:
 
 
 def observe(source: Path, faces: Faces, contract: InputContract, *, method: str) -> Ranges:
-    """Run the float model `source` over the faces and note the range of every activation, by the named method."""
+    """Run the float model `source` over the faces and note the range of every activation, by the named method.
+
+    UsageError where a method cannot draw its histogram: its bins are those of the first batch, and an activation that
+    was all but constant there and wide later would need millions of them.
+    """
     kind, options = METHODS[method]
     bar = counter(f"calibrating, {method}", total=len(faces))
     with tempfile.TemporaryDirectory() as folder, bar as advance, quiet():
@@ -81,9 +86,17 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
             calibrate_method=kind,
             extra_options=options,
         )
-        for batch in _batches(faces, contract, advance):
-            calibrator.collect_data(_Once({INPUT: batch}))
-        return Ranges(onnx.load(prepared), calibrator.compute_data(), method)
+        try:
+            for batch in _batches(faces, contract, advance):
+                calibrator.collect_data(_Once({INPUT: batch}))
+            return Ranges(onnx.load(prepared), calibrator.compute_data(), method)
+        except (ValueError, MemoryError) as error:
+            if method == "minmax":
+                raise
+            raise UsageError(
+                f"--method {method} cannot draw a histogram of this network's activations on these faces ({error}).  "
+                "Use --method minmax, or auto, which passes over it"
+            ) from error
 
 
 def _layer_name(node: onnx.NodeProto) -> str:

@@ -14,6 +14,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 
 from edgeemo.card import read_card
 from edgeemo.compress import fidelity, precision
+from edgeemo.compress import ranges as measured
 from edgeemo.compress.fidelity import Fidelity, Judge
 from edgeemo.compress.quantize import FLAVOURS, quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
@@ -147,3 +148,25 @@ def test_branches_of_unlike_range_are_named() -> None:
     assert told(3.0) == []
     assert told(32.0) == ["Add sum: a has 32 times the range of b"]
     onnx.checker.check_model(model)
+
+
+def test_a_method_that_cannot_measure_a_network_is_passed_over(
+    float_model: Path, calibration_faces: Faces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A histogram that would need millions of bins: an error for who asked for it, and no candidate for `auto`."""
+    make = measured.create_calibrator
+
+    def broken(*arguments: object, calibrate_method: CalibrationMethod, **options: object) -> object:
+        calibrator = make(*arguments, calibrate_method=calibrate_method, **options)
+        if calibrate_method == CalibrationMethod.Entropy:
+            monkeypatch.setattr(calibrator, "collect_data", lambda _: np.histogram([0.0, 1.0], 10, range=(0, np.inf)))
+        return calibrator
+
+    monkeypatch.setattr(measured, "create_calibrator", broken)
+    contract = read_card(float_model).input
+    with pytest.raises(UsageError, match="--method entropy cannot draw"):
+        observe(float_model, calibration_faces, contract, method="entropy")
+    how = {"flavour": "cpu", "threads": 1}
+    _, tried = fidelity.ranges_of(float_model, calibration_faces, contract, method="auto", **how)
+    assert set(tried) == {"minmax", "percentile"}
+    assert "passed over: --method entropy" in caplog.text
