@@ -1,6 +1,6 @@
 """Does every backbone survive compression? Train on drawn faces, prune, quantize, and ask both forms about new faces.
 
-python benchmarks/backbones.py [OUT.json [BACKBONE...]]   (default: all, into results/compression/backbones.json and .md)
+python benchmarks/backbones.py [OUT.json [BACKBONE...]]   (default: all, into results/compression/backbones.json)
 
 INT8 must name the same emotion as its float form on 98 % of 512 drawn faces that neither has seen. Where it does not,
 quantization-aware tuning is tried, then layers in float; what still does not agree is told as such. The file is written
