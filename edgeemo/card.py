@@ -104,6 +104,8 @@ def remake(model: Path) -> str:
     """The command that makes such a file anew."""
     if model.suffix == ".trt":
         return "edgeemo build MODEL.onnx, from the file that it was built from"
+    if model.suffix == ".safetensors":
+        return "edgeemo train --out RUN"
     return "edgeemo compress RUN"
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch.nn.utils import parametrize
 
+from edgeemo.card import read_card
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import file_logits, observe
 from edgeemo.compress.tune import Simulated
@@ -29,16 +32,31 @@ def simulated(trained: Path, faces: Faces, *, flavour: str = "cpu") -> Simulated
 def test_the_simulation_rounds_as_the_file_does(
     flavour: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
 ) -> None:
-    """Its logits are nearer to the INT8 file's than either is to float's, or as near as a rounding step."""
+    """Its logits are nearer to the INT8 file's than the file's are to float's: most of the noise is the same noise."""
     network, card = weights.load(trained)
     exact = predict_logits(network, calibration_faces, card.input)
     ours = predict_logits(simulated(trained, calibration_faces, flavour=flavour), calibration_faces, card.input)
     ranges = observe(float_model, calibration_faces, card.input, method="minmax")
     quantize(ranges, tmp_path / "int8.onnx", flavour=flavour)
     theirs = file_logits(tmp_path / "int8.onnx", calibration_faces, card.input, threads=1)
-    noise = (theirs - exact).std()
-    assert 0.2 * noise < (ours - exact).std() < 3 * noise
+    assert (ours - theirs).std() < 0.85 * (theirs - exact).std()
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.95
+
+
+def test_weights_get_the_integers_that_they_have_in_the_file(
+    trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """Of every layer, but for ties that the folding of BatchNorm turns: fewer than one in a thousand."""
+    made = simulated(trained, calibration_faces)
+    ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
+    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    for name in ranges.layers:
+        layer = made.get_submodule(name)
+        scale = layer.parametrizations.weight[0].scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+        ours = (layer.weight.detach() / scale).round().numpy()
+        theirs = stored[f"{name}.weight_quantized"]
+        assert (np.abs(ours - theirs.reshape(ours.shape)) > 0).mean() < 1e-3, name
 
 
 def test_eight_bits_are_eight_bits(trained: Path, calibration_faces: Faces) -> None:
