@@ -58,7 +58,9 @@ def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) ->
 def halved(job: Job, source: Stage) -> Stage:
     """The FP16 ONNX of a float stage, judged; IntegrityError if it may overflow."""
     start, path = perf_counter(), job.out / FP16
-    faces = job.calibration[1] if job.calibration else job.train.take(np.arange(min(FP16_FACES, len(job.train))))
+    # Evenly spread: a folder's faces stand label by label.
+    some = np.linspace(0, len(job.train) - 1, min(FP16_FACES, len(job.train))).astype(int)
+    faces = job.calibration[1] if job.calibration else job.train.take(some)
     with written(path) as partial:
         half.halve(source.path, partial)
         ranges = observe(source.path, faces, source.card.input, method="minmax")

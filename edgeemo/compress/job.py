@@ -24,6 +24,8 @@ from edgeemo.stages import Compress, Train, check_ranges
 from edgeemo.train import teacher, weights
 
 log = logging.getLogger(__name__)
+OF_INT8 = ("calibration", "method", "flavour")  # decide nothing without --int8
+OF_CUTS = ("importance", "ranking", "round_to")  # nor these without --prune or --sensitivity
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,24 @@ def _check_together(config: Compress) -> None:
     for name in ("qat", "layers", "keep_float"):
         if getattr(config, name) and not config.int8:
             raise UsageError(f"--{name.replace('_', '-')} is about INT8; add --int8")
+    trains = config.epochs and (config.prune or config.size or config.qat)
+    if config.teacher and not trains:
+        raise UsageError(
+            "--teacher without anything to teach: add --prune, --size or --qat, and --epochs, or leave it out"
+        )
+    _check_idle(config)
     if config.qat and not config.epochs:
         raise UsageError("--qat --epochs 0 tunes nothing, which is PTQ: leave out --qat, or give it epochs")
+
+
+def _check_idle(config: Compress) -> None:
+    """UsageError for an option that was set and would do nothing."""
+    cuts = bool(config.prune or config.sensitivity)
+    matters = {"prune_steps": bool(config.prune), **dict.fromkeys(OF_INT8, config.int8), **dict.fromkeys(OF_CUTS, cuts)}
+    for name, does in matters.items():
+        if not does and getattr(config, name) != getattr(Compress, name):
+            needed = "--int8" if name in OF_INT8 else "--prune"
+            raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {needed}, or leave it out")
 
 
 def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Train:

@@ -16,6 +16,7 @@ from edgeemo.compress.prune import prune, size_of
 from edgeemo.compress.tune import Simulated
 from edgeemo.data import Faces
 from edgeemo.data.faces import LICENCES, kind_of
+from edgeemo.errors import UsageError
 from edgeemo.history import entry
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train
@@ -34,12 +35,20 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
     hurt = []
     for step in range(1, config.prune_steps + 1):
         share = 1 - (1 - config.prune) ** (step / config.prune_steps)
+        widths = widths_of(network)
         network = prune(network, card.input, plan=replace(job.plan, share=share), train=job.train, original=original)
+        if widths_of(network) == widths:
+            continue  # every width rounds to what it is; the next step goes further
         hurt.append(_accuracy(network, job, card))
         log.info("pruned %.0f %% of the channels: valid %.2f %% before recovery", 100 * share, 100 * hurt[-1])
         epochs = ceil(config.epochs * step / config.prune_steps) - ceil(config.epochs * (step - 1) / config.prune_steps)
         if epochs:
             network, _ = _recovered(job, network, replace(job.trained, epochs=epochs))
+    if widths_of(network) == original:
+        raise UsageError(
+            f"--prune {config.prune:g} with --round-to {config.round_to} removes no channel: every width rounds to "
+            "what it was. Prune more, or round to less"
+        )
     after = size_of(network, card.input)
     log.info(
         "pruned %d to %d parameters, %.1f to %.1f million multiply-adds",

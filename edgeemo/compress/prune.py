@@ -80,19 +80,13 @@ def prune(
     original: widths_of an earlier network, for pruning in steps; None: of this one. Ranked by layer, every layer loses
     the same share; ranked globally, the channels that matter least go, wherever they are, and no layer loses more than
     90 %. Every kept width is the multiple of `plan.round_to` nearest to that, and at least `round_to`. The labels stay.
-    `train` is needed by the importance `taylor`.
+    `train` is needed by the importance `taylor`. Where every width rounds to what it is, nothing changes.
     """
     if plan.importance == "taylor":
         _leave_gradients(network, train, contract)
-    before = widths_of(network)
-    kept = _kept(network, contract, plan, original or before)
+    kept = _kept(network, contract, plan, original or widths_of(network))
     _remove_channels(network, contract, kept, plan)
     network.zero_grad(set_to_none=True)
-    if widths_of(network) == before:
-        raise UsageError(
-            f"--prune {plan.share:g} with --round-to {plan.round_to} removes no channel: every width rounds to what it "
-            f"was. Prune more, or round to less"
-        )
     return network.to(memory_format=torch.channels_last)
 
 
@@ -148,8 +142,13 @@ def _remove_channels(network: EmotionNet, contract: InputContract, kept: dict[st
     widths = _widths(network)
     # Half a channel more, because torch-pruning cuts width * (1 - ratio) down to a whole number.
     ratios = {network.get_submodule(name): max(0.0, 1 - (kept[name] + 0.5) / widths[name]) for name in kept}
+    last = list(network.head.named_children())[-1][0]
     with _pruner(network, contract, plan, ratios) as pruner:
         pruner.step()
+    got = _widths(network)
+    if wrong := [name for name in kept if name != f"head.{last}" and got[name] != kept[name]]:
+        told = ", ".join(f"{name} has {got[name]} channels instead of {kept[name]}" for name in wrong[:3])
+        raise UsageError(f"this network cannot be pruned so: {told}. Choose another --ranking or --round-to")
 
 
 def _widths(network: EmotionNet) -> dict[str, int]:

@@ -10,18 +10,22 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgeemo.artifact import check_writable, write_json
+import edgeemo
+from edgeemo.artifact import check_writable, sha256_of_lines, write_json
 from edgeemo.bench import measure
 from edgeemo.card import Card, label_set_of, read_card, write_card
-from edgeemo.compress import pictures
+from edgeemo.compress import calibrate, job, pictures
 from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
-from edgeemo.errors import EdgeemoError, UsageError, require
+from edgeemo.data import samples
+from edgeemo.data.faces import label
+from edgeemo.errors import IntegrityError, UsageError, require
 from edgeemo.history import settings_of, versions
+from edgeemo.machine import this_machine
 from edgeemo.stages import Compress, Search, check_ranges
 from edgeemo.train import teacher, weights
 
@@ -43,10 +47,12 @@ def run(config: Search) -> dict[str, Any]:
     folder = Path(config.out or Path(config.run) / "search")
     check_writable(folder)
     space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": _listed(config.precisions)}
+    for size in sizes:  # a mistake of the user's is no finding about a candidate
+        job.check(_candidate(config, {"prune": space["prune"][-1], "size": size, "precision": "int8"}, folder))
     identity = _identity(config, card)
     _same_search(folder, identity)
     rows = _explored(config, folder, space)
-    result = {"format": 1, "versions": versions(), "search": identity, **chosen(rows, config)}
+    result = {"format": 1, "search": identity, **chosen(rows, config)}
     write_json(folder / RESULT, result)
     pictures.pareto(result, folder / PICTURE)
     _keep_best(folder, result)
@@ -60,8 +66,21 @@ FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prun
 def _identity(config: Search, card: Card) -> dict[str, Any]:
     """What a candidate's row depends on beside its own place in the space."""
     settings = {key: value for key, value in settings_of(config).items() if key not in FREE_TO_CHANGE}
-    masters = teacher.check(config.teacher, label_set_of(card)) if config.teacher else []
-    return {"weights": card.sha256, **settings, **teacher.told_by(masters)}
+    labels = label_set_of(card)
+    masters = teacher.check(config.teacher, labels) if config.teacher else []
+    trained = weights.trained(Path(config.run), card, data=config.data)
+    valid = label(samples(trained.data, "valid", labels), labels, protocol=trained.protocol).samples
+    facts = {
+        "weights": card.sha256,
+        "valid": sha256_of_lines([sample.id for sample in valid]),
+        "calibration": calibrate.read(Path(config.calibration)).header() if config.calibration else "drawn",
+        "edgeemo": edgeemo.__version__,
+        "versions": versions(),
+        "machine": asdict(this_machine()),
+        **teacher.told_by(masters),
+    }
+    found: dict[str, Any] = json.loads(json.dumps({**settings, **facts}))  # as it will be read again
+    return found
 
 
 def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list[Row]:
@@ -95,12 +114,9 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
     """Make the candidate, judge it on valid and time it; its row is kept beside its files."""
     log.info("candidate %d of %d: %s", number, of, _told(place))
     out = folder / _name(place)
-    shared = {f.name for f in fields(Compress)} & {f.name for f in fields(Search)} - {"out", "run"}
-    settings = {name: getattr(config, name) for name in shared}
-    own = {"prune": place["prune"], "size": place["size"], "int8": place["precision"] == "int8", "time": False}
     try:
-        path = compress(Compress(**settings, **own, run=config.run, out=str(out)))
-    except EdgeemoError as error:
+        path = compress(_candidate(config, place, out))
+    except (UsageError, IntegrityError) as error:  # it cannot be pruned so, or too little of it would be in integers
         row = {**place, "refused": str(error)}
     else:
         judged = json.loads((out / COMPARISON).read_text(encoding="utf-8"))["rows"][-1]
@@ -110,6 +126,19 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
         row = {**place, "refused": "", "file": f"{out.name}/{path.name}", "latency": latency, **facts}
     write_json(out / ROW, row)
     return row
+
+
+def _candidate(config: Search, place: dict[str, Any], out: Path) -> Compress:
+    """The compression of a place; what decides nothing there is left as it is by default."""
+    shared = {f.name for f in fields(Compress)} & {f.name for f in fields(Search)} - {"out", "run"}
+    matters = {
+        **dict.fromkeys(job.OF_CUTS, place["prune"]),
+        **dict.fromkeys(job.OF_INT8, place["precision"] == "int8"),
+        "teacher": config.epochs and (place["prune"] or place["size"]),
+    }
+    settings = {name: getattr(config, name) for name in shared if matters.get(name, True)}
+    own = {"prune": place["prune"], "size": place["size"], "int8": place["precision"] == "int8", "time": False}
+    return Compress(**settings, **own, run=config.run, out=str(out))
 
 
 def chosen(rows: list[Row], config: Search) -> dict[str, Any]:
@@ -187,8 +216,9 @@ def _keep_best(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _kept(folder: Path) -> list[Row]:
-    """The rows of an earlier search in this folder."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"*/{ROW}"))]
+    """The rows of an earlier search in this folder; what was refused is tried again."""
+    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"*/{ROW}"))]
+    return [row for row in rows if not row["refused"]]
 
 
 def _same_search(folder: Path, identity: dict[str, Any]) -> None:
@@ -220,11 +250,11 @@ def _sizes(config: Search, trained: int) -> list[int]:
         sizes = [int(part) for part in _listed(config.sizes)]
     except ValueError as error:
         raise UsageError(f"--sizes {config.sizes}: expected whole pixels separated by commas, as 40,48,64") from error
-    return [0 if size == trained else size for size in sizes] or [0]
+    return list(dict.fromkeys(0 if size == trained else size for size in sizes)) or [0]
 
 
 def _shares(config: Search) -> list[float]:
-    return [round(k * STEP, 2) for k in range(round(config.max_prune / STEP) + 1)]
+    return [round(k * STEP, 2) for k in range(int(config.max_prune / STEP + 1e-9) + 1)]
 
 
 def _listed(text: str) -> list[str]:

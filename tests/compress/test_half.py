@@ -62,6 +62,29 @@ class Wide:
         return self
 
 
+def test_a_weight_beyond_float16_is_refused(float_model: Path, tmp_path: Path) -> None:
+    """The converter would clip it, and the network would be another."""
+    model = onnx.load(float_model)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, 1e5, np.float32), bias.name))
+    onnx.save(model, tmp_path / "wide.onnx")
+    with pytest.raises(IntegrityError, match=r"head\.1\.bias has a weight of 100000; float16 ends at 65504"):
+        half.halve(tmp_path / "wide.onnx", tmp_path / "half.onnx")
+
+
+def test_a_form_that_names_other_emotions_is_refused(
+    float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """Rounded weights may cost a near tie, not the answer."""
+    model = onnx.load(float_model)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.arange(6, dtype=np.float32) * 9, bias.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    other = tmp_path / "other.onnx"
+    with pytest.raises(IntegrityError, match="expected 98 % or more"):
+        half.overflow(float_model, other, ranges, calibration_faces, read_card(float_model).input, threads=1)
+
+
 def test_a_nan_is_refused(float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path) -> None:
     """A file that gives no finite logits does not pass for a model."""
     model = onnx.load(float_model)

@@ -13,7 +13,7 @@ from edgeemo.data import Faces, load
 from edgeemo.errors import UsageError
 from edgeemo.labels import LABEL_SETS, label_set
 from edgeemo.train import weights
-from edgeemo.train.network import EmotionNet, build, contract_for, describe, widths_of
+from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe, widths_of
 
 CONTRACT = contract_for("edge_vgg_slim", 0)
 
@@ -93,10 +93,31 @@ def test_taylor_looks_at_train_faces(calibration_faces: Faces) -> None:
     assert not torch.equal(network.backbone[0].weight, pruned(slim()).backbone[0].weight)
 
 
-def test_pruning_nothing_is_refused() -> None:
-    """A share that rounds every width to what it was is a mistake, not a success."""
-    with pytest.raises(UsageError, match="removes no channel"):
-        pruned(slim(head="linear", attention=False), 0.01)
+def test_a_share_that_rounds_to_nothing_changes_nothing() -> None:
+    """The stage refuses it; a step of several may pass it over."""
+    network = slim(head="linear", attention=False)
+    before = widths_of(network)
+    assert widths_of(pruned(network, 0.01)) == before
+
+
+@pytest.mark.parametrize("ranking", ["layer", "global"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_is_pruned_and_comes_back_from_its_widths(name: str, ranking: str) -> None:
+    """Head and attention included: every width a multiple of eight, and the same logits from card and weights."""
+    torch.manual_seed(0)
+    contract = contract_for(name, 32)
+    architecture = describe(name, labels=6, head="enhanced", attention=True, dropout=0.1)
+    before = widths_of(build(architecture))
+    network = prune(build(architecture), contract, plan=Plan(0.4, ranking=ranking)).eval()
+    after = widths_of(network)
+    cut = {layer: shape[0] for layer, shape in after.items() if shape[0] != before[layer][0]}
+    assert cut
+    assert all(width % 8 == 0 for width in cut.values())
+    again = build({**architecture, "widths": after}).eval()
+    again.load_state_dict(network.state_dict())
+    batch = torch.randn(2, contract.channels, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(again(batch), network(batch))
 
 
 @pytest.mark.parametrize(

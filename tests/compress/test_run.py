@@ -239,6 +239,12 @@ def _all_float(path: Path) -> list[Any]:
         ({"flavour": "npu"}, "unknown flavour 'npu'; known: cpu, tensorrt"),
         ({"importance": "luck"}, "known: magnitude, group-norm, taylor"),
         ({"run": ""}, "edgeemo train"),
+        ({"teacher": "runs/other", "int8": True}, "--teacher without anything to teach"),
+        ({"teacher": "runs/other", "prune": 0.5, "epochs": 0}, "--teacher without anything to teach"),
+        ({"calibration": "list.json"}, "--calibration would do nothing here: add --int8"),
+        ({"flavour": "tensorrt"}, "--flavour would do nothing here: add --int8"),
+        ({"importance": "taylor"}, "--importance would do nothing here: add --prune"),
+        ({"prune_steps": 2, "sensitivity": True}, "--prune-steps would do nothing here"),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused(change: dict[str, Any], message: str, trained: Path) -> None:
@@ -251,6 +257,20 @@ def test_an_unknown_run_folder_is_named(tmp_path: Path) -> None:
     """The message says what is missing and how to make it."""
     with pytest.raises(IntegrityError, match=r"none/model.safetensors does not exist.*edgeemo train"):
         run(replace(SMALL, run=str(tmp_path / "none")))
+
+
+def test_pruning_nothing_is_refused(trained: Path, tmp_path: Path) -> None:
+    """A share that rounds every width to what it was is a mistake, not a success; the message has what was typed."""
+    with pytest.raises(UsageError, match=r"--prune 0\.01 with --round-to 8 removes no channel"):
+        run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.01))
+
+
+def test_a_step_that_removes_nothing_is_passed_over(trained: Path, tmp_path: Path) -> None:
+    """Six steps to 40 %, in 32s: the first takes no 32 channels of any layer, a later one does."""
+    run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.4, prune_steps=6, round_to=32, epochs=0))
+    _, card = weights.load(tmp_path)
+    line = next(line for line in card.history if line["stage"] == "prune")
+    assert 0 < len(line["measured"]["accuracy_before_recovery"]) < 6
 
 
 def test_the_run_folder_is_not_written_over(trained: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeemo.compress import search
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import EdgeemoError, IntegrityError, UsageError
 from edgeemo.runtime import load
 from edgeemo.stages import Search
 
@@ -150,6 +150,43 @@ def test_candidates_of_another_teacher_or_other_faces_do_not_mix(
             search.run(replace(small, **change))
 
 
+def test_a_list_that_is_not_there_is_the_users_mistake(small: Search, tmp_path: Path) -> None:
+    """No finding about a candidate, and nothing is made."""
+    with pytest.raises(EdgeemoError, match=r"list\.json"):
+        search.run(replace(small, out=str(tmp_path), calibration=str(tmp_path / "list.json")))
+    assert not list(tmp_path.glob("*/row.json"))
+
+
+def test_candidates_of_another_machine_do_not_mix(
+    found: dict[str, Any], small: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their latencies cannot be compared."""
+    assert found
+    other = replace(search.this_machine(), processor="another")
+    monkeypatch.setattr(search, "this_machine", lambda: other)
+    with pytest.raises(UsageError, match="other settings of machine"):
+        search.run(small)
+
+
+def test_what_was_refused_is_tried_again(small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason may be gone."""
+    config, make = replace(small, out=str(tmp_path), trials=1), search.compress
+
+    def refuse(_: object) -> Path:
+        raise IntegrityError("too little in integers")
+
+    monkeypatch.setattr(search, "compress", refuse)
+    assert search.run(config)["candidates"][0]["refused"]
+    monkeypatch.setattr(search, "compress", make)
+    assert not search.run(config)["candidates"][0]["refused"]
+
+
+@pytest.mark.parametrize(("most", "shares"), [(0.38, 4), (0.3, 4), (0.75, 8), (0.0, 1)])
+def test_no_share_lies_above_the_largest(most: float, shares: int) -> None:
+    """In steps of a tenth from zero."""
+    assert len(search._shares(Search(max_prune=most))) == shares
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -157,6 +194,8 @@ def test_candidates_of_another_teacher_or_other_faces_do_not_mix(
         ({"sizes": "48,big"}, "whole pixels"),
         ({"precisions": "int4"}, "unknown 'int4'; known: float32, int8"),
         ({"trials": 0}, "--trials 0"),
+        ({"lr": 0.0}, "--lr 0.0: expected"),
+        ({"sizes": "48,9000"}, "--size 9000: expected"),
     ],
 )
 def test_a_search_that_cannot_be_meant_is_refused(small: Search, change: dict[str, Any], message: str) -> None:
