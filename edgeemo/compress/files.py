@@ -16,7 +16,7 @@ from edgeemo.card import Card, write_card
 from edgeemo.compress import calibrate, fidelity, half, pictures, precision
 from edgeemo.compress.calibrate import CalibrationList
 from edgeemo.compress.compare import Stage, against, answers, judge
-from edgeemo.compress.job import Job
+from edgeemo.compress.job import Job, named_layers
 from edgeemo.compress.learn import metrics
 from edgeemo.compress.prune import Size, size_of
 from edgeemo.compress.quantize import FLAVOURS, quantize
@@ -106,7 +106,7 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
 def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[str, ...]:
     """The layers that are to stay in float: named, chosen by measurement, or none. Leaves the report that was asked."""
     config = job.config
-    named = tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
+    named = named_layers(config)
     if not config.layers and config.keep_float != "auto":
         return named
     faces, contract = job.calibration_faces, source.card.input

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from edgeemo.card import Card, label_set_of
 from edgeemo.compress import calibrate
@@ -121,6 +122,19 @@ def check(config: Compress) -> None:
         if getattr(config, name) not in names:
             raise known(name, getattr(config, name), names)
     _check_together(config)
+
+
+def check_layers(config: Compress, network: nn.Module) -> None:
+    """UsageError for a layer to keep in float that the network does not have, before hours of recovery."""
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for name in named_layers(config) if config.keep_float != "auto" else ():
+        if name not in layers:
+            raise known("layer to keep in float", name, layers)
+
+
+def named_layers(config: Compress) -> tuple[str, ...]:
+    """The names in --keep-float."""
+    return tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
 
 
 def _check_together(config: Compress) -> None:

@@ -27,6 +27,7 @@ def run(config: Compress) -> Path:
     """Compress as configured; returns the path of the last model. Beside it lies comparison.json."""
     job.check(config)
     network, card = weights.load(Path(config.run))
+    job.check_layers(config, network)
     asked = job.prepared(config, card)
     _clear(asked.out)
     if config.sensitivity:

@@ -304,7 +304,7 @@ def _finite(loss: float, state: State) -> float:
     if not math.isfinite(loss):
         raise UsageError(
             f"the loss became {loss} in epoch {state.epoch + 1}; the checkpoint before is kept.  Start anew with a "
-            "lower --classifier-lr, a longer --warmup-epochs or --precision fp32"
+            "lower learning rate (train: --classifier-lr, compress: --lr or --qat-lr) or, in train, --precision fp32"
         )
     return loss
 

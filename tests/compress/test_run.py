@@ -291,3 +291,10 @@ def test_a_run_without_its_log_still_compresses_if_its_faces_are_drawn(trained: 
         shutil.copy(trained / name, tmp_path / name)
     path = run(replace(SMALL, run=str(tmp_path)))
     assert path == tmp_path / "compressed" / "model.float.onnx"
+
+
+def test_a_layer_that_is_not_there_is_told_before_anything_is_trained(trained: Path, tmp_path: Path) -> None:
+    """Hours of recovery would come before it otherwise; the layers that are there are listed."""
+    with pytest.raises(UsageError, match=r"unknown layer to keep in float 'typo'; known: backbone\.0, .*head\.1"):
+        run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.5, int8=True, keep_float="typo"))
+    assert not list(tmp_path.iterdir())
