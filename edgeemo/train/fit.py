@@ -107,6 +107,7 @@ def fit(
             watch(_judged(task, state, row))
             state.epoch, state.step = state.epoch + 1, 0
             _save(task, state)
+    task.place.check_together(state.network)
     task.place.leave()
     if config.patience:
         state.judged.load_state_dict(state.best_weights)

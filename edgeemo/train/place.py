@@ -6,11 +6,13 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from edgeemo.errors import UsageError
 from edgeemo.machine import this_machine, usable_cores
@@ -37,6 +39,15 @@ class Place:
     def shard(self) -> Shard:
         """This process's part of every batch."""
         return Shard(self.fabric.global_rank, self.fabric.world_size)
+
+    def check_together(self, network: nn.Module) -> None:
+        """RuntimeError if the processes do not hold the same weights: a sum of gradients was missed, without a word."""
+        if self.fabric.world_size == 1:
+            return
+        mine = torch.stack([weight.detach().double().sum() for weight in network.parameters()])
+        all_of_them = cast("torch.Tensor", self.fabric.all_gather(mine))  # (processes, tensors)
+        if not torch.equal(all_of_them, all_of_them[:1].expand_as(all_of_them)):
+            raise RuntimeError("the weights of the processes have drifted apart")
 
     def leave(self) -> None:
         """Part from the other processes, once all are done: one that exits earlier would pull the rest down."""

@@ -58,7 +58,11 @@ def _read(file: Path) -> Tensors:
     try:
         state = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise IntegrityError(f"--weights {file} is not a plain state dict: {error}") from error
+        # Without torch's own words, which advise to load it unsafely.
+        raise IntegrityError(
+            f"--weights {file} is no plain state dict: expected a .safetensors file, or a .pth file as "
+            "torch.save(model.state_dict(), FILE) writes it"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise IntegrityError(f"--weights {file} is not a plain state dict: names with tensors")
     return state

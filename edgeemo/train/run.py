@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from edgeemo.artifact import check_writable, write_json
-from edgeemo.card import Card, InputContract
+from edgeemo.card import Card, InputContract, card_path, read_card
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
@@ -158,12 +158,21 @@ def _about(config: Train, train: data.Faces, valid: data.Faces) -> dict[str, Any
 
 
 def _licences(config: Train) -> dict[str, str]:
-    start = {"none": "trained from scratch", "imagenet": "torchvision ImageNet weights (BSD-3; ImageNet terms)"}
+    start = {"none": "trained from scratch", "imagenet": networks.backbone(config.backbone).terms}
     return {
         "code": "MIT",
         "faces": data.LICENCES[data.kind_of(config.data)],
-        "initial weights": start.get(config.weights, "from a file given by the trainer"),
+        "initial weights": start.get(config.weights) or _terms_of(Path(config.weights)),
     }
+
+
+def _terms_of(file: Path) -> str:
+    """What a file of weights brings along: the terms in its card, where it is a model of ours."""
+    if not card_path(file).is_file():
+        return "from a file given by the trainer"
+    terms = read_card(file).licences.items()
+    told = "; ".join(f"{what}: {text}" for what, text in terms if what != "code")
+    return f"from another model ({told})"
 
 
 def _leave_pictures(folder: Path, config: Train, history: list[dict[str, Any]], result: Scores) -> None:

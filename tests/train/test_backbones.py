@@ -1,10 +1,14 @@
 """Every line of the table: its shape, its names, and its way through a card and back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from edgeemo.errors import IntegrityError
 from edgeemo.train import network as networks
+from edgeemo.train import run
 from edgeemo.train.backbones import STAGES
 
 
@@ -69,3 +73,21 @@ def test_lite0_is_b0_without_squeeze_and_excitation():
     activations = {type(m) for m in trunk.modules() if type(m).__module__.endswith("activation")}
     assert activations == {nn.ReLU6}
     assert sum(p.numel() for p in trunk.parameters()) == 4_652_008 - (1280 + 1) * 1000
+
+
+def test_the_card_tells_whose_weights_it_started_from(tmp_path, tiny):
+    """Lite0's are not torchvision's; another model's card hands on its terms; a bare file has none to tell."""
+    terms = run._licences
+    assert "Apache-2.0" in terms(replace(tiny, backbone="efficientnet_lite0", weights="imagenet"))["initial weights"]
+    assert "torchvision" in terms(replace(tiny, backbone="resnet18", weights="imagenet"))["initial weights"]
+    other = run.run(replace(tiny, out=str(tmp_path / "other")))
+    assert "drawn by edgeemo" in terms(replace(tiny, weights=str(other)))["initial weights"]
+    assert terms(replace(tiny, weights="some.pth"))["initial weights"] == "from a file given by the trainer"
+
+
+def test_a_file_that_is_no_weights_is_refused_without_unsafe_advice(tmp_path):
+    """Torch's own message would have it loaded with weights_only=False."""
+    (tmp_path / "picture.pth").write_bytes(b"\x89PNG")
+    with pytest.raises(IntegrityError, match=r"expected a \.safetensors file") as refused:
+        networks.build(describe("resnet18"), weights=str(tmp_path / "picture.pth"))
+    assert "weights_only" not in str(refused.value)

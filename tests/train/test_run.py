@@ -201,7 +201,7 @@ class Bomb:
 
 def test_diverged_training_stops_and_keeps_the_checkpoint_before(tiny):
     """An absurd rate: the loss is no number, the error says what to change, no checkpoint holds it."""
-    with pytest.raises(UsageError, match="lower --classifier-lr"):
+    with pytest.raises(UsageError, match="lower learning rate"):
         run(replace(tiny, epochs=20, classifier_lr=1e30, warmup_epochs=0.0, clip=1e30, batch_size=16))
 
 
