@@ -289,7 +289,7 @@ class Report:
     out: str = option("", "write here instead of printing")
 
 
-# The origin document's configuration. Where its text and its example differ (warm restarts or cosine), the text's; where
+# The origin document's configuration. Where its text and its example differ (restarts or cosine), the text's; where
 # it names no figure (accumulation, clipping, warm-up, patience), ours. 25 epochs: one of warm-up, cosines of 8 and 16.
 ENHANCED = Train(accumulate=2, schedule="restarts", sampler="weighted", vertical_flips=True)
 
