@@ -29,7 +29,14 @@ from edgeemo.train.run import run as train
 OUT = Path(__file__).parent / "results" / "engines" / "rtx.json"
 LITTLE = replace(TRAIN, data="synthetic:200", epochs=1)
 COMPRESS = Compress(
-    int8=True, flavour="tensorrt", fp16=True, calibration_count=64, min_int8_share=0, time=False, threads=1
+    int8=True,
+    flavour="tensorrt",
+    fp16=True,
+    calibration_count=64,
+    min_int8_share=0,
+    min_agreement=0,
+    time=False,
+    threads=1,
 )
 FORMS = {  # FP32 convolutions and products are not for compute capability 7.5, says the compiler
     "model.float.onnx": "8.0,8.6,8.9,12.0,12.1",

@@ -15,13 +15,13 @@ from edgeemo.card import InputContract
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
-from edgeemo.errors import UsageError
+from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.metrics import divergence
 from edgeemo.progress import track
 
 log = logging.getLogger(__name__)
 JUDGES = 256  # calibration faces that judge a layer or a method
-ENOUGH = 0.98  # agreement with float at which keep-float auto stops
+ENOUGH = 0.98  # agreement with float below which a form is another model
 MOST_KEPT = 0.25  # of the layers that keep-float auto leaves in float; more, and INT8 is the wrong choice
 SHARED = ("Add", "Concat")  # operators whose inputs meet in one range
 MISMATCH = 16.0  # a branch with a 16th of the other's range keeps 4 of 8 bits
@@ -33,6 +33,11 @@ class Fidelity:
 
     divergence: float
     agreement: float
+
+    @classmethod
+    def of(cls, expected: np.ndarray, got: np.ndarray) -> Fidelity:
+        """Of (N, K) logits `got`, where float gave `expected`."""
+        return cls(divergence(expected, got), float((expected.argmax(1) == got.argmax(1)).mean()))
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready form."""
@@ -61,8 +66,23 @@ class Judge:
             path = Path(folder) / "candidate.onnx"
             quantize(ranges, path, flavour=self.flavour, keep_float=keep_float, only=only)
             got = file_logits(path, self.faces, self.contract, threads=self.threads)
-        same = float((got.argmax(1) == self.expected.argmax(1)).mean())
-        return Fidelity(divergence(self.expected, got), same)
+        return Fidelity.of(self.expected, got)
+
+
+def between(source: Path, path: Path, faces: Faces, contract: InputContract, *, threads: int) -> Fidelity:
+    """What the quantized file `path` changed of its float form `source`, on these faces."""
+    expected, got = (file_logits(file, faces, contract, threads=threads) for file in (source, path))
+    return Fidelity.of(expected, got)
+
+
+def check(found: Fidelity, faces: int, *, least: float) -> None:
+    """IntegrityError if INT8 names the emotion of its float form on less than the share `least` of the faces."""
+    if found.agreement < least:
+        raise IntegrityError(
+            f"INT8 names the emotion of its float form on {100 * found.agreement:.1f} % of {faces} train faces, "
+            f"expected {100 * least:g} %. Try --method auto, then --qat, then --keep-float auto; or accept it with "
+            "--min-agreement"
+        )
 
 
 def ranges_of(

@@ -87,7 +87,7 @@ def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
 
 
 def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dict[str, Any]) -> Stage:
-    """One INT8 file, judged; IntegrityError if too little of it is in integers."""
+    """One INT8 file, judged; IntegrityError if too little of it is in integers or it disagrees with float too often."""
     start, config = perf_counter(), job.config
     keep = _kept_float(job, source, ranges, flavour)
     path = job.out / f"model.{FLAVOURS[flavour].suffix}"
@@ -95,9 +95,13 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
         quantize(ranges, partial, flavour=flavour, keep_float=keep)
         found = precision.truth(partial, flavour=flavour)
         precision.check(found, least=config.min_int8_share)
+        faces = job.calibration_faces
+        agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
+        fidelity.check(agrees, len(faces), least=config.min_agreement)
     log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * found["int8_share_of_macs"])
     got = "int8" if flavour == "cpu" else "int8 in the file"  # TensorRT may still choose otherwise
-    form = {"asked": "int8", "got": got, "flavour": flavour, "keep_float": list(keep), **about, **found}
+    same = {**agrees.to_dict(), "faces": len(faces)}
+    form = {"asked": "int8", "got": got, "flavour": flavour, "keep_float": list(keep), **about, **found, **same}
     card = replace(source.card, precision=form)
     name = "int8" if flavour == "cpu" else f"int8 {flavour}"
     return _judged(job, Made(name, "quantize", path, card, source.card.sha256, source.size, start), source)

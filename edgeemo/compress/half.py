@@ -16,14 +16,13 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edgeemo.card import InputContract
+from edgeemo.compress.fidelity import ENOUGH, Fidelity
 from edgeemo.compress.ranges import Ranges, file_logits
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
 from edgeemo.export import quiet, stripped
-from edgeemo.metrics import divergence
 
 LARGEST = float(np.finfo(np.float16).max)
-ENOUGH = 0.98  # of the faces must get the label that float32 gives them
 HEADROOM = 4.0  # faces to come may go this much beyond the faces seen
 
 
@@ -65,17 +64,16 @@ def overflow(
             f"FP16 gives {(~np.isfinite(got)).any(1).sum()} of {len(faces)} train faces no finite logits"
         )
     expected = file_logits(source, faces, contract, threads=threads)
-    agreement = float((expected.argmax(1) == got.argmax(1)).mean())
-    if agreement < ENOUGH:
+    same = Fidelity.of(expected, got)
+    if same.agreement < ENOUGH:
         raise IntegrityError(
-            f"FP16 names the emotion of float32 on {100 * agreement:.1f} % of {len(faces)} train faces; expected "
+            f"FP16 names the emotion of float32 on {100 * same.agreement:.1f} % of {len(faces)} train faces; expected "
             f"{100 * ENOUGH:g} % or more. Leave out --fp16"
         )
     return {
         "largest_activation": round(seen[widest], 3),
         "faces": len(faces),
-        "divergence": round(divergence(expected, got), 8),
-        "agreement": agreement,
+        **same.to_dict(),
         "checked_in": "float32 with float16 weights, and by the ranges of activations",
         "types": types(target),
     }

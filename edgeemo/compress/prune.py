@@ -21,7 +21,8 @@ from edgeemo.train.network import EmotionNet, widths_of
 MAX_SHARE = 0.9
 RANKINGS = ("layer", "global")
 # What a channel is worth: the norm of its own weights (Li et al. 2017), that of all weights which go with it (Fang et
-# al. 2023), or the estimated change of the loss (Molchanov et al. 2019).
+# al. 2023), or to first order what its removal changes the loss by: the sum of |weight * gradient| (after Molchanov
+# et al. 2019, who sum before they take the square).
 IMPORTANCE: dict[str, tuple[str, dict[str, Any]]] = {
     "magnitude": ("GroupMagnitudeImportance", {"group_reduction": "first"}),
     "group-norm": ("GroupMagnitudeImportance", {}),

@@ -7,6 +7,7 @@ or that should look further, goes on from what it knows.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
@@ -34,7 +35,7 @@ RESULT, PICTURE, JOURNAL, BEST, ROW = "search.json", "search.png", "study.journa
 PRECISIONS = ("float32", "int8")
 STEP = 0.1  # of the share to prune
 TIMED_RUNS = 200
-MOST_PROPOSALS = 20  # per trial; Optuna may propose what was measured already
+MOST_PROPOSALS = 20  # of Optuna's per trial; it may propose what was measured already
 
 Row = dict[str, Any]
 
@@ -94,13 +95,16 @@ def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list
         directions=["minimize", "maximize"],
         load_if_exists=True,
     )
-    places = {name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()}
+    choices = {name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()}
     rows = {_key(row): row for row in _kept(folder) if all(row[name] in space[name] for name in space)}
-    wanted = min(config.trials, _count(space))
+    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    wanted = min(config.trials, len(every))
     proposals = 0
-    while len(rows) < wanted and proposals < MOST_PROPOSALS * wanted:
+    while len(rows) < wanted:
         proposals += 1
-        trial = study.ask(places)
+        if proposals > MOST_PROPOSALS * wanted:  # all that is left in a small space, it may never propose
+            study.enqueue_trial(next(place for place in every if _key(place) not in rows))
+        trial = study.ask(choices)
         row = rows.get(_key(trial.params)) or _measured(config, folder, trial.params, number=len(rows) + 1, of=wanted)
         rows[_key(row)] = row
         if row["refused"]:
@@ -216,9 +220,9 @@ def _keep_best(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _kept(folder: Path) -> list[Row]:
-    """The rows of an earlier search in this folder; what was refused is tried again."""
+    """The rows of an earlier search in this folder; what was refused, or lost its file, is tried again."""
     rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"*/{ROW}"))]
-    return [row for row in rows if not row["refused"]]
+    return [row for row in rows if not row["refused"] and (folder / row["file"]).is_file()]
 
 
 def _same_search(folder: Path, identity: dict[str, Any]) -> None:
@@ -259,13 +263,6 @@ def _shares(config: Search) -> list[float]:
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _count(space: dict[str, list[Any]]) -> int:
-    count = 1
-    for values in space.values():
-        count *= len(values)
-    return count
 
 
 def _key(place: dict[str, Any]) -> tuple[Any, ...]:

@@ -61,7 +61,7 @@ def licences(masters: Sequence[Member]) -> dict[str, str]:
 
 
 def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputContract) -> np.ndarray:
-    """(V, N, K) float32 log-probabilities of the teacher for `labels`, for every view of every face.
+    """(V, N, K) float32 log-probabilities of the teacher for `labels`, for every view of every face that will be shown.
 
     Each member answers at its own fitted temperature. Of one that knows more labels than the student, those that the
     student's set merges are added up, as FER+'s eight are for six, and others left out.
@@ -70,13 +70,18 @@ def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputCont
     runs = runs_of(config.teacher)
     answers = [_answers(run, m, config, faces, contract) for run, m in zip(runs, masters, strict=True)]
     members = list(zip(answers, masters, strict=True))
-    return np.stack([combined([told(a[view], m.card, labels) for a, m in members]) for view in range(config.views)])
+    return np.stack([combined([told(a[view], m.card, labels) for a, m in members]) for view in range(_shown(config))])
+
+
+def _shown(config: Train) -> int:
+    """How many views the epochs come to."""
+    return min(config.views, config.epochs)
 
 
 def _answers(run: Path, member: Member, config: Train, faces: Faces, contract: InputContract) -> np.ndarray:
     """(V, N, K) logits of one member, read where they were kept."""
     folder = run / FOLDER / _key(member, config, faces, contract)
-    files = [folder / f"{view}.npy" for view in range(config.views)]
+    files = [folder / f"{view}.npy" for view in range(_shown(config))]
     missing = [view for view, file in enumerate(files) if not file.is_file()]
     with counter(f"{member.name} looks at {len(missing)} views", total=len(missing) * len(faces)) as advance:
         for view in missing:

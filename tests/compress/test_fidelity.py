@@ -19,7 +19,7 @@ from edgeemo.compress.fidelity import Fidelity, Judge
 from edgeemo.compress.quantize import FLAVOURS, quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
-from edgeemo.errors import UsageError
+from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.metrics import divergence
 
 
@@ -62,13 +62,32 @@ def test_layers_have_the_names_of_the_network(ranges: Ranges) -> None:
     assert len(names) == 9
 
 
-def test_one_layer_alone_costs_less_than_all(ranges: Ranges, judge: Judge) -> None:
-    """Sorted by what they cost, worst first, and none more than the whole network in INT8."""
+def test_layers_are_listed_by_what_each_costs_alone(ranges: Ranges, judge: Judge) -> None:
+    """All of them, the worst first; errors may cancel, so one alone can cost a little more than the whole in INT8."""
     errors = fidelity.by_layer(ranges, judge)
     costs = [error.divergence for error in errors.values()]
     assert set(errors) == set(ranges.layers)
     assert costs == sorted(costs, reverse=True)
     assert 0 < costs[0] <= 1.5 * judge.fidelity(ranges).divergence
+
+
+def test_what_a_file_changed_is_judged_on_every_face(
+    float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """As its logits beside those of its float form tell: how often the label stays."""
+    contract, path = read_card(float_model).input, tmp_path / "int8.onnx"
+    quantize(ranges, path, flavour="cpu")
+    found = fidelity.between(float_model, path, calibration_faces, contract, threads=1)
+    exact, rounded = (file_logits(file, calibration_faces, contract, threads=1) for file in (float_model, path))
+    assert found.agreement == (exact.argmax(1) == rounded.argmax(1)).mean()
+    assert found.divergence == divergence(exact, rounded) > 0
+
+
+def test_too_little_agreement_is_refused_with_what_to_try() -> None:
+    """97.9 % is not 98 %; 98 % is."""
+    with pytest.raises(IntegrityError, match=r"97\.9 % of 512 train faces, expected 98 %.*--qat.*--min-agreement"):
+        fidelity.check(Fidelity(0.01, 0.979), 512, least=0.98)
+    fidelity.check(Fidelity(0.01, 0.98), 512, least=0.98)
 
 
 def test_a_kept_layer_runs_in_float_and_the_rest_does_not(ranges: Ranges, tmp_path: Path) -> None:

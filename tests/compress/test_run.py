@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgeemo.card import read_card
+from edgeemo.compress.fidelity import Fidelity
 from edgeemo.compress.run import run, table
 from edgeemo.errors import DataError, IntegrityError, UsageError
 from edgeemo.labels import LABEL_SETS
@@ -19,7 +20,7 @@ from edgeemo.runtime import load
 from edgeemo.stages import Compress
 from edgeemo.train import weights
 
-SMALL = Compress(epochs=1, threads=1, calibration_count=64, time=False)
+SMALL = Compress(epochs=1, threads=1, calibration_count=64, min_agreement=0.9, time=False)
 
 
 @pytest.fixture(scope="session")
@@ -217,6 +218,19 @@ def test_too_little_int8_leaves_no_int8_file(trained: Path, tmp_path: Path, monk
     assert not list(tmp_path.glob("*int8*"))
 
 
+def test_int8_that_names_other_emotions_is_not_left_behind(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be another model; who wants it all the same says so, and its card tells the share."""
+    monkeypatch.setattr("edgeemo.compress.fidelity.between", lambda *_, **__: Fidelity(0.1, 0.9))
+    config = replace(SMALL, run=str(trained), out=str(tmp_path), int8=True, min_agreement=0.98)
+    with pytest.raises(IntegrityError, match=r"90\.0 % of 64 train faces, expected 98 %"):
+        run(config)
+    assert not list(tmp_path.glob("*int8*"))
+    precision = read_card(run(replace(config, min_agreement=0.9))).precision
+    assert (precision["agreement"], precision["faces"]) == (0.9, 64)
+
+
 def _all_float(path: Path) -> list[Any]:
     from edgeemo.compress.precision import Kernel
 
@@ -229,6 +243,7 @@ def _all_float(path: Path) -> list[Any]:
     [
         ({"prune": 0.95}, "--prune 0.95: expected a share of channels, 0 to 0.9"),
         ({"prune": -0.1}, "--prune -0.1"),
+        ({"min_agreement": 98.0}, "--min-agreement 98.0: expected a share of the calibration faces, 0 to 1"),
         ({"qat": True}, "--qat is about INT8; add --int8"),
         ({"keep_float": "auto"}, "--keep-float is about INT8; add --int8"),
         ({"qat": True, "int8": True, "epochs": 0}, "tunes nothing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,26 @@ def test_a_search_goes_on_where_it_stopped(
     assert len(again["candidates"]) == 4
     before, after = ({one["latency"]["samples_us"] for one in rows["candidates"]} for rows in (found, again))
     assert before < after
+
+
+def test_a_small_space_is_searched_to_its_end(
+    found: dict[str, Any], small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though Optuna may never propose what is left."""
+    shutil.copytree(Path(found["model"]).parents[1], tmp_path / "search")
+    monkeypatch.setattr(search, "MOST_PROPOSALS", 0)
+    again = search.run(replace(small, out=str(tmp_path / "search"), trials=99))
+    assert len(again["candidates"]) == 4
+
+
+def test_a_candidate_whose_file_is_gone_is_made_again(found: dict[str, Any], small: Search, tmp_path: Path) -> None:
+    """Its row alone cannot be given to anyone."""
+    folder = tmp_path / "search"
+    shutil.copytree(Path(found["model"]).parents[1], folder)
+    lost = folder / found["candidates"][0]["file"]
+    lost.unlink()
+    search.run(replace(small, out=str(folder), trials=99))  # all four places
+    assert lost.is_file()
 
 
 def test_other_settings_do_not_mix_with_an_earlier_search(found: dict[str, Any], small: Search) -> None:

@@ -85,6 +85,13 @@ def test_answers_are_kept_beside_each_member_and_read_again(tmp_path, faces, mon
     assert len(asked) == 1
 
 
+def test_nobody_is_asked_about_a_view_that_no_epoch_shows(tmp_path, faces):
+    """Two epochs show two of eight views."""
+    run_folder = made(tmp_path / "a")
+    assert len(told(replace(student(run_folder, views=8), epochs=2), faces)) == 2
+    assert len(list(run_folder.glob("views/*/*.npy"))) == 2
+
+
 def test_other_weights_are_asked_anew(tmp_path, faces):
     """A member that was trained again does not answer with what its predecessor said."""
     before = told(student(made(tmp_path / "a")), faces)
