@@ -24,16 +24,20 @@ READ_BYTES = 1 << 20
 def written(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    MachineError if `path` cannot be written; what else goes wrong inside the block passes through.
+    Whoever may read new files here may read it, whatever library wrote it. MachineError if `path` cannot be written;
+    what else goes wrong inside the block passes through.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
+        mode = partial.stat().st_mode
     try:
         yield partial
         with _writing(path):
-            _settle(partial, path)
+            partial.chmod(mode)  # safetensors writes files that nobody else may read
+            _sync(partial)
+            partial.replace(path)
     except Exception as error:
         _explain_disk(error, path)
         raise
@@ -123,11 +127,6 @@ def _explain_disk(error: Exception, path: Path) -> None:
     if (number := _errno(error)) in DISK:
         raise MachineError(f"cannot write {path}: {os.strerror(number)}") from error
     check_writable(path.parent)  # torch does not say that a disk is full; the partial file still fills it
-
-
-def _settle(partial: Path, path: Path) -> None:
-    _sync(partial)
-    partial.replace(path)
 
 
 def _sync(file: Path) -> None:

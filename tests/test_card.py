@@ -137,6 +137,16 @@ def test_failed_write_leaves_the_old_file(model):
     assert sorted(file.name for file in model.parent.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
+def test_whoever_may_read_new_files_may_read_what_was_written(model):
+    """Also where a library writes for its own user alone, as safetensors does."""
+    (model.parent / "new").touch()
+    with written(model) as partial:
+        partial.unlink()
+        partial.write_bytes(b"weights")
+        partial.chmod(0o600)
+    assert model.stat().st_mode == (model.parent / "new").stat().st_mode
+
+
 @pytest.fixture(params=["below a file", "kernel", "a folder", "too long a name"])
 def unwritable(request, tmp_path):
     """A path that nobody can write, not even root."""

@@ -27,6 +27,7 @@ from edgeemo.train.network import EmotionNet
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "SHA256SUMS"  # sha256sum --check reads the last
+HEX_DIGITS = 64  # of a SHA-256
 KEPT = 2  # the newest may be damaged by what ended the run
 ADVICE = f"delete the run's {FOLDER} to start anew"
 DAMAGE = (OSError, RuntimeError, EOFError, TypeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
@@ -146,14 +147,19 @@ def _read(path: Path, state: State) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any], arithmetic: dict[str, int]) -> None:
-    changed = [key for key, value in identity.items() if content["identity"].get(key) != value]
+    before = content["identity"]
+    changed = [_told(key, before.get(key), now) for key, now in identity.items() if before.get(key) != now]
     if changed:
-        raise IntegrityError(
-            f"{path} was written with other settings of {', '.join(changed)}; use those, or a new --out"
-        )
+        raise IntegrityError(f"{path} was written with other settings: {', '.join(changed)}; use those, or a new --out")
     for name, now in arithmetic.items():
-        if (before := content["arithmetic"].get(name)) != now:
-            log.warning("%d %s instead of %d: sums round differently, so the bits will differ", now, name, before)
+        if (there := content["arithmetic"].get(name)) != now:
+            log.warning("%d %s instead of %d: sums round differently, so the bits will differ", now, name, there)
+
+
+def _told(key: str, before: Any, now: Any) -> str:
+    """What was changed, and from what to what where a person can read it: hashes say nothing."""
+    hashes = any(isinstance(value, str) and len(value) == HEX_DIGITS for value in (before, now))
+    return key if hashes else f"{key} {before!r} there, {now!r} here"
 
 
 def _fill(state: State, weights: Tensors, content: dict[str, Any]) -> None:

@@ -135,7 +135,10 @@ def test_finished_folder_is_not_overwritten(tiny):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"classifier_lr": 1.0}, "other settings of classifier_lr"), ({"data": "synthetic:180"}, "train faces")],
+    [
+        ({"classifier_lr": 1.0}, r"other settings: classifier_lr 0\.\d+ there, 1\.0 here"),
+        ({"data": "synthetic:180"}, "train faces, valid faces; use those"),
+    ],
     ids=["settings", "faces"],
 )
 def test_resuming_another_run_is_refused(tiny, change, message):

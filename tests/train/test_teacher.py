@@ -161,7 +161,7 @@ def test_a_run_is_not_resumed_under_another_teacher(tmp_path, tiny):
     config = replace(tiny, teacher=str(made(tmp_path / "master")), views=2)
     run.run(config)
     made(tmp_path / "master", seed=1)
-    with pytest.raises(IntegrityError, match="other settings of teacher"):
+    with pytest.raises(IntegrityError, match="other settings: teacher"):
         run.run(replace(config, resume=True))
 
 
