@@ -3,11 +3,12 @@
 python benchmarks/grid.py [OUT.json]   (default: benchmarks/results/training/grid.json, with a .md beside it)
 
 The backbones start from random weights at 64 px, so `features` trains a head on random features: the table shows that
-each combination works and descends, not how good it gets.
+each combination works and descends, not how good it gets. Written after every backbone; what stands is kept.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import tempfile
@@ -70,32 +71,47 @@ def main() -> None:
     """Run the grid and write its table."""
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    cells, exports = [], {}
-    combinations = list(product(networks.BACKBONES, MODES, LOSSES))
-    for name, mode, loss in track(combinations, "training", total=len(combinations)):
-        cells.append(cell(name, mode, loss))
-    for name in track(networks.BACKBONES, "exporting", total=len(networks.BACKBONES)):
-        exports[name] = export_gap(name)
+    settings = {
+        "faces": len(drawn("edge_vgg")),
+        "batch": BATCH,
+        "epochs": EPOCHS,
+        "pixels": SIZE,
+        "tolerance": TOLERANCE,
+    }
+    cells, exports = kept(out, settings)
+    for name in track(networks.BACKBONES, "training and exporting", total=len(networks.BACKBONES)):
+        if name not in exports:
+            cells += [cell(name, mode, loss) for mode, loss in product(MODES, LOSSES)]
+            exports[name] = export_gap(name)
+            written_down(out, settings, cells, exports)
+    result = written_down(out, settings, cells, exports)
+    print(table(result))
+    sys.exit(0 if result["all_fall"] else 1)
+
+
+def kept(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The cells and exports of the backbones that stand in the file, if they were measured with the same settings."""
+    before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    return (before["cells"], before["exports"]) if before.get("settings") == settings else ([], {})
+
+
+def written_down(
+    out: Path, settings: dict[str, Any], cells: list[dict[str, Any]], exports: dict[str, Any]
+) -> dict[str, Any]:
+    """The result so far, as it now lies in the file, with its table beside it."""
     result = {
         "format": 1,
         "edgeemo": edgeemo.__version__,
         "versions": versions(),
         "machine": asdict(this_machine()),
-        "settings": {
-            "faces": len(drawn("edge_vgg")),
-            "batch": BATCH,
-            "epochs": EPOCHS,
-            "pixels": SIZE,
-            "tolerance": TOLERANCE,
-        },
+        "settings": settings,
         "cells": cells,
         "exports": exports,
         "all_fall": all(row["last_loss"] < row["first_loss"] for row in cells),
     }
     write_json(out, result)
     write_text(out.with_suffix(".md"), table(result))
-    print(table(result))
-    sys.exit(0 if result["all_fall"] else 1)
+    return result
 
 
 def cell(name: str, mode: str, loss: str) -> dict[str, Any]:
@@ -191,12 +207,13 @@ def table(result: dict[str, Any]) -> str:
     for mode in MODES:
         lines += [f"**{mode}**", "", f"| backbone | {' | '.join(LOSSES)} |", "|---|" + "---:|" * len(LOSSES)]
         for name in networks.BACKBONES:
-            rows = [row for row in result["cells"] if (row["backbone"], row["mode"]) == (name, mode)]
-            lines.append(f"| {name} | {' | '.join(map(fall, rows))} |")
+            if rows := [row for row in result["cells"] if (row["backbone"], row["mode"]) == (name, mode)]:
+                lines.append(f"| {name} | {' | '.join(map(fall, rows))} |")
         lines.append("")
     head = "| backbone | largest difference of a logit, torch to ONNX Runtime | its largest deviation over faces |"
     lines += ["**export**", "", head, "|---|---:|---:|"]
-    lines += [f"| {name} | {found['gap']:.1e} | {found['spread']:.2f} |" for name, found in result["exports"].items()]
+    exports = [(name, result["exports"][name]) for name in networks.BACKBONES if name in result["exports"]]
+    lines += [f"| {name} | {found['gap']:.1e} | {found['spread']:.2f} |" for name, found in exports]
     return "\n".join(lines) + "\n"
 
 
