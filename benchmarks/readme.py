@@ -1,8 +1,8 @@
 """Write README.md's tables anew from benchmarks/results/: `make readme`.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-`steps` (of a compression), or the first word of a table in bench's report of one result: accuracy, recall, against,
-latency, footprint, gates.
+`steps` (of a compression), or the first word of a table in bench's report of one result: accuracy, recall, robustness,
+against, latency, footprint, gates.
 """
 
 from __future__ import annotations

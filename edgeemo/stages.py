@@ -254,6 +254,7 @@ class Bench:
     label_set: str = option("", VIEW_HELP)
     split: str = option("valid", "which faces", choices=("train", "valid", "test"))
     protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
+    robustness: bool = option(False, "accuracy under noise, blur, poor light, bad crops and more as well")
     against: str = option("", "a second model on the same faces: paired test, and latency side by side")
     against_backend: str = option("", "what runs that one, as in --backend")
     target: str = option("", "TOML file with the gates; empty: accuracy >= 80 %, p95 < 50 ms on one core")

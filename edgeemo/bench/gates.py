@@ -63,13 +63,15 @@ def _drop(result: dict[str, Any]) -> float:
     return -float(result["against"]["accuracy"]["difference"])
 
 
-DATA, AGAINST = "--data", "--against"
+DATA, AGAINST, ROBUSTNESS = "--data", "--against", "--robustness"
+GIVES = {DATA: "accuracy", AGAINST: "against", ROBUSTNESS: "robustness"}  # the part of a result that an option adds
 CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 GATES = {
     "accuracy": Gate("accuracy", "share", ">=", at("accuracy.accuracy"), (DATA,)),
     "macro_f1": Gate("macro-F1", "share", ">=", at("accuracy.macro_f1"), (DATA,)),
     "min_recall": Gate("lowest recall", "share", ">=", _lowest_recall, (DATA,)),
     "ece": Gate("calibration error", "share", "<=", at("accuracy.ece"), (DATA,)),
+    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", at("robustness.mean"), (DATA, ROBUSTNESS)),
     "latency_ms_p50": Gate("p50 on one core", "ms", "<", at("latency.one_core.total.ms_p50")),
     "latency_ms_p95": Gate("p95 on one core", "ms", "<", at("latency.one_core.total.ms_p95")),
     "latency_ms_p99": Gate("p99 on one core", "ms", "<", at("latency.one_core.total.ms_p99")),
@@ -105,7 +107,7 @@ def read_target(file: str) -> Target:
 
 def judge(target: Target, result: dict[str, Any]) -> list[dict[str, Any]]:
     """One JSON-ready row per gate: limit, measured, margin (positive is good) and the outcome in one word or three."""
-    given = {option for option, key in ((DATA, "accuracy"), (AGAINST, "against")) if result[key]}
+    given = {option for option in (DATA, AGAINST, ROBUSTNESS) if result.get(GIVES[option])}
     return [_row(key, limit, result, given) for key, limit in target.limits.items()]
 
 

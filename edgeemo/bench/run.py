@@ -12,7 +12,7 @@ from typing import Any
 
 import edgeemo
 from edgeemo.artifact import write_json
-from edgeemo.bench import accuracy, gates, measure, report
+from edgeemo.bench import accuracy, gates, measure, report, robustness
 from edgeemo.bench.tables import show
 from edgeemo.errors import UsageError
 from edgeemo.history import versions
@@ -70,6 +70,8 @@ def about(model: Model) -> dict[str, Any]:
 def _check(config: Bench) -> None:
     if config.runs < 1:
         raise UsageError(f"--runs {config.runs}: expected 1 or more")
+    if config.robustness and not config.data:
+        raise UsageError("--robustness needs faces; name them with --data")
     if config.out and Path(config.out).suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
 
@@ -88,26 +90,33 @@ def _setting(config: Bench, model: Model) -> dict[str, Any]:
 
 
 def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
-    scored, paired = _judged(config, model, other) if config.data else (None, None)
+    judged = _judged(config, model, other) if config.data else {"accuracy": None, "robustness": None, "paired": None}
     models = [(model.path, config.backend)] + ([(other.path, config.against_backend)] if other else [])
     latency, *rest = measure.latency(models, runs=config.runs)
     against = None
     if other:
         ratio = latency["one_core"]["total"]["ms_p50"] / rest[0]["one_core"]["total"]["ms_p50"]
-        against = {"model": about(other), "latency": rest[0], "latency_ratio_p50": round(ratio, 4), "accuracy": paired}
+        sides = {"latency": rest[0], "latency_ratio_p50": round(ratio, 4), "accuracy": judged["paired"]}
+        against = {"model": about(other), **sides}
     cold_start = measure.cold_start(model.path, config.backend)
-    return {"accuracy": scored, "latency": latency, "cold_start": cold_start, "against": against}
+    faces = {"accuracy": judged["accuracy"], "robustness": judged["robustness"]}
+    return {**faces, "latency": latency, "cold_start": cold_start, "against": against}
 
 
-def _judged(config: Bench, model: Model, other: Model | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _judged(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
+    """Accuracy, robustness if it is asked for, and the paired comparison if there is another model."""
     if other:
         accuracy.check_comparable(model, other)
     asked = accuracy.trial(config.data, config.split, config.protocol, model.card, labels=model.view)
     pixels = accuracy.decoded(asked, model.card.input)
     ours = accuracy.probabilities(model, pixels)
-    scored = accuracy.judged(ours, asked) | {"caveat": accuracy.caveat(model.card, asked)}
+    found: dict[str, Any] = {
+        "accuracy": accuracy.judged(ours, asked) | {"caveat": accuracy.caveat(model.card, asked)},
+        "robustness": robustness.judged(model, pixels, asked) if config.robustness else None,
+        "paired": None,
+    }
     if not other:
-        return scored, None
+        return found
     if other.card.input != model.card.input:
         pixels = accuracy.decoded(asked, other.card.input)
-    return scored, accuracy.compared(accuracy.probabilities(other, pixels), ours, asked)
+    return found | {"paired": accuracy.compared(accuracy.probabilities(other, pixels), ours, asked)}

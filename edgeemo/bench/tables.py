@@ -53,6 +53,8 @@ def of_result(result: dict[str, Any]) -> list[Table]:
         found.insert(0, _against(result))
     if result["accuracy"]:
         found[:0] = [_accuracy(result["accuracy"]), _recall(result)]
+    if result.get("robustness"):  # which results of before do not have
+        found.insert(2, _robustness(result["robustness"]))
     return found
 
 
@@ -119,6 +121,15 @@ def _recall_cell(share: float | None, n: int) -> str:
         return "no faces"
     low, high = wilson(round(share * n), n)
     return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _robustness(found: dict[str, Any]) -> Table:
+    rows = [("none", *[amount(found["clean"], "share")] * len(found["strengths"]))]
+    rows += [(name, *(amount(share, "share") for share in shares)) for name, shares in found["accuracy"].items()]
+    lost = 100 * (found["clean"] - found["mean"])
+    mean = f"Mean over all corruptions {amount(found['mean'], 'share')}, {lost:.2f} points below the faces as they are"
+    note = f"{mean}; n = {found['n']:,}. The strengths are edgeemo's own: compare models with them, not papers."
+    return Table("Robustness: accuracy under corruption", ("corruption", *found["strengths"]), rows, note)
 
 
 def _against(result: dict[str, Any]) -> Table:

@@ -1,0 +1,106 @@
+"""Corruptions of a camera: what they do to pixels, and what bench tells of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeemo.bench import accuracy, gates, robustness
+from edgeemo.bench.report import write
+from edgeemo.bench.robustness import CORRUPTIONS, STRENGTHS, corrupted
+from edgeemo.bench.run import run
+from edgeemo.card import InputContract
+from edgeemo.data import load
+from edgeemo.errors import UsageError
+from edgeemo.labels import label_set
+from edgeemo.runtime import load as open_model
+from edgeemo.stages import Bench
+
+SIX = label_set("six")
+
+
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    return load("synthetic:60", "valid", SIX, contract=InputContract(48)).pixels
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(float) - second.astype(float)).mean())
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_stronger_is_further_from_the_face(faces: np.ndarray, name: str) -> None:
+    """Every corruption changes the pixels, and more of it changes them more; shape, type and the originals stay."""
+    before = faces.copy()
+    seen = [corrupted(faces, name, strength) for strength in range(len(STRENGTHS))]
+    changes = [distance(faces, one) for one in seen]
+    assert 1 < changes[0] < changes[1] < changes[2]
+    assert {(one.shape, one.dtype) for one in seen} == {(faces.shape, faces.dtype)}
+    assert np.array_equal(faces, before)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_face_is_corrupted_alike_whoever_asks_and_in_colour_too(faces: np.ndarray, name: str) -> None:
+    """By the seed of its own number; a gray face in three channels stays gray but for noise and JPEG's colours."""
+    assert np.array_equal(corrupted(faces[:3], name, 2), corrupted(faces, name, 2)[:3])
+    coloured = np.repeat(faces[:3, ..., None], 3, axis=3)
+    got = corrupted(coloured, name, 1)
+    assert got.shape == coloured.shape
+    if name not in ("sensor noise", "JPEG"):
+        assert distance(got[..., 0], corrupted(faces[:3], name, 1)) < 1
+
+
+def test_known_pixels_move_and_darken_as_said() -> None:
+    """A gray of 100 becomes 60 where it is dark; a bright dot moves by a tenth of the side, or lies outside a crop."""
+    face = np.full((1, 40, 40), 100, np.uint8)
+    assert set(np.unique(corrupted(face, "dark", 0))) == {60}
+    face[0, 20, 20] = 255
+    (found,) = np.argwhere(corrupted(face, "crop off centre", 1)[0] == 255)
+    assert sorted(np.abs(found - 20)) == [4, 4]
+    face[0, 0, 0] = 255
+    assert corrupted(face, "crop too tight", 1)[0, 0, 0] == 100
+    assert (corrupted(face, "partly covered", 1)[0] == 0).sum() == 12 * 12
+
+
+def test_accuracy_is_that_of_the_corrupted_faces_and_the_mean_over_all() -> None:
+    """With the shipped model, whose answers under noise can be counted by hand."""
+    with open_model() as model:
+        asked = accuracy.trial("synthetic:60", "valid", "plurality", model.card)
+        pixels = accuracy.decoded(asked, model.card.input)
+        found = robustness.judged(model, pixels, asked)
+        told = model.probabilities(corrupted(pixels, "sensor noise", 2)).argmax(1)
+    assert found["accuracy"]["sensor noise"][2] == (told == asked.chosen.truth).mean()
+    assert found["mean"] == pytest.approx(np.mean([share for shares in found["accuracy"].values() for share in shares]))
+    assert set(found["accuracy"]) == set(CORRUPTIONS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_bench_tells_it_and_can_hold_a_gate_on_it(tiny: Path, tmp_path: Path) -> None:
+    """A table in the report; the gate is judged, and without the option it says which option is missing."""
+    (tmp_path / "t.toml").write_text("robust_accuracy = 0.99\n")
+    config = Bench(engine=str(tiny), data="synthetic:60", runs=5, target=str(tmp_path / "t.toml"), robustness=True)
+    result = run(config)
+    (row,) = result["gates"]
+    assert row["measured"] == result["robustness"]["mean"]
+    assert row["outcome"] == "fail"
+    page = write(result, tmp_path / "page.json").read_text()
+    assert "## Robustness: accuracy under corruption" in page
+    assert "| out of focus |" in page
+    assert run(replace(config, robustness=False))["gates"][0]["says"].endswith("not measured: add --robustness")
+
+
+def test_without_faces_there_is_nothing_to_corrupt(tiny: Path) -> None:
+    """Refused before anything is measured."""
+    with pytest.raises(UsageError, match="--robustness needs faces"):
+        run(Bench(engine=str(tiny), robustness=True))
+
+
+def test_results_of_before_are_judged_as_they_are(result: dict[str, Any]) -> None:
+    """A file without this part has one gate that is not measured, and no table."""
+    old = {name: part for name, part in result.items() if name != "robustness"}
+    rows = gates.judge(gates.Target("robust", {"robust_accuracy": 0.5}), old)
+    assert rows[0]["outcome"] == "not measured"
