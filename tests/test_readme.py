@@ -173,6 +173,33 @@ def test_half_of_the_channels_cost_a_point_at_most():
     assert int8["latency_one_core"]["ms_p50"] < original["latency_one_core"]["ms_p50"] / 6
 
 
+def test_a_resnet50_fits_an_edge_device():
+    """Pruned, in INT8, at 224 px on one core: 8 MB, 50 ms and 80 % of FER+ valid, all of it; its gates say the same."""
+    found = of_compression("resnet50-small.json")
+    model, scored = found["model"], found["accuracy"]
+    assert (model["architecture"]["backbone"], model["input"]["size"], model["precision"]["got"]) == (
+        "resnet50",
+        224,
+        "int8",
+    )
+    assert (scored["data"], scored["split"], scored["n"]) == ("ferplus", "valid", 3557)
+    assert scored["accuracy"] >= 0.80
+    assert model["size_bytes"] < 8_000_000
+    assert found["latency"]["one_core"]["total"]["ms_p95"] < 50
+    assert found["verdict"] == "PASS (3 of 3 gates)"
+
+
+def test_every_backbone_survives_compression_or_is_refused():
+    """INT8 names the emotion of its float form on 98 % of 512 drawn faces; both know at least five labels."""
+    found = of_compression("backbones.json")
+    assert {row["backbone"] for row in found["rows"]} == set(BACKBONES)
+    for row in found["rows"]:
+        last = row["tried"][-1]
+        assert row["agrees"] == (last.get("agreement", 0) >= 0.98 and last["labels_named"] >= 5)
+        assert row["agrees"] or len(row["tried"]) == 4, f"{row['backbone']}: not every road was tried"
+        assert all(one["n"] == 512 for one in row["tried"] if "agreement" in one)
+
+
 def test_a_search_foretells_what_bench_measures():
     """The latency of the candidate that it chose, within a tenth, at the median and at p95."""
     search, bench = of_compression("search.json"), of_compression("search-best.json")
