@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -72,38 +73,45 @@ class Turns:
 
 
 def latency(models: list[tuple[str, str]], cores: list[int], runs: int, seconds: float) -> dict[str, Any]:
-    """Every model's runs in nanoseconds, one thread per core, and whether the process was pinned to the cores.
-
-    Slices of shuffled order go on until each model has `runs` runs and the models `seconds` each on average.
-    """
-    pinned = _pin(cores)
-    players = [_player(path, backend, threads=len(cores)) for path, backend in models]
-    shuffled, until = random.Random(0), perf_counter_ns() + seconds * 1e9 * len(players)
-    while _unfinished(players, runs) or (perf_counter_ns() < until and _unfinished(players, MAX_RUNS)):
-        shuffled.shuffle(order := players[:])
-        for player in order:
-            player.take()
+    """Every model's runs in nanoseconds, one thread per core, and whether the process was pinned to the cores."""
+    pinned = pin(cores)
+    players = [player(path, backend, threads=len(cores)) for path, backend in models]
+    play(players, runs, seconds)
     return {"pinned": pinned, "models": [{"total": one.total, "inference": one.inference} for one in players]}
 
 
-def _unfinished(players: list[Turns], runs: int) -> bool:
-    return any(len(player.total) < runs for player in players)
+def play(players: Sequence[Turns], runs: int, seconds: float) -> None:
+    """Let the players take turns, in slices of shuffled order, until each has `runs` runs and they had the time.
+
+    seconds: of each on average, at least, or MAX_RUNS runs.
+    """
+    shuffled, until = random.Random(0), perf_counter_ns() + seconds * 1e9 * len(players)
+    while _unfinished(players, runs) or (perf_counter_ns() < until and _unfinished(players, MAX_RUNS)):
+        shuffled.shuffle(order := list(players))
+        for one in order:
+            one.take()
 
 
-def _player(path: str, backend: str, *, threads: int) -> Turns:
+def _unfinished(players: Sequence[Turns], runs: int) -> bool:
+    return any(len(one.total) < runs for one in players)
+
+
+def player(path: str, backend: str, *, threads: int) -> Turns:
+    """A model file, warmed up."""
     opened = load(path, threads=threads, backend=backend)
     watch = Stopwatch(opened.backend)
     model = Model(opened.path, opened.card, watch, opened.view)
     contract = model.card.input
     shape = (1, contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    player = Turns(model, watch, pixels)
+    ready = Turns(model, watch, pixels)
     for _ in range(WARM_UP_RUNS):
-        player.run()
-    return player
+        ready.run()
+    return ready
 
 
-def _pin(cores: list[int]) -> bool:
+def pin(cores: list[int]) -> bool:
+    """Keep this process on these cores; whether the system can do that."""
     if not hasattr(os, "sched_setaffinity"):
         return False
     os.sched_setaffinity(0, cores)
