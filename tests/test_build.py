@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
+import grid
 import make_tiny
 import numpy as np
 import pytest
@@ -26,10 +27,11 @@ from edgeemo.compress.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.export import to_onnx
+from edgeemo.images import to_input
 from edgeemo.labels import LABEL_SETS
 from edgeemo.machine import this_machine
 from edgeemo.stages import Build
-from edgeemo.train.network import BACKBONES, build, contract_for, describe
+from edgeemo.train.network import BACKBONES
 
 
 @pytest.fixture
@@ -269,17 +271,12 @@ def test_every_backbone_becomes_an_engine_in_every_form(name: str, tmp_path: Pat
 def exported(name: str, folder: Path) -> list[Path]:
     """Float, FP16 and INT8 ONNX of a backbone with settled BatchNorms, at 64 px."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    contract = contract_for(name, 64)
-    architecture = describe(name, labels=6, head="enhanced", attention=True, dropout=0.1)
-    net = build(architecture).train()
-    for _ in range(2):
-        net(torch.randn(4, contract.channels, 64, 64))
-    form = folder / "float.onnx"
-    to_onnx(net, Card(LABEL_SETS["six"].labels, "six", contract, architecture), form)
-    side = (64, 64, 3)[: 3 if contract.channels == 3 else 2]
-    pixels = np.random.default_rng(0).integers(0, 256, (4, *side), dtype=np.uint8)
+    contract, shape = grid.contract(name), (4, grid.SIZE, grid.SIZE)
+    pixels = np.random.default_rng(0).integers(0, 256, shape + (3,) * (contract.channels == 3), dtype=np.uint8)
     noise = Faces(pixels, np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
+    net = grid.settled(name, torch.from_numpy(to_input(pixels, contract)))
+    form = folder / "float.onnx"
+    to_onnx(net, Card(LABEL_SETS["six"].labels, "six", contract, grid.architecture(name)), form)
     half.halve(form, folder / "fp16.onnx")
     quantize(observe(form, noise, contract, method="minmax"), folder / "int8.onnx", flavour="tensorrt")
     for made in ("fp16.onnx", "int8.onnx"):
