@@ -90,9 +90,10 @@ def main() -> None:
 
 
 def kept(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The cells and exports of the backbones that stand in the file, if they were measured with the same settings."""
+    """The cells and exports of the backbones that stand in the file, if settings and versions are the same."""
     before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    return (before["cells"], before["exports"]) if before.get("settings") == settings else ([], {})
+    same = (before.get("settings"), before.get("versions")) == (settings, versions())
+    return (before["cells"], before["exports"]) if same else ([], {})
 
 
 def written_down(
