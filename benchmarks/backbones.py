@@ -99,7 +99,10 @@ def main() -> None:
 def kept(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a run that was cut off, if it had the same settings."""
     before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    rows: list[dict[str, Any]] = before.get("rows", []) if before.get("settings") == settings else []
+    theirs = before.get("settings", {})
+    if theirs:  # a setting that came later stands at its default
+        theirs |= {"train": asdict(Train(**theirs["train"])), "compress": asdict(Compress(**theirs["compress"]))}
+    rows: list[dict[str, Any]] = before["rows"] if theirs == settings else []
     return rows
 
 

@@ -54,6 +54,7 @@ class Train:
     size: int = option(0, "input side in pixels; 0: the backbone's own")
     head: str = option("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
     attention: bool = option(True, "weigh positions by spatial attention before pooling")
+    mirror: bool = option(False, "tie filters in mirrored pairs while training; for edge_vgg and edge_vgg_slim")
     dropout: float = option(0.5, "dropout in front of the first layer of the head; later layers get half of it")
     mode: str = option(
         "finetune",

@@ -30,6 +30,7 @@ class Backbone:
     pixels: dict[str, Any]  # colour, mean, std of the input contract
     published: Callable[[], Tensors] | None = None  # fetches the ImageNet weights
     terms: str = ""  # of those weights
+    plain: bool = False  # its layers follow one another, convolution after convolution
 
 
 def _plain(widths: tuple[int, ...]) -> nn.Sequential:
@@ -46,7 +47,7 @@ def _plain(widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def _own(widths: tuple[int, ...], *, size: int) -> Backbone:
-    return Backbone(partial(_plain, widths), _itself, widths[-1], size, GRAY)
+    return Backbone(partial(_plain, widths), _itself, widths[-1], size, GRAY, plain=True)
 
 
 def _itself(whole: nn.Module) -> nn.Sequential:

@@ -19,7 +19,7 @@ from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train, check_ranges
-from edgeemo.train import checkpoint, folds, modes, optim, plots, teacher, weights
+from edgeemo.train import checkpoint, folds, mirror, modes, optim, plots, teacher, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, fit, predict_logits
 from edgeemo.train.network import EmotionNet
@@ -45,6 +45,7 @@ def run(config: Train) -> Path:
     kept, history = fit(network, material, config=config, folder=folder)
     if not is_first_process():
         return folder / weights.MODEL
+    mirror.release(kept)
     bias = _balanced(kept, train, config=config, labels=labels, contract=contract)
     logits = predict_logits(kept, valid, contract)
     temperature = fit_temperature(logits, valid.truth)
@@ -98,6 +99,7 @@ def _check(config: Train) -> None:
     _check_folder(Path(config.out), resume=config.resume)
     if config.teacher and config.bias_folds:
         raise UsageError("--bias-folds trains on parts of the faces, where no teacher is; leave out one of the two")
+    mirror.check(config)
     modes.check(config)
     optim.check(config)
 
@@ -134,7 +136,10 @@ def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any
         dropout=config.dropout,
     )
     torch.manual_seed(config.seed)
-    return networks.build(architecture, weights=config.weights), architecture
+    network = networks.build(architecture, weights=config.weights)
+    if config.mirror:
+        mirror.tie(network.backbone)
+    return network, architecture
 
 
 def _about_metrics(config: Train, valid: data.Faces) -> dict[str, Any]:

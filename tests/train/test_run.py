@@ -233,6 +233,7 @@ def test_enhanced_head_attention_and_class_weights_train(tiny):
         {"mode": "gradual", "unfreeze_epochs": 0.5},
         {"accumulate": 2},
         {"tensorboard": True},
+        {"mirror": True},
     ],
     ids=lambda change: "-".join(map(str, change.values())),
 )

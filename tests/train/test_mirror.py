@@ -1,0 +1,94 @@
+"""Mirrored pairs of filters: true while training, invisible afterwards."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgeemo.errors import UsageError
+from edgeemo.stages import Train
+from edgeemo.train import mirror, weights
+from edgeemo.train import network as networks
+from edgeemo.train.run import run
+
+PLAIN = [name for name, entry in networks.BACKBONES.items() if entry.plain]
+
+
+def network_of(name):
+    torch.manual_seed(0)
+    return networks.build(networks.describe(name, labels=6, head="linear", attention=False, dropout=0.0))
+
+
+def swapped(features):
+    """(N, C, h, w): the two halves of the channels exchanged."""
+    return torch.cat(features.chunk(2, dim=1)[::-1], dim=1)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_mirrored_face_gives_mirrored_features_in_swapped_channels(name):
+    """While it trains, and after its release; untied filters do no such thing."""
+    network, faces = network_of(name), torch.randn(4, 1, 48, 48)
+
+    def gap():
+        return (network.backbone(faces.flip(3)) - swapped(network.backbone(faces)).flip(3)).abs().max()
+
+    with torch.no_grad():
+        assert gap() > 0.1
+        mirror.tie(network.backbone)
+        assert gap() < 1e-4
+        network.eval()
+        assert gap() > 0.01, "the statistics of these few faces are not symmetric"
+        mirror.release(network)
+        assert gap() < 1e-4
+
+
+def test_learning_keeps_pairs_together():
+    """A step moves both filters of a pair alike, though the batch is not symmetric."""
+    network = network_of("edge_vgg_slim")
+    mirror.tie(network.backbone)
+    before = network.backbone[3].weight.clone()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    torch.nn.functional.cross_entropy(network(torch.randn(8, 1, 48, 48)), torch.arange(8) % 6).backward()
+    optimizer.step()
+    after = network.backbone[3].weight
+    half, other = after.chunk(2)
+    assert (after - before).abs().max() > 1e-4
+    assert torch.equal(other, torch.cat(half.flip(3).chunk(2, dim=1)[::-1], dim=1))
+
+
+def test_released_filters_are_plain_weights_of_the_same_answers():
+    """The same logits to the bit where the statistics are symmetric, and the state dict of an ordinary network."""
+    network, faces = network_of("edge_vgg_slim").eval(), torch.randn(2, 1, 48, 48)
+    names = list(network.state_dict())
+    mirror.tie(network.backbone)
+    with torch.no_grad():
+        before = network(faces)
+        assert list(network.state_dict()) != names
+        mirror.release(network)
+        assert set(network.state_dict()) == set(names)
+        assert torch.equal(network(faces), before)
+
+
+def test_a_run_with_mirrored_filters_leaves_an_ordinary_model(tiny):
+    """It loads, and the second filter of each pair mirrors the first; without the option it does not."""
+    tied, free = (run(replace(tiny, mirror=on, out=f"{tiny.out}-{on}", epochs=1)) for on in (True, False))
+    network, card = weights.load(tied.parent)
+    assert card.history[0]["config"]["mirror"] is True
+    assert type(network.backbone[0]) is torch.nn.Conv2d
+    pairs = [load_file(path)["backbone.0.weight"].chunk(2) for path in (tied, free)]
+    assert torch.equal(pairs[0][0].flip(3), pairs[0][1])
+    assert not torch.equal(pairs[1][0].flip(3), pairs[1][1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone": "resnet18", "weights": "none"}, "edge_vgg_slim, not for resnet18: use --no-mirror"),
+        ({"backbone": "edge_vgg", "weights": "imagenet"}, "half of the weights"),
+    ],
+)
+def test_what_cannot_be_mirrored_is_refused(tmp_path, changes, said):
+    """Before any face is read."""
+    with pytest.raises(UsageError, match=said):
+        run(Train(mirror=True, out=str(tmp_path / "run"), **changes))
