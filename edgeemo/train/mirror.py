@@ -67,7 +67,8 @@ def tie(backbone: nn.Module) -> None:
 def release(network: nn.Module) -> None:
     """Make every tied filter a plain weight, and give both of a pair the mean of their BatchNorm statistics.
 
-    The two see mirrored features, whose true mean and variance are the same as often as a face is shown mirrored.
+    The two see mirrored features: where every second face is shown mirrored, their true mean and variance are the same.
+    Without such flips the mean of the two stands for the mirrored faces that were not shown.
     """
     for layer in network.modules():
         if parametrize.is_parametrized(layer):
