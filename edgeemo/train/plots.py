@@ -25,7 +25,7 @@ def curves(history: list[dict[str, Any]], path: Path, *, target: float) -> None:
     right.plot(epochs, [100 * row["accuracy"] for row in history], color="black", linewidth=2, label="accuracy")
     right.axhline(target, color="gray", linestyle=":", label=f"target {target:g} %")
     right.set(xlabel="epoch", ylabel="valid accuracy and recall, %", ylim=(0, 100))
-    right.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside right center")
     plots.save(figure, path)
 
 
