@@ -132,7 +132,7 @@ def test_making_batches_costs_little():
 
 
 def test_every_combination_learns_and_every_backbone_is_exported():
-    """The committed grid: ten backbones, three modes and five losses; each loss falls, each file agrees with torch."""
+    """The committed grid: every backbone, three modes and five losses; each loss falls, each file agrees with torch."""
     found = of_training("grid.json")
     cells = found["cells"]
     assert len({(row["backbone"], row["mode"], row["loss"]) for row in cells}) == len(BACKBONES) * 3 * 5

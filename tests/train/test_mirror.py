@@ -84,7 +84,7 @@ def test_a_run_with_mirrored_filters_leaves_an_ordinary_model(tiny):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backbone": "resnet18", "weights": "none"}, "edge_vgg_slim, not for resnet18: use --no-mirror"),
+        ({"backbone": "resnet18", "weights": "none"}, "edge_vgg_wide, not for resnet18: use --no-mirror"),
         ({"backbone": "edge_vgg", "weights": "imagenet"}, "half of the weights"),
     ],
 )
