@@ -26,6 +26,7 @@ from edgeemo.metrics import Scores, fit_temperature, paired, scores, softmax
 from edgeemo.stages import Evaluate
 from edgeemo.train import ensemble, weights
 from edgeemo.train.ensemble import Member
+from edgeemo.train.place import keep_freed_memory
 
 FORMAT = 1
 
@@ -44,6 +45,7 @@ class Answer:
 def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
     """Judge as configured; returns the JSON-ready result, which is also written to config.out."""
     torch.set_num_threads(config.threads or len(usable_cores()))
+    keep_freed_memory()
     found = ensemble.members(runs)
     labels = label_set(config.label_set) if config.label_set else label_set_of(found[0].card)
     _check_labels(found, labels)
@@ -169,7 +171,7 @@ def table(result: dict[str, Any]) -> Group:
     drawn = Table(
         title=f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']:,}; all in percent",
         box=SIMPLE,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
     )
     drawn.add_column("model", overflow="fold")  # the only one that may wrap

@@ -26,6 +26,7 @@ from edgeemo.stages import Train
 from edgeemo.train.augment import transforms, view_of
 from edgeemo.train.ensemble import Member, combined, members, told
 from edgeemo.train.fit import predict_logits
+from edgeemo.train.place import keep_freed_memory
 
 FOLDER = "views"
 CHUNK = 1024  # faces of a view that are in memory at once
@@ -66,6 +67,7 @@ def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputCont
     Each member answers at its own fitted temperature. Of one that knows more labels than the student, those that the
     student's set merges are added up, as FER+'s eight are for six, and others left out.
     """
+    keep_freed_memory()  # takes a look at a view from 3.6 to 2.2 ms a face
     masters = check(config.teacher, labels)
     runs = runs_of(config.teacher)
     answers = [_answers(run, m, config, faces, contract) for run, m in zip(runs, masters, strict=True)]
