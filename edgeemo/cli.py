@@ -161,7 +161,7 @@ def search(ctx: click.Context, /, **given: Any) -> None:
 
 
 @main.command(help=stages.Build.__doc__)
-@click.argument("model", metavar="MODEL.onnx")
+@click.argument("model", metavar="MODEL")
 @options_of(stages.Build, without=("model",))
 def build(**given: Any) -> None:
     path = _stage("build", extra="tensorrt", purpose="building engines").run(stages.Build(**given))
@@ -216,7 +216,7 @@ def report(results: tuple[str, ...], out: str) -> None:
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @options_of(stages.Predict)
 def predict(images: tuple[str, ...], model: str, label_set: str, json: bool) -> None:
-    with edgeemo.load(model or None, labels=label_set) as loaded:
+    with edgeemo.load(model, labels=label_set) as loaded:
         for name in images:
             _tell(name, loaded.predict(Path(name)), as_json=json)
 

@@ -24,6 +24,7 @@ def check_ranges(config: Any, ranges: dict[str, tuple[bool, str]]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
 
 
+MODEL_HELP = "nano, small or base, which edgeemo ships, or a file, .onnx or .trt; empty: small"
 DATA_HELP = "faces: synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
 VIEW_HELP = "answer in these labels, as six of a model of ferplus8, whose probabilities are added up; empty: its own"
 PROTOCOL_HELP = "how votes become a label: plurality (most votes) or majority (more than half, else dropped)"
@@ -54,7 +55,7 @@ class Train:
     size: int = option(0, "input side in pixels; 0: the backbone's own")
     head: str = option("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
     attention: bool = option(True, "weigh positions by spatial attention before pooling")
-    mirror: bool = option(False, "tie filters in mirrored pairs while training; for edge_vgg and edge_vgg_slim")
+    mirror: bool = option(False, "tie filters in mirrored pairs while training; for the edge_vgg networks")
     dropout: float = option(0.5, "dropout in front of the first layer of the head; later layers get half of it")
     mode: str = option(
         "finetune",
@@ -224,8 +225,8 @@ class Search:
 class Build:
     """Make an engine of an ONNX file: with TensorRT for the GPU of this machine, or with TensorRT for RTX for any."""
 
-    model: str = option("", "ONNX file: float, float16 or INT8 of the flavour tensorrt")
-    out: str = option("", "engine, a .trt file; empty: beside the model")
+    model: str = option("", "nano, small or base, or an ONNX file: float, float16 or INT8 of the flavour tensorrt")
+    out: str = option("", "engine, a .trt file; empty: beside the model, and of a shipped one, here")
     library: str = option(
         "auto", "tensorrt, rtx, or auto: the first that is installed", choices=("auto", "tensorrt", "rtx")
     )
@@ -245,7 +246,7 @@ class Build:
 class Bench:
     """Measure an engine and hold it against the gates of a target; exit 0 if all pass, 1 if one fails."""
 
-    engine: str = option("", "model file, .onnx or .trt; empty: the model that edgeemo ships")
+    engine: str = option("", MODEL_HELP)
     backend: str = option(
         "",
         "what runs it: onnxruntime, openvino, onnxruntime-cuda, onnxruntime-tensorrt; for .trt tensorrt or "
@@ -280,7 +281,7 @@ class Parity:
 class Predict:
     """Name the emotion in images of faces."""
 
-    model: str = option("", "model file; empty: the model that edgeemo ships")
+    model: str = option("", MODEL_HELP)
     label_set: str = option("", VIEW_HELP)
     json: bool = option(False, "one JSON object per image and line")
 

@@ -215,7 +215,7 @@ def test_what_cannot_be_meant_is_refused(source: Path, options: dict[str, Any], 
 @pytest.mark.usefixtures("orin")
 def test_the_wrong_kind_of_file_is_refused(source: Path) -> None:
     """An engine, and the flavour that TensorRT does not take."""
-    with pytest.raises(UsageError, match=r"expected a \.onnx file"):
+    with pytest.raises(UsageError, match=r"expected nano, small, base, or a \.onnx file"):
         run(asked(run(asked(source))))
     write_card(source, replace(read_card(source), precision={"flavour": "cpu"}))
     with pytest.raises(UsageError, match="--flavour tensorrt"):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeemo.runtime import shipped
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeemo"
 HEAVY = ("torch", "torchvision", "albumentations", "onnx", "torch_pruning", "matplotlib", "cv2", "safetensors", "scipy")
@@ -86,13 +88,14 @@ def test_a_wrong_call_of_tensorrt_is_a_type_error(tmp_path):
 
 
 def test_wheel_holds_the_package_alone(tmp_path):
-    """No tests, benchmarks or calibration lists reach site-packages; the shipped model does."""
+    """No tests, benchmarks or calibration lists reach site-packages; the shipped models do."""
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"edgeemo"}
-    assert {"edgeemo/models/default.onnx", "edgeemo/models/default.onnx.json"} <= set(names)
+    files = [f"edgeemo/models/{name}{suffix}" for name in shipped.NAMES for suffix in shipped.SUFFIXES.values()]
+    assert {*files, *(f"{file}.json" for file in files)} == {name for name in names if "/models/" in name}
     (source,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         assert not [name for name in archive.getnames() if "/runs/" in name or "/.venv/" in name]

@@ -27,7 +27,7 @@ from edgeemo.images import to_input
 from edgeemo.machine import this_machine
 from edgeemo.metrics import paired, softmax
 from edgeemo.progress import track
-from edgeemo.runtime import Model, load
+from edgeemo.runtime import Model, load, shipped
 from edgeemo.runtime.model import FORMATS, SLICE
 from edgeemo.stages import Parity, check_ranges
 
@@ -48,7 +48,8 @@ class Answers:
 def run(models: list[Path], config: Parity) -> dict[str, Any]:
     """Compare as configured; `passed` says whether every file agrees with itself in every backend that ran."""
     _check(config)
-    cards = [read_card(_known(path)) for path in models]
+    models = [_known(shipped.find(path)) for path in models]
+    cards = [read_card(path) for path in models]
     _check_labels(models, cards)
     asked = _Asked(config, cards[0])
     rows: list[dict[str, Any]] = []

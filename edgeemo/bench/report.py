@@ -86,7 +86,7 @@ def _faces(scored: dict[str, Any] | None, labels: list[str]) -> tuple[str, str, 
         return "-", "not measured", "-"
     share, name = min((scored["recall"][name], name) for name in labels if scored["support"][name])
     absent = "".join(f", no {name}" for name in labels if not scored["support"][name])
-    faces = f"{scored['data']} {scored['split']}, {scored['protocol']}, n = {scored['n']:,}"
+    faces = f"{scored['data']} {scored['split']}, {len(labels)} labels, {scored['protocol']}, n = {scored['n']:,}"
     low, high = 100 * scored["accuracy_low"], 100 * scored["accuracy_high"]
     accuracy = f"{amount(scored['accuracy'], 'share')} ({low:.2f} to {high:.2f})"
     return faces, accuracy, f"{name} {100 * share:.1f} % of {scored['support'][name]:,}{absent}"

@@ -33,7 +33,7 @@ def run(config: Bench) -> dict[str, Any]:
     target = gates.read_target(config.target)
     _check(config)
     with ExitStack() as opened:
-        model = opened.enter_context(load(config.engine or None, backend=config.backend, labels=config.label_set))
+        model = opened.enter_context(load(config.engine, backend=config.backend, labels=config.label_set))
         other = _other(config)
         opened.enter_context(other or nullcontext())
         result = _setting(config, model) | _measured(config, model, other)

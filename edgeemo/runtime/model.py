@@ -11,9 +11,10 @@ import numpy as np
 
 from edgeemo import images
 from edgeemo.card import Card, label_set_of, read_card, remake
-from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError, known
+from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import merged, softmax
+from edgeemo.runtime import shipped
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.openvino import OpenvinoBackend
 from edgeemo.runtime.tensorrt import TensorrtBackend
@@ -21,7 +22,6 @@ from edgeemo.runtime.tensorrt import TensorrtBackend
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHIPPED = Path(__file__).parent.parent / "models" / "default.onnx"
 SLICE = 64  # images run at once; bounds the memory of activations, and a CPU gains nothing from more
 
 Image = np.ndarray | Path | str | bytes
@@ -69,8 +69,8 @@ class Prediction:
         return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
 
 
-def load(path: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = "") -> Model:
-    """The model at `path`, ready to predict; None is the model that edgeemo ships.
+def load(model: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = "") -> Model:
+    """A model that edgeemo ships (nano, small, base; None or empty: small), or the one in a file, ready to predict.
 
     backend: of FORMATS, what runs the file; empty is the first of its format, ONNX Runtime or TensorRT. One thread is
     the default: a face takes few milliseconds, and a device has other work. labels: a label set to answer in, as `six`
@@ -80,7 +80,7 @@ def load(path: str | Path | None = None, *, threads: int = 1, backend: str = "",
     """
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected 1 or more")
-    file = _shipped() if path is None else Path(path)
+    file = shipped.find(model)
     if file.suffix not in FORMATS:
         raise known("model format", file.suffix or file.name, FORMATS)
     if backend and backend not in FORMATS[file.suffix]:
@@ -170,15 +170,6 @@ def _view(card: Card, labels: str | LabelSet) -> LabelSet:
     view = (label_set(labels) if isinstance(labels, str) else labels) if labels else label_set_of(card)
     view.places(card.labels)
     return view
-
-
-def _shipped() -> Path:
-    if not SHIPPED.is_file():
-        raise MachineError(
-            "this edgeemo was installed without a model of its own; name one:  --model or --engine model.onnx, "
-            "or edgeemo.load('model.onnx')"
-        )
-    return SHIPPED
 
 
 def _picture(image: Image) -> np.ndarray:

@@ -146,7 +146,7 @@ def test_one_table_has_a_row_per_result_with_accuracy_beside_latency(out: Path) 
     lines = report.render_files([out, out]).splitlines()
     assert len(lines) == 4
     assert all(line.count("|") == lines[0].count("|") for line in lines)
-    assert "synthetic valid, plurality, n = 24" in lines[2]
+    assert "synthetic valid, 6 labels, plurality, n = 24" in lines[2]
     assert lines[2].endswith("| FAIL |")
 
 

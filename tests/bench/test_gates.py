@@ -152,7 +152,7 @@ def test_the_default_target_in_code_is_the_one_in_the_file() -> None:
     assert read_target("") == DEFAULT == replace(read_target(str(TARGETS / "default.toml")), strict=False)
 
 
-@pytest.mark.parametrize("file", sorted(TARGETS.glob("*.toml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(TARGETS.rglob("*.toml")), ids=lambda file: file.stem)
 def test_every_shipped_target_can_be_read_and_has_its_file_name(file: Path) -> None:
     """With known gates alone."""
     target = read_target(str(file))

@@ -69,7 +69,7 @@ def test_known_pixels_move_and_darken_as_said() -> None:
 def test_accuracy_is_that_of_the_corrupted_faces_and_the_mean_over_all() -> None:
     """With the shipped model, whose answers under noise can be counted by hand."""
     with open_model() as model:
-        asked = accuracy.trial("synthetic:60", "valid", "plurality", model.card)
+        asked = accuracy.trial("synthetic:80", "valid", "plurality", model.card)
         pixels = accuracy.decoded(asked, model.card.input)
         found = robustness.judged(model, pixels, asked)
         told = model.probabilities(corrupted(pixels, "sensor noise", 2)).argmax(1)

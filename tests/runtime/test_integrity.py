@@ -54,7 +54,7 @@ def test_runtime_imports_without_torch_and_onnxruntime_and_names_what_is_missing
     assert "pip install onnxruntime" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["model.engine", "model.pt", "model"])
+@pytest.mark.parametrize("name", ["model.engine", "model.pt", "runs/model"])
 def test_a_format_without_a_backend_is_refused_and_the_known_ones_are_named(name: str) -> None:
     with pytest.raises(UsageError, match=r"known: \.onnx"):
         edgeemo.load(name)

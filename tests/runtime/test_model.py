@@ -17,7 +17,8 @@ import edgeemo
 from edgeemo.card import write_card
 from edgeemo.errors import DataError, MachineError, UsageError
 from edgeemo.labels import LabelSet
-from edgeemo.runtime import Model, model
+from edgeemo.runtime import Model
+from edgeemo.runtime.model import SLICE
 
 TURNED_BACK = {  # what a camera did to the picture, by the EXIF orientation that undoes it
     1: None,
@@ -86,7 +87,7 @@ def test_path_string_bytes_and_array_of_one_picture_agree(opened: Model, face: n
 
 
 def test_a_batch_gives_what_its_images_give_alone(opened: Model, rng: np.random.Generator) -> None:
-    faces = [rng.integers(0, 256, (16 + k, 80, 3), dtype=np.uint8) for k in range(model.SLICE + 6)]
+    faces = [rng.integers(0, 256, (16 + k, 80, 3), dtype=np.uint8) for k in range(SLICE + 6)]
     for together, alone in zip(opened.predict_batch(faces), map(opened.predict, faces), strict=True):
         assert together.label == alone.label
         # float32 sums in another order: a few parts in 1e6
@@ -150,12 +151,6 @@ def test_a_closed_model_says_that_it_is_closed(tiny: Path, face: np.ndarray) -> 
 def test_no_thread_at_all_is_refused(tiny: Path) -> None:
     with pytest.raises(UsageError, match="threads is 0"):
         edgeemo.load(tiny, threads=0)
-
-
-def test_an_installation_without_a_shipped_model_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(model, "SHIPPED", tmp_path / "default.onnx")
-    with pytest.raises(MachineError, match="name one"):
-        edgeemo.load()
 
 
 def test_a_provider_that_is_not_here_is_refused_and_not_replaced(tiny: Path) -> None:

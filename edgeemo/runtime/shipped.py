@@ -1,0 +1,39 @@
+"""The models that come with edgeemo, each under a name and in both INT8 flavours.
+
+A word without a suffix is a name; all else is the path of a file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgeemo.errors import MachineError, known
+
+NAMES = ("nano", "small", "base")  # from the fastest to the most accurate
+DEFAULT = "small"
+FOLDER = Path(__file__).parent.parent / "models"
+SUFFIXES = {"cpu": ".onnx", "tensorrt": ".tensorrt.onnx"}  # by flavour
+
+
+def is_name(model: str | Path) -> bool:
+    """Whether a model is meant that comes with edgeemo: a word, and not the path of a file."""
+    return re.fullmatch(r"\w+", str(model)) is not None
+
+
+def find(model: str | Path | None = None, *, flavour: str = "cpu") -> Path:
+    """The file of a name, in the flavour asked for, or the path as it was given; None and "" name the default model.
+
+    UsageError for an unknown name; MachineError if edgeemo was installed without its models.
+    """
+    name = str(model or DEFAULT)
+    if not is_name(name):
+        return Path(name)
+    if name not in NAMES:
+        raise known("model", name, (*NAMES, "or the path of a file, .onnx or .trt"))
+    file = FOLDER / (name + SUFFIXES[flavour])
+    if not file.is_file():
+        raise MachineError(
+            f"this edgeemo was installed without its model {name}; name a file, as in edgeemo.load('model.onnx')"
+        )
+    return file

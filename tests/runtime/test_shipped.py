@@ -1,0 +1,85 @@
+"""The models that come along: each name, both flavours, and what is said of a name that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeemo
+from edgeemo.build import run as build
+from edgeemo.card import read_card
+from edgeemo.data import load
+from edgeemo.errors import MachineError, UsageError
+from edgeemo.labels import label_set
+from edgeemo.runtime import shipped
+from edgeemo.stages import Build
+
+LARGEST = {"nano": 700_000, "small": 3_000_000, "base": 12_000_000}  # bytes of an INT8 file
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+@pytest.mark.parametrize("flavour", shipped.SUFFIXES)
+def test_every_name_is_a_whole_model_in_int8(name: str, flavour: str) -> None:
+    """Its card fits it, and says the flavour that was asked for."""
+    file = shipped.find(name, flavour=flavour)
+    card = read_card(file)
+    assert (card.label_set, card.precision["asked"], card.precision["flavour"]) == ("ferplus8", "int8", flavour)
+    assert file.stat().st_size <= LARGEST[name]
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_the_flavours_of_a_name_are_one_network(name: str) -> None:
+    """Quantized from the same float file, so they name nearly every face alike."""
+    files = [shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES]
+    first, second = (read_card(file) for file in files)
+    assert first.history[-1]["parent_sha256"] == second.history[-1]["parent_sha256"]
+    faces = load("synthetic:400", "valid", label_set("six"), contract=first.input).pixels
+    said = []
+    for file in files:
+        with edgeemo.load(file) as model:
+            said.append(model.probabilities(faces).argmax(1))
+    assert len(faces) >= 80
+    assert np.mean(said[0] == said[1]) >= 0.95
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_a_name_opens_a_model(name: str, face: np.ndarray) -> None:
+    """In its own labels, and in six."""
+    with edgeemo.load(name) as model, edgeemo.load(name, labels="six") as six:
+        assert len(model.predict(face).probabilities) == 8
+        assert len(six.predict(face).probabilities) == 6
+
+
+def test_without_a_name_the_default_is_meant() -> None:
+    """For load as for the command line's empty options."""
+    assert shipped.find() == shipped.find("") == shipped.find("small") == shipped.FOLDER / "small.onnx"
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """And says that a file would do as well."""
+    with pytest.raises(UsageError, match=r"unknown model 'tiny'; known: nano, small, base, or the path of a file"):
+        edgeemo.load("tiny")
+
+
+@pytest.mark.parametrize("path", ["tiny.onnx", "runs/tiny", Path("small.onnx"), "./small.trt", ".", "./small"])
+def test_a_path_stays_a_path(path: str | Path) -> None:
+    """Even one whose file is called like a model."""
+    assert shipped.find(path) == Path(str(path))
+
+
+def test_an_installation_without_models_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It was made so on purpose, so the way out is a file."""
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    with pytest.raises(MachineError, match="name a file"):
+        edgeemo.load()
+
+
+def test_a_shipped_model_becomes_an_engine_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the flavour that TensorRT takes, and in the working folder, not in the package's."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.chdir(tmp_path)
+    engine = build(Build(model="nano", library="rtx", compute_capability="8.9"))
+    assert engine == Path("nano.trt")
+    assert read_card(engine).precision["flavour"] == "tensorrt"
