@@ -62,7 +62,7 @@ def place_for(config: Train) -> Place:
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision, reason = _precision(config.precision, device)
+    precision, reason = precision_for(config.precision, device)
     processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if config.bias_folds and processes > 1:
         raise UsageError("--bias-folds trains its folds in one process; start it without torchrun")
@@ -91,8 +91,8 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(mallopt(option, value) for option, value in KEEP_FREED.items())
 
 
-def _precision(asked: str, device: str) -> tuple[str, str]:
-    """fp32, bf16 or fp16, and why."""
+def precision_for(asked: str, device: str) -> tuple[str, str]:
+    """fp32, bf16 or fp16 for what `--precision` asks on cpu or cuda, and why."""
     if asked == "fp16" and device == "cpu":
         raise UsageError("--precision fp16 needs a CUDA device; this machine has none.  Use bf16, fp32 or auto")
     if asked != "auto":

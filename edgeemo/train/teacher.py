@@ -2,7 +2,8 @@
 
 A teacher is slow, so it answers once. Every train face gets a fixed number of augmented views, and epoch e shows view
 e modulo that number, so that the student sees just the pixels that the teacher saw: a teacher is to be patient and
-consistent (Beyer et al. 2022). A member's answers are kept in its own run folder, view by view, for the next student.
+consistent (Beyer et al. 2022). It looks in the student's arithmetic. A member's answers are kept in its own run folder,
+view by view, for the next student.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgeemo.artifact import written
 from edgeemo.card import InputContract
@@ -26,7 +28,7 @@ from edgeemo.stages import Train
 from edgeemo.train.augment import transforms, view_of
 from edgeemo.train.ensemble import Member, combined, members, told
 from edgeemo.train.fit import predict_logits
-from edgeemo.train.place import keep_freed_memory
+from edgeemo.train.place import keep_freed_memory, precision_for
 
 FOLDER = "views"
 CHUNK = 1024  # faces of a view that are in memory at once
@@ -67,7 +69,7 @@ def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputCont
     Each member answers at its own fitted temperature. Of one that knows more labels than the student, those that the
     student's set merges are added up, as FER+'s eight are for six, and others left out.
     """
-    keep_freed_memory()  # takes a look at a view from 3.6 to 2.2 ms a face
+    keep_freed_memory()
     masters = check(config.teacher, labels)
     runs = runs_of(config.teacher)
     answers = [_answers(run, m, config, faces, contract) for run, m in zip(runs, masters, strict=True)]
@@ -92,12 +94,18 @@ def _answers(run: Path, member: Member, config: Train, faces: Faces, contract: I
                 seen = _as_member_sees(
                     view_of(faces.pixels, rows, transform, seed=(config.seed, view)), faces.take(rows), member
                 )
-                parts.append(predict_logits(member.network, seen, member.card.input))
+                with torch.autocast("cpu", torch.bfloat16, enabled=_precision(config) == "bf16"):
+                    parts.append(predict_logits(member.network, seen, member.card.input))
                 advance(len(rows), "")
             folder.mkdir(parents=True, exist_ok=True)
             with written(files[view]) as partial, partial.open("wb") as file:
                 np.save(file, np.concatenate(parts))
     return np.stack([np.load(file, allow_pickle=False) for file in files])
+
+
+def _precision(config: Train) -> str:
+    """On the CPU, where a teacher looks; bf16 halves the time and names 99.8 % of faces alike."""
+    return "fp32" if config.precision == "fp16" else precision_for(config.precision, "cpu")[0]
 
 
 def _as_member_sees(pixels: np.ndarray, faces: Faces, member: Member) -> Faces:
@@ -116,5 +124,6 @@ def _key(member: Member, config: Train, faces: Faces, contract: InputContract) -
         "vertical_flips": config.vertical_flips,
         "size": contract.size,
         "colour": contract.colour,
+        "precision": _precision(config),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

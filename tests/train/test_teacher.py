@@ -37,7 +37,7 @@ def faces():
 
 
 def student(*runs, views=2):
-    return Train(teacher=",".join(map(str, runs)), views=views, augment="edge", seed=5)
+    return Train(teacher=",".join(map(str, runs)), views=views, augment="edge", seed=5, precision="fp32")
 
 
 def told(config, faces):
@@ -83,6 +83,17 @@ def test_answers_are_kept_beside_each_member_and_read_again(tmp_path, faces, mon
     assert not asked
     assert np.array_equal(told(student(run_folder, views=3), faces)[:2], first)
     assert len(asked) == 1
+
+
+def test_a_look_in_bf16_is_another_answer_and_nearly_the_same(tmp_path, faces):
+    """Kept apart from that in fp32, so that neither student gets the other's; fp16, of a GPU, looks in fp32."""
+    exact = student(made(tmp_path / "a"))
+    coarse = told(replace(exact, precision="bf16"), faces)
+    assert len(list(tmp_path.glob("a/views/*"))) == 1
+    fine = told(exact, faces)
+    assert len(list(tmp_path.glob("a/views/*"))) == 2
+    assert 0 < np.abs(coarse - fine).max() < 0.05
+    assert np.array_equal(told(replace(exact, precision="fp16"), faces), fine)
 
 
 def test_nobody_is_asked_about_a_view_that_no_epoch_shows(tmp_path, faces):
