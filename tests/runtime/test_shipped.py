@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeemo.labels import label_set
 from edgeemo.runtime import shipped
 from edgeemo.stages import Build
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "models"
 LARGEST = {"nano": 700_000, "small": 3_000_000, "base": 12_000_000}  # bytes of an INT8 file
 
 
@@ -50,6 +52,18 @@ def test_a_name_opens_a_model(name: str, face: np.ndarray) -> None:
     with edgeemo.load(name) as model, edgeemo.load(name, labels="six") as six:
         assert len(model.predict(face).probabilities) == 8
         assert len(six.predict(face).probabilities) == 6
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_a_model_is_as_right_as_its_result_says(name: str, ferplus: str) -> None:
+    """On FER+ valid; another processor may round a few faces to the other side."""
+    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    with edgeemo.load(name) as model:
+        assert found["model"]["sha256"] == model.card.sha256
+        faces = load(ferplus, "valid", label_set("ferplus8"), contract=model.card.input)
+        right = (model.probabilities(faces.pixels).argmax(1) == faces.truth).mean()
+    assert len(faces) == found["accuracy"]["n"]
+    assert right == pytest.approx(found["accuracy"]["accuracy"], abs=0.002)
 
 
 def test_without_a_name_the_default_is_meant() -> None:
