@@ -4,7 +4,7 @@
 #   make -f benchmarks/models.mk results      with nothing else running; needs the packages that peers.py names
 #
 # Every training goes on where it was stopped, but small's recovery, which takes an hour. On one core of an AMD Zen 4 (bf16),
-# with the other one busy, a teacher takes 95 to 130 minutes, its look at the views 15, base 50 and nano 16. -j2 takes two.
+# with the other one busy, a teacher takes 95 to 130 minutes, its look at the views 15 in fp32, base 50 and nano 16. -j2 takes two.
 
 DATA ?= ferplus:../shared/data/ferplus.zip
 RUNS ?= runs
