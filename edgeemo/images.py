@@ -59,8 +59,11 @@ def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
     batch = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     mean = np.asarray(contract.mean, np.float32).reshape(-1, 1, 1)
     std = np.asarray(contract.std, np.float32).reshape(-1, 1, 1)
-    scaled = batch.astype(np.float32) * np.float32(1 / 255)
-    return np.ascontiguousarray((scaled - mean) / std)
+    values: np.ndarray = batch.astype(np.float32, order="C")
+    values *= np.float32(1 / 255)
+    values -= mean
+    values /= std
+    return values
 
 
 def _decoded(image: Image.Image) -> np.ndarray:

@@ -13,7 +13,7 @@ from edgeemo import images
 from edgeemo.card import Card, label_set_of, read_card, remake
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
-from edgeemo.metrics import merged, softmax
+from edgeemo.metrics import merging, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.openvino import OpenvinoBackend
@@ -105,7 +105,7 @@ class Model:
         self.card = card
         self.backend = backend
         self.view = view
-        self._places = view.places(card.labels)
+        self._merging = merging(view.places(card.labels))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -136,7 +136,8 @@ class Model:
 
     def shares(self, logits: np.ndarray) -> np.ndarray:
         """(N, K) logits → (N, M) float64 probabilities of `labels`, at the card's temperature."""
-        return merged(softmax(logits, temperature=self.card.temperature), self._places)
+        merged: np.ndarray = softmax(logits, temperature=self.card.temperature) @ self._merging
+        return merged
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """(N, channels, size, size) float32 from images.to_input → (N, K) float32, all finite or IntegrityError."""

@@ -11,7 +11,7 @@ import numpy as np
 from edgeemo.card import Card
 from edgeemo.data import Faces
 from edgeemo.labels import LabelSet
-from edgeemo.metrics import merged, softmax
+from edgeemo.metrics import merging, softmax
 from edgeemo.train import checkpoint, weights
 from edgeemo.train.fit import predict_logits
 from edgeemo.train.network import EmotionNet
@@ -57,7 +57,7 @@ def told(logits: np.ndarray, card: Card, labels: LabelSet) -> np.ndarray:
     shares = softmax(logits, temperature=card.temperature)
     places = {column: labels.find(name) for column, name in enumerate(card.labels)}
     kept = {column: place for column, place in places.items() if place is not None}
-    summed = merged(shares[:, list(kept)], list(kept.values())) + 1e-12
+    summed = shares[:, list(kept)] @ merging(list(kept.values())) + 1e-12
     logs: np.ndarray = np.log(summed / summed.sum(1, keepdims=True)).astype(np.float32)
     return logs
 

@@ -11,7 +11,7 @@ from edgeemo.card import Card, read_card
 from edgeemo.data import load
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.labels import label_set
-from edgeemo.metrics import merged, softmax
+from edgeemo.metrics import merging, softmax
 from edgeemo.stages import Train
 from edgeemo.train import losses, run, teacher, weights
 from edgeemo.train import network as networks
@@ -124,7 +124,7 @@ def test_a_teacher_of_eight_labels_adds_them_up_for_six(tmp_path, faces):
     network, card = weights.load(run_folder)
     view = view_of(faces.pixels, np.arange(len(faces)), transforms("edge"), seed=(5, 0))
     eight = teacher.predict_logits(network, replace(faces, pixels=view), card.input)
-    assert np.allclose(softmax(six), merged(softmax(eight), SIX.places(card.labels)), atol=1e-4)
+    assert np.allclose(softmax(six), softmax(eight) @ merging(SIX.places(card.labels)), atol=1e-4)
 
 
 def test_a_teacher_that_lacks_a_label_is_refused(tmp_path):
