@@ -191,6 +191,7 @@ class Compress:
     time: bool = option(True, "time the models side by side on one core")
     threads: int = option(0, "CPU threads; 0: all cores")
     seed: int = option(0, "of the calibration draw and the recovery")
+    resume: bool = option(False, "go on with a recovery or tuning that was stopped, from its last checkpoint")
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Trai
         views=config.views,
         threads=threads,
         seed=config.seed,
-        resume=False,
+        resume=config.resume,
     )
 
 

@@ -1,10 +1,15 @@
-"""The steps of a compression that train: pruning with its recovery, and tuning for INT8."""
+"""The steps of a compression that train: pruning with its recovery, and tuning for INT8.
+
+Each training has a folder of its own for its checkpoints, and they stay until the last file is written: who resumes
+goes through the steps again, and those that had ended take no time.
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +31,26 @@ from edgeemo.train.network import EmotionNet, widths_of
 
 log = logging.getLogger(__name__)
 WARMUP_EPOCHS = 0.2  # weights that have learned need no long start
+FOLDER = "learning"  # in the folder of the results
+SHAPING = ("size", "prune", "prune_steps", "importance", "ranking", "round_to")  # settings that decide what recovers
+
+
+def begun(out: Path) -> bool:
+    """Whether `out` holds checkpoints of a compression that did not end."""
+    return any(checkpoint.in_folder(folder) for folder in (out / FOLDER).glob("*"))
+
+
+def forget(out: Path) -> None:
+    """Remove the checkpoints in `out`, and their folders where nothing else lies in them."""
+    for folder in (out / FOLDER).glob("*"):
+        checkpoint.remove(folder)
+        _remove_if_empty(folder)
+    _remove_if_empty(out / FOLDER)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
@@ -43,7 +68,7 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
         log.info("pruned %.0f %% of the channels: valid %.2f %% before recovery", 100 * share, 100 * hurt[-1])
         epochs = ceil(config.epochs * step / config.prune_steps) - ceil(config.epochs * (step - 1) / config.prune_steps)
         if epochs:
-            network, _ = _recovered(job, network, replace(job.trained, epochs=epochs))
+            network, _ = _recovered(job, network, replace(job.trained, epochs=epochs), name=f"prune-{step}")
     if widths_of(network) == original:
         raise UsageError(
             f"--prune {config.prune:g} with --round-to {config.round_to} removes no channel: every width rounds to "
@@ -61,7 +86,7 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
 def resized(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train on at the input size that was asked, and save; returns what was saved, read back from its file."""
     start, before = perf_counter(), _accuracy(network, job, card)
-    network, _ = _recovered(job, network, job.trained)
+    network, _ = _recovered(job, network, job.trained, name="resize")
     return _saved(job, network, card, "resize", start, {"accuracy_before_recovery": before})
 
 
@@ -74,17 +99,23 @@ def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     untuned = _accuracy(simulated, job, card)
     # Half-precision autocast would round to about as few steps as INT8 has.
     settings = replace(job.trained, classifier_lr=config.qat_lr, backbone_lr=config.qat_lr, precision="fp32")
-    simulated, history = _recovered(job, simulated, settings, each_epoch=simulated.each_epoch(config.epochs))
+    calibrated = {"calibration": job.calibration_faces.fingerprint, "flavour": job.flavours[-1]}
+    how = {"each_epoch": simulated.each_epoch(config.epochs), "name": "tune"}
+    simulated, history = _recovered(job, simulated, settings, origin=calibrated, **how)
     measured = {"simulated_accuracy_before": untuned, "simulated_accuracy_after": history[-1]["accuracy"]}
     return _saved(job, simulated.real().eval(), card, "tune", start, measured)
 
 
-def _recovered(job: Job, network: Any, settings: Train, **how: Any) -> tuple[Any, list[dict[str, Any]]]:
+def _recovered(
+    job: Job, network: Any, settings: Train, *, name: str, origin: dict[str, Any] | None = None, **how: Any
+) -> tuple[Any, list[dict[str, Any]]]:
+    """The network after `settings.epochs`, and their rows; `name` is that of its folder."""
     material = Material(job.train, job.valid, job.card.labels, job.card.input, job.taught)
     warmup = min(WARMUP_EPOCHS, settings.epochs / 2)
-    found = fit(network, material, config=replace(settings, warmup_epochs=warmup), folder=job.out, **how)
-    checkpoint.remove(job.out)  # a recovery is not resumed
-    return found
+    shaped = {setting: getattr(job.config, setting) for setting in SHAPING}
+    came = {"network": job.card.sha256, **shaped, **(origin or {})}
+    folder, config = job.out / FOLDER / name, replace(settings, warmup_epochs=warmup)
+    return fit(network, material, config=config, folder=folder, origin=came, **how)
 
 
 def _saved(

@@ -12,8 +12,9 @@ from edgeemo.compress.compare import Stage, comparison, table
 from edgeemo.compress.job import Job
 from edgeemo.compress.quantize import FLAVOURS
 from edgeemo.data.faces import kind_of
+from edgeemo.errors import UsageError
 from edgeemo.stages import Compress
-from edgeemo.train import checkpoint, weights
+from edgeemo.train import weights
 from edgeemo.train.network import EmotionNet
 
 __all__ = ["run", "table"]
@@ -29,6 +30,10 @@ def run(config: Compress) -> Path:
     network, card = weights.load(Path(config.run))
     job.check_layers(config, network)
     asked = job.prepared(config, card)
+    if learn.begun(asked.out) and not config.resume:
+        raise UsageError(
+            f"{asked.out} holds a compression that did not end; go on with --resume, or choose another --out"
+        )
     _clear(asked.out)
     if config.sensitivity:
         _scan(asked, network)
@@ -41,6 +46,7 @@ def run(config: Compress) -> Path:
     about = {"data": kind_of(asked.trained.data), "protocol": asked.trained.protocol}
     found = comparison(stages, asked.valid, latency=files.timed(asked, stages), **about)
     write_json(asked.out / COMPARISON, found)
+    learn.forget(asked.out)
     return stages[-1].path
 
 
@@ -76,4 +82,3 @@ def _clear(out: Path) -> None:
     reports = [out / name for name in (COMPARISON, files.CALIBRATION, SENSITIVITY, SENSITIVITY_PICTURE)]
     for old in (*models, *map(card_path, models), *reports, *out.glob("layers*.json"), *out.glob("layers*.png")):
         old.unlink(missing_ok=True)
-    checkpoint.remove(out)  # of a recovery that was stopped: it would outlive the younger ones of the next

@@ -142,7 +142,7 @@ def _candidate(config: Search, place: dict[str, Any], out: Path) -> Compress:
     }
     settings = {name: getattr(config, name) for name in shared if matters.get(name, True)}
     own = {"prune": place["prune"], "size": place["size"], "int8": place["precision"] == "int8", "time": False}
-    return Compress(**settings, **own, run=config.run, out=str(out))
+    return Compress(**settings, **own, run=config.run, out=str(out), resume=True)
 
 
 def chosen(rows: list[Row], config: Search) -> dict[str, Any]:

@@ -92,15 +92,17 @@ def fit(
     *,
     config: Train,
     folder: Path,
+    origin: dict[str, Any] | None = None,
     each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
 ) -> tuple[EmotionNet, list[dict[str, Any]]]:
     """Train `network` for config.epochs; returns the network to keep, in evaluation mode, and a row per epoch.
 
     With patience the epoch that was best on valid is kept, without it the last one. Checkpoints go to `folder` every
     config.checkpoint_steps and after every epoch; with config.resume training goes on from the last whole one, bit for
-    bit as if never stopped. each_epoch gets the network, ready to train, and the number of the epoch that begins.
+    bit as if never stopped. origin says where a network that was not made by `config` comes from: who resumes must have
+    the same. each_epoch gets the network, ready to train, and the number of the epoch that begins.
     """
-    task, state = prepare(network, material, config=config, folder=folder, each_epoch=each_epoch)
+    task, state = prepare(network, material, config=config, folder=folder, origin=origin, each_epoch=each_epoch)
     with watching(folder, config, task.place, epoch=state.epoch) as watch:
         while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
             row = one_epoch(task, state)
@@ -134,6 +136,7 @@ def prepare(
     *,
     config: Train,
     folder: Path,
+    origin: dict[str, Any] | None = None,
     each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
 ) -> tuple[Task, State]:
     """Everything in place for the first step, or for the one after the last checkpoint."""
@@ -158,7 +161,7 @@ def prepare(
         optimizer=stepped,
         place=place,
         folder=folder,
-        identity=_identity(config, place, material),
+        identity=_identity(config, place, material) | (origin or {}),
         each_epoch=each_epoch,
     )
     schedule = optim.schedule(optimizer, config, steps_per_epoch=math.ceil(task.steps / config.accumulate))

@@ -8,7 +8,6 @@ from pathlib import Path
 from edgeemo.card import read_card
 from edgeemo.compress.run import run
 from edgeemo.stages import Compress
-from edgeemo.train import checkpoint
 
 SMALL = Compress(epochs=1, threads=1)
 
@@ -20,13 +19,6 @@ def test_earlier_results_do_not_stay_beside_new_ones(trained: Path, tmp_path: Pa
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         *("comparison.json", "model.float.onnx", "model.float.onnx.json"),
     ]
-
-
-def test_a_stopped_recovery_does_not_outlive_the_next(trained: Path, tmp_path: Path) -> None:
-    """Its checkpoints, of a higher step than any to come, are gone when a new compression begins."""
-    (tmp_path / checkpoint.FOLDER / "00099999").mkdir(parents=True)
-    run(replace(SMALL, run=str(trained), out=str(tmp_path)))
-    assert not checkpoint.in_folder(tmp_path)
 
 
 def test_recovery_on_other_faces_stands_in_the_card(trained: Path, tmp_path: Path) -> None:
