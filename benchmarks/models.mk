@@ -3,7 +3,7 @@
 #   make -f benchmarks/models.mk small        one of nano, small, base, with all that it needs
 #   make -f benchmarks/models.mk results      with nothing else running; needs the packages that peers.py names
 #
-# Every training goes on where it was stopped, but small's recovery, which takes an hour. On one core of an AMD Zen 4 (bf16),
+# Every training goes on where it was stopped. On one core of an AMD Zen 4 (bf16), small's recovery takes an hour and,
 # with the other one busy, a teacher takes 95 to 130 minutes, its look at the views 15 in fp32, base 50 and nano 16. -j2 takes two.
 
 DATA ?= ferplus:../shared/data/ferplus.zip
@@ -44,7 +44,7 @@ $(STUDENTS:%/model.safetensors=%/compressed/comparison.json): %/compressed/compa
 
 # A third of the channels, for at most 1.2 times the time of fer's network.
 $(RUNS)/m-small/compressed/comparison.json: $(SCHOOL)
-	$(BIN)/edgeemo compress $(RUNS)/t-mirror-0 $(INT8) --prune 0.35 --epochs 24 --lr 1e-3 $(TAUGHT) --out $(@D)
+	$(BIN)/edgeemo compress $(RUNS)/t-mirror-0 $(INT8) --resume --prune 0.35 --epochs 24 --lr 1e-3 $(TAUGHT) --out $(@D)
 
 edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx &: $(RUNS)/m-%/compressed/comparison.json
 	for suffix in onnx tensorrt.onnx; do \

@@ -14,6 +14,7 @@ from edgeemo.compress import search
 from edgeemo.errors import EdgeemoError, IntegrityError, UsageError
 from edgeemo.runtime import load
 from edgeemo.stages import Search
+from edgeemo.train import fit
 
 ROW = {"prune": 0.0, "size": 0, "precision": "int8", "refused": "", "size_bytes": 1000}
 
@@ -118,6 +119,25 @@ def test_a_search_goes_on_where_it_stopped(
     assert len(again["candidates"]) == 4
     before, after = ({one["latency"]["samples_us"] for one in rows["candidates"]} for rows in (found, again))
     assert before < after
+
+
+def test_a_recovery_that_was_stopped_goes_on(small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after the first of a candidate's two epochs, the search takes the steps of the second alone."""
+    config = replace(small, out=str(tmp_path), epochs=2, trials=99, precisions="float32")
+    train, trained = fit.one_epoch, []
+
+    def one_epoch(task: Any, state: Any) -> dict[str, Any]:
+        if trained == [0]:
+            trained.append(-1)
+            raise KeyboardInterrupt
+        trained.append(state.epoch)
+        return train(task, state)
+
+    monkeypatch.setattr(fit, "one_epoch", one_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(config)
+    assert len(search.run(config)["candidates"]) == 2
+    assert trained == [0, -1, 1]
 
 
 def test_a_small_space_is_searched_to_its_end(
