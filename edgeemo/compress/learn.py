@@ -100,8 +100,8 @@ def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     # Half-precision autocast would round to about as few steps as INT8 has.
     settings = replace(job.trained, classifier_lr=config.qat_lr, backbone_lr=config.qat_lr, precision="fp32")
     calibrated = {"calibration": job.calibration_faces.fingerprint, "flavour": job.flavours[-1]}
-    how = {"each_epoch": simulated.each_epoch(config.epochs), "name": "tune"}
-    simulated, history = _recovered(job, simulated, settings, origin=calibrated, **how)
+    each_epoch = simulated.each_epoch(config.epochs)
+    simulated, history = _recovered(job, simulated, settings, name="tune", origin=calibrated, each_epoch=each_epoch)
     measured = {"simulated_accuracy_before": untuned, "simulated_accuracy_after": history[-1]["accuracy"]}
     return _saved(job, simulated.real().eval(), card, "tune", start, measured)
 
