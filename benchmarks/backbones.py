@@ -71,7 +71,8 @@ OWN = {
 COMPRESS = Compress(
     prune=0.3, epochs=1, int8=True, calibration_count=512, min_int8_share=0, min_agreement=0, time=False, threads=1
 )  # no gate of its own: what fails is measured too
-YOUNGER = {"mirror": False}  # options that came after the first rows, as they were before there was a choice
+# Options that came after the first rows, as they were before there was a choice.
+YOUNGER = {"train": {"mirror": False}, "compress": {"resume": False}}
 ROADS = {
     "minmax": {},
     "auto": {"method": "auto"},
@@ -101,7 +102,7 @@ def kept(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a run that was cut off, if it had the same settings."""
     before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     theirs = before.get("settings", {})
-    theirs |= {"train": YOUNGER | theirs.get("train", {})}
+    theirs |= {stage: options | theirs.get(stage, {}) for stage, options in YOUNGER.items()}
     rows: list[dict[str, Any]] = before["rows"] if theirs == settings else []
     return rows
 

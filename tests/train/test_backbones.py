@@ -37,6 +37,19 @@ def test_backbones_are_a_row_of_stages():
     assert min(map(len, trunks)) >= 8  # a ResNet's stem of four and its four stages
 
 
+def test_residual_blocks_of_b4_begin_as_the_identity():
+    """From random weights; the other blocks, which change the shape, do filter."""
+    blocks = [m for m in networks.build(describe("efficientnet_b4")).eval().modules() if hasattr(m, "use_res_connect")]
+    adding = [block for block in blocks if block.use_res_connect]
+    assert (len(blocks), len(adding)) == (32, 25)
+    with torch.inference_mode():
+        for block in adding:
+            batch = torch.randn(1, block.block[0][0].in_channels, 4, 4)
+            assert torch.equal(block(batch), batch)
+        first = next(block for block in blocks if not block.use_res_connect)
+        assert first(torch.randn(1, 48, 4, 4)).abs().max() > 0
+
+
 def test_densenet_features_are_rectified():
     """DenseNet.forward of torchvision rectifies, outside of `features`."""
     trunk = networks.build(describe("densenet121")).eval().backbone
