@@ -136,8 +136,7 @@ class _Asked:
         if contract not in self._read:
             config = self._config
             whole = faces.load(config.data, config.split, self._labels, contract=contract, protocol=config.protocol)
-            count = min(config.count or len(whole), len(whole))
-            self._read[contract] = whole.take(np.linspace(0, len(whole) - 1, count).round().astype(np.int64))
+            self._read[contract] = whole.spread(config.count or len(whole))
         return self._read[contract]
 
     @property

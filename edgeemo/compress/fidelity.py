@@ -1,4 +1,7 @@
-"""How far INT8 is from float, by calibration method and by layer, judged on train faces and never on valid."""
+"""How far INT8 is from float: by calibration method and by layer, judged on train faces, and as it ends, on valid.
+
+Nothing is chosen on valid faces; they only say whether what was chosen holds on faces that the network does not know.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ from edgeemo.progress import track
 
 log = logging.getLogger(__name__)
 JUDGES = 256  # calibration faces that judge a layer or a method
+WITNESSES = 512  # valid faces on which a file must agree with its float form
 ENOUGH = 0.98  # agreement with float below which a form is another model
+AIM = 0.99  # agreement on the judges' faces that keep-float auto stops at; the network knows them, new ones agree less
 MOST_KEPT = 0.25  # of the layers that keep-float auto leaves in float; more, and INT8 is the wrong choice
 SHARED = ("Add", "Concat")  # operators whose inputs meet in one range
 MISMATCH = 16.0  # a branch with a 16th of the other's range keeps 4 of 8 bits
@@ -57,7 +62,7 @@ class Judge:
     @classmethod
     def of(cls, source: Path, faces: Faces, contract: InputContract, *, flavour: str, threads: int) -> Judge:
         """The judge that the float model `source` is on (at most 256 of) `faces`."""
-        some = faces.take(np.linspace(0, len(faces) - 1, min(JUDGES, len(faces))).astype(int))
+        some = faces.spread(JUDGES)
         return cls(some, contract, flavour, threads, file_logits(source, some, contract, threads=threads))
 
     def fidelity(self, ranges: Ranges, *, keep_float: Collection[str] = (), only: Collection[str] = ()) -> Fidelity:
@@ -79,7 +84,7 @@ def check(found: Fidelity, faces: int, *, least: float) -> None:
     """IntegrityError if INT8 names the emotion of its float form on less than the share `least` of the faces."""
     if found.agreement < least:
         raise IntegrityError(
-            f"INT8 names the emotion of its float form on {100 * found.agreement:.1f} % of {faces} train faces, "
+            f"INT8 names the emotion of its float form on {100 * found.agreement:.1f} % of {faces} valid faces, "
             f"expected {100 * least:g} %. Try --method auto, then --qat, then --keep-float auto; or accept it with "
             "--min-agreement"
         )
@@ -119,7 +124,7 @@ def by_layer(ranges: Ranges, judge: Judge) -> dict[str, Fidelity]:
 
 
 def kept_float(ranges: Ranges, judge: Judge, errors: dict[str, Fidelity]) -> tuple[str, ...]:
-    """The fewest worst layers to leave in float for 98 % agreement with float: none where INT8 agrees by itself.
+    """The fewest worst layers to leave in float for 99 % agreement with float: none where INT8 agrees by itself.
 
     At most a quarter of the layers are kept; where that is not enough, the error of the whole says so in the log.
     """
@@ -127,10 +132,10 @@ def kept_float(ranges: Ranges, judge: Judge, errors: dict[str, Fidelity]) -> tup
     most = max(1, int(MOST_KEPT * len(names)))
     found = judge.fidelity(ranges)
     kept = 0
-    while found.agreement < ENOUGH and kept < most:
+    while found.agreement < AIM and kept < most:
         kept += 1
         found = judge.fidelity(ranges, keep_float=names[:kept])
-    level = logging.INFO if found.agreement >= ENOUGH else logging.WARNING
+    level = logging.INFO if found.agreement >= AIM else logging.WARNING
     log.log(
         level,
         "keeping %d of %d layers in float: %.1f %% agreement with float on %d train faces",

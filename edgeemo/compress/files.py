@@ -8,8 +8,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from edgeemo.artifact import write_json, written
 from edgeemo.bench import measure
 from edgeemo.card import Card, write_card
@@ -58,9 +56,7 @@ def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) ->
 def halved(job: Job, source: Stage) -> Stage:
     """The FP16 ONNX of a float stage, judged; IntegrityError if it may overflow."""
     start, path = perf_counter(), job.out / FP16
-    # Evenly spread: a folder's faces stand label by label.
-    some = np.linspace(0, len(job.train) - 1, min(FP16_FACES, len(job.train))).astype(int)
-    faces = job.calibration[1] if job.calibration else job.train.take(some)
+    faces = job.calibration[1] if job.calibration else job.train.spread(FP16_FACES)
     with written(path) as partial:
         half.halve(source.path, partial)
         ranges = observe(source.path, faces, source.card.input, method="minmax")
@@ -95,7 +91,7 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
         quantize(ranges, partial, flavour=flavour, keep_float=keep)
         found = precision.truth(partial, flavour=flavour)
         precision.check(found, least=config.min_int8_share)
-        faces = job.calibration_faces
+        faces = job.valid.spread(fidelity.WITNESSES)
         agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
         fidelity.check(agrees, len(faces), least=config.min_agreement)
     log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * found["int8_share_of_macs"])

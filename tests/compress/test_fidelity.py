@@ -86,7 +86,7 @@ def test_what_a_file_changed_is_judged_on_every_face(
 
 def test_too_little_agreement_is_refused_with_what_to_try() -> None:
     """97.9 % is not 98 %; 98 % is."""
-    with pytest.raises(IntegrityError, match=r"97\.9 % of 512 train faces, expected 98 %.*--qat.*--min-agreement"):
+    with pytest.raises(IntegrityError, match=r"97\.9 % of 512 valid faces, expected 98 %.*--qat.*--min-agreement"):
         fidelity.check(Fidelity(0.01, 0.979), 512, least=0.98)
     fidelity.check(Fidelity(0.01, 0.98), 512, least=0.98)
 
@@ -126,17 +126,23 @@ def test_when_a_quarter_is_not_enough_the_log_says_so(caplog: pytest.LogCaptureF
     assert "keeping 3 of 12 layers in float: 50.0 % agreement" in caplog.text
 
 
+def test_the_share_that_is_asked_of_new_faces_is_not_enough_on_known_ones() -> None:
+    """98.5 % on train faces: another layer is kept."""
+    errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
+    assert fidelity.kept_float(None, Wanting(1, before=0.985), errors) == ("layer0",)  # type: ignore[arg-type]
+
+
 class Wanting:
     """A judge that is content when so many layers are in float."""
 
     faces = range(64)
 
-    def __init__(self, enough: int) -> None:
-        self.enough = enough
+    def __init__(self, enough: int, *, before: float = 0.5) -> None:
+        self.enough, self.before = enough, before
 
     def fidelity(self, _: object, *, keep_float: tuple[str, ...] = ()) -> Fidelity:
-        """Half of the faces, until enough is in float."""
-        return Fidelity(0.0, 1.0 if len(keep_float) >= self.enough else 0.5)
+        """Too few of the faces, until enough is in float."""
+        return Fidelity(0.0, 1.0 if len(keep_float) >= self.enough else self.before)
 
 
 def test_auto_takes_the_method_that_diverges_least(float_model: Path, calibration_faces: Faces) -> None:

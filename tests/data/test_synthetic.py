@@ -52,3 +52,10 @@ def test_senseless_count_is_refused(count):
     """Too few faces for the labels, or no number at all."""
     with pytest.raises(UsageError, match="whole number"):
         faces.samples(f"synthetic:{count}", "train", SIX)
+
+
+def test_some_of_the_faces_are_taken_from_all_over():
+    """First, last and evenly between; never more than there are."""
+    train = faces.load("synthetic:60", "train", SIX, contract=InputContract(48))
+    assert train.spread(3).ids == [train.ids[row] for row in (0, 30, 59)]
+    assert train.spread(1000).ids == train.ids
