@@ -3,29 +3,33 @@
 #   make -f benchmarks/models.mk small        one of nano, small, base, with all that it needs
 #   make -f benchmarks/models.mk results      with nothing else running; needs the packages that peers.py names
 #
-# Every training goes on where it was stopped. On one core of an AMD Zen 4 (bf16), small's recovery takes an hour and,
-# with the other one busy, a teacher takes 95 to 130 minutes, its look at the views 15 in fp32, base 50 and nano 16. -j2 takes two.
+# Every training goes on where it was stopped. On one core of an AMD Zen 4 (bf16), with the other one busy, a teacher takes
+# 60 to 130 minutes, its look at the views 5 to 10, base 50, small's recovery 60 and nano 45. -j2 takes two.
 
 DATA ?= ferplus:../shared/data/ferplus.zip
 RUNS ?= runs
 BIN ?= .venv/bin
 export OMP_WAIT_POLICY = PASSIVE
 
-TRAIN := --recipe edge --label-set ferplus8 --class-weights mild --data $(DATA) --threads 1 --resume
+TRAIN := --recipe edge --label-set ferplus8 --data $(DATA) --threads 1 --resume
 INT8 := --int8 --flavour both --data $(DATA) --threads 1 --no-time
 RESULTS := benchmarks/results/models
 MODELS := nano small base
 
-# Fixed epochs, no run selected on valid; each teacher differs in its filters, network or seed.
-TEACHERS := t-vgg-0 t-mirror-0
-t-vgg-0 := --epochs 40 --seed 0
-t-mirror-0 := --epochs 40 --seed 0 --mirror
-m-nano := --epochs 30 --seed 0 --mirror --backbone edge_vgg_nano
-m-base := --epochs 26 --seed 0 --mirror
+# Fixed epochs, no run selected on valid. The teachers differ in network, filters, targets (--vote-share 0: labels alone),
+# weights of classes and seed. small and base were taught by the first two, before the others were there; nano by all.
+FIRST := t-vgg-0 t-mirror-0
+TEACHERS := $(FIRST) t-wide-1 t-labels-3
+t-vgg-0 := --epochs 40 --seed 0 --class-weights mild
+t-mirror-0 := --epochs 40 --seed 0 --class-weights mild --mirror
+t-wide-1 := --epochs 28 --seed 1 --class-weights sqrt --mirror --backbone edge_vgg_wide
+t-labels-3 := --epochs 30 --seed 3 --class-weights sqrt --mirror --vote-share 0
+m-nano := --epochs 80 --seed 0 --class-weights sqrt --mirror --backbone edge_vgg_nano
+m-base := --epochs 26 --seed 0 --class-weights mild --mirror
 
 empty :=
 comma := ,
-TAUGHT := --teacher $(subst $(empty) ,$(comma),$(TEACHERS:%=$(RUNS)/%))
+taught_by = --teacher $(subst $(empty) ,$(comma),$(1:%=$(RUNS)/%))
 SCHOOL := $(TEACHERS:%=$(RUNS)/%/model.safetensors)
 STUDENTS := $(RUNS)/m-nano/model.safetensors $(RUNS)/m-base/model.safetensors
 
@@ -36,15 +40,17 @@ $(MODELS): %: edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx
 $(SCHOOL): $(RUNS)/%/model.safetensors:
 	$(BIN)/edgeemo train $(TRAIN) $($*) --out $(@D)
 
+$(RUNS)/m-nano/model.safetensors: SCHOOLED := $(TEACHERS)
+$(RUNS)/m-base/model.safetensors: SCHOOLED := $(FIRST)
 $(STUDENTS): $(RUNS)/%/model.safetensors: $(SCHOOL)
-	$(BIN)/edgeemo train $(TRAIN) $($*) $(TAUGHT) --out $(@D)
+	$(BIN)/edgeemo train $(TRAIN) $($*) $(call taught_by,$(SCHOOLED)) --out $(@D)
 
 $(STUDENTS:%/model.safetensors=%/compressed/comparison.json): %/compressed/comparison.json: %/model.safetensors
 	$(BIN)/edgeemo compress $* $(INT8)
 
 # A third of the channels, for at most 1.2 times the time of fer's network.
 $(RUNS)/m-small/compressed/comparison.json: $(SCHOOL)
-	$(BIN)/edgeemo compress $(RUNS)/t-mirror-0 $(INT8) --resume --prune 0.35 --epochs 24 --lr 1e-3 $(TAUGHT) --out $(@D)
+	$(BIN)/edgeemo compress $(RUNS)/t-mirror-0 $(INT8) --resume --prune 0.35 --epochs 24 --lr 1e-3 $(call taught_by,$(FIRST)) --out $(@D)
 
 edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx &: $(RUNS)/m-%/compressed/comparison.json
 	for suffix in onnx tensorrt.onnx; do \
@@ -63,5 +69,5 @@ results:
 
 teacher: $(SCHOOL)
 	for labels in ferplus8 six; do for protocol in plurality majority; do \
-		$(BIN)/edgeemo evaluate $(TEACHERS:%=$(RUNS)/%) --flips --data $(DATA) --threads 1 \
+		$(BIN)/edgeemo evaluate $(FIRST:%=$(RUNS)/%) --flips --data $(DATA) --threads 1 \
 			--label-set $$labels --protocol $$protocol --out $(RESULTS)/teacher-$$labels-$$protocol.json || exit; done; done
