@@ -187,7 +187,7 @@ class Compress:
     layers: bool = option(False, "quantize each layer alone, and leave a table and a picture of what it costs")
     keep_float: str = option("", "layers that stay in float, separated by commas; auto: the fewest that hurt most")
     min_int8_share: float = option(0.9, "fail if a smaller share of the multiply-adds runs in integer kernels here")
-    min_agreement: float = option(0.98, "fail if INT8 names the emotion of its float form on fewer valid faces")
+    min_agreement: float = option(0.98, "fail if INT8 names the emotion of its float form on a smaller share of faces")
     time: bool = option(True, "time the models side by side on one core")
     threads: int = option(0, "CPU threads; 0: all cores")
     seed: int = option(0, "of the calibration draw and the recovery")

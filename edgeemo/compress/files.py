@@ -91,7 +91,7 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
         quantize(ranges, partial, flavour=flavour, keep_float=keep)
         found = precision.truth(partial, flavour=flavour)
         precision.check(found, least=config.min_int8_share)
-        faces = job.valid.spread(fidelity.WITNESSES)
+        faces = fidelity.witnesses(job.valid, job.calibration_faces)
         agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
         fidelity.check(agrees, len(faces), least=config.min_agreement)
     log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * found["int8_share_of_macs"])

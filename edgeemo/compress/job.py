@@ -107,7 +107,7 @@ def check(config: Compress) -> None:
         "teacher_temperature": (config.teacher_temperature > 0, "above 0"),
         "views": (config.views >= 1, "1 or more views"),
         "min_int8_share": (0 <= config.min_int8_share <= 1, "a share of the multiply-adds, 0 to 1"),
-        "min_agreement": (0 <= config.min_agreement <= 1, "a share of the valid faces, 0 to 1"),
+        "min_agreement": (0 <= config.min_agreement <= 1, "a share of the faces, 0 to 1"),
         "threads": (config.threads >= 0, "0 (all cores) or more"),
         "seed": (config.seed >= 0, "0 or more"),
         "calibration_count": (config.calibration_count >= 1, "1 or more faces"),

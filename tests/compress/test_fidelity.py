@@ -84,9 +84,16 @@ def test_what_a_file_changed_is_judged_on_every_face(
     assert found.divergence == divergence(exact, rounded) > 0
 
 
+def test_witnesses_are_valid_faces_and_train_faces_where_those_are_few(calibration_faces: Faces) -> None:
+    """512 of many; of few, all of them and then the train faces."""
+    few, many = calibration_faces.spread(20), calibration_faces.take(np.arange(600) % len(calibration_faces))
+    assert fidelity.witnesses(many, few).ids == many.spread(512).ids
+    assert fidelity.witnesses(few, calibration_faces).ids == few.ids + calibration_faces.ids
+
+
 def test_too_little_agreement_is_refused_with_what_to_try() -> None:
     """97.9 % is not 98 %; 98 % is."""
-    with pytest.raises(IntegrityError, match=r"97\.9 % of 512 valid faces, expected 98 %.*--qat.*--min-agreement"):
+    with pytest.raises(IntegrityError, match=r"97\.9 % of 512 faces, expected 98 %.*--qat.*--min-agreement"):
         fidelity.check(Fidelity(0.01, 0.979), 512, least=0.98)
     fidelity.check(Fidelity(0.01, 0.98), 512, least=0.98)
 
