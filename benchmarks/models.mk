@@ -29,8 +29,9 @@ m-base := --epochs 26 --seed 0 --class-weights mild --mirror
 
 empty :=
 comma := ,
-taught_by = --teacher $(subst $(empty) ,$(comma),$(1:%=$(RUNS)/%))
 SCHOOL := $(TEACHERS:%=$(RUNS)/%/model.safetensors)
+FIRST_SCHOOL := $(FIRST:%=$(RUNS)/%/model.safetensors)
+TAUGHT = --teacher $(subst $(empty) ,$(comma),$(^:%/model.safetensors=%))
 STUDENTS := $(RUNS)/m-nano/model.safetensors $(RUNS)/m-base/model.safetensors
 
 .DELETE_ON_ERROR:
@@ -40,17 +41,17 @@ $(MODELS): %: edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx
 $(SCHOOL): $(RUNS)/%/model.safetensors:
 	$(BIN)/edgeemo train $(TRAIN) $($*) --out $(@D)
 
-$(RUNS)/m-nano/model.safetensors: SCHOOLED := $(TEACHERS)
-$(RUNS)/m-base/model.safetensors: SCHOOLED := $(FIRST)
-$(STUDENTS): $(RUNS)/%/model.safetensors: $(SCHOOL)
-	$(BIN)/edgeemo train $(TRAIN) $($*) $(call taught_by,$(SCHOOLED)) --out $(@D)
+$(RUNS)/m-nano/model.safetensors: $(SCHOOL)
+$(RUNS)/m-base/model.safetensors: $(FIRST_SCHOOL)
+$(STUDENTS): $(RUNS)/%/model.safetensors:
+	$(BIN)/edgeemo train $(TRAIN) $($*) $(TAUGHT) --out $(@D)
 
 $(STUDENTS:%/model.safetensors=%/compressed/comparison.json): %/compressed/comparison.json: %/model.safetensors
 	$(BIN)/edgeemo compress $* $(INT8)
 
 # A third of the channels, for at most 1.2 times the time of fer's network.
-$(RUNS)/m-small/compressed/comparison.json: $(SCHOOL)
-	$(BIN)/edgeemo compress $(RUNS)/t-mirror-0 $(INT8) --resume --prune 0.35 --epochs 24 --lr 1e-3 $(call taught_by,$(FIRST)) --out $(@D)
+$(RUNS)/m-small/compressed/comparison.json: $(FIRST_SCHOOL)
+	$(BIN)/edgeemo compress $(RUNS)/t-mirror-0 $(INT8) --resume --prune 0.35 --epochs 24 --lr 1e-3 $(TAUGHT) --out $(@D)
 
 edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx &: $(RUNS)/m-%/compressed/comparison.json
 	for suffix in onnx tensorrt.onnx; do \
@@ -67,7 +68,7 @@ results:
 			--target benchmarks/targets/models/$$name$$labels.toml || test -f $$out || exit; done; done
 	$(BIN)/python benchmarks/peers.py $(RESULTS)/peers.json
 
-teacher: $(SCHOOL)
+teacher: $(FIRST_SCHOOL)
 	for labels in ferplus8 six; do for protocol in plurality majority; do \
 		$(BIN)/edgeemo evaluate $(FIRST:%=$(RUNS)/%) --flips --data $(DATA) --threads 1 \
 			--label-set $$labels --protocol $$protocol --out $(RESULTS)/teacher-$$labels-$$protocol.json || exit; done; done

@@ -74,22 +74,22 @@ def _rectified(whole: nn.Module) -> nn.Sequential:
     return nn.Sequential(*_features(whole), nn.ReLU())
 
 
-def _torchvision(
-    name: str,
-    trunk: Callable[[nn.Module], nn.Sequential],
-    features: int,
-    size: int,
-    model: Callable[[str], nn.Module] | None = None,
-) -> Backbone:
-    terms = "torchvision ImageNet weights (BSD-3; ImageNet terms)"
-    return Backbone(partial(model or _model, name), trunk, features, size, IMAGENET, partial(_download, name), terms)
-
-
 def _model(name: str) -> nn.Module:
     import torchvision
 
     model: nn.Module = torchvision.models.get_model(name, weights=None)
     return model
+
+
+def _torchvision(
+    name: str,
+    trunk: Callable[[nn.Module], nn.Sequential],
+    features: int,
+    size: int,
+    model: Callable[[str], nn.Module] = _model,
+) -> Backbone:
+    terms = "torchvision ImageNet weights (BSD-3; ImageNet terms)"
+    return Backbone(partial(model, name), trunk, features, size, IMAGENET, partial(_download, name), terms)
 
 
 def _quiet(name: str) -> nn.Module:
