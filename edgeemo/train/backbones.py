@@ -93,16 +93,16 @@ def _torchvision(
 
 
 def _quiet(name: str) -> nn.Module:
-    """An EfficientNet whose residual blocks begin as the identity (Goyal et al. 2017).
+    """A deep residual network whose blocks begin as the identity (Goyal et al. 2017).
 
-    The last BatchNorm of each branch starts at 0. From torchvision's random weights 25 branches on top of one another
-    drown the image: after 1,500 steps a B4 had learned nothing. Published weights replace the zeros.
+    The last BatchNorm of each branch starts at 0. From torchvision's random weights the branches drown the image: after
+    1,500 steps an EfficientNet-B4, which adds 25 of them, had learned nothing. Published weights replace the zeros.
     """
     model = _model(name)
     for block in model.modules():
-        if getattr(block, "use_res_connect", False):
-            *_, norm = (layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d))
-            nn.init.zeros_(norm.weight)
+        if hasattr(block, "downsample") or getattr(block, "use_res_connect", False):  # adds its input
+            branch = [layer for path, layer in block.named_modules() if not path.startswith("downsample")]
+            nn.init.zeros_([layer for layer in branch if isinstance(layer, nn.BatchNorm2d)][-1].weight)
     return model
 
 
@@ -178,7 +178,7 @@ BACKBONES = {
     "edge_vgg_wide": _own((48, 96, 192, 384)),
     "resnet18": _torchvision("resnet18", _before_pooling, 512, 64),
     "resnet50": _torchvision("resnet50", _before_pooling, 2048, 224),
-    "resnet101": _torchvision("resnet101", _before_pooling, 2048, 224),
+    "resnet101": _torchvision("resnet101", _before_pooling, 2048, 224, _quiet),
     "efficientnet_b4": _torchvision("efficientnet_b4", _features, 1792, 224, _quiet),
     "densenet121": _torchvision("densenet121", _rectified, 1024, 224),
     "vgg16": _torchvision("vgg16", _features, 512, 224),

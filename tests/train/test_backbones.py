@@ -37,17 +37,21 @@ def test_backbones_are_a_row_of_stages():
     assert min(map(len, trunks)) >= 8  # a ResNet's stem of four and its four stages
 
 
-def test_residual_blocks_of_b4_begin_as_the_identity():
-    """From random weights; the other blocks, which change the shape, do filter."""
-    blocks = [m for m in networks.build(describe("efficientnet_b4")).eval().modules() if hasattr(m, "use_res_connect")]
-    adding = [block for block in blocks if block.use_res_connect]
-    assert (len(blocks), len(adding)) == (32, 25)
+@pytest.mark.parametrize(
+    ("name", "kind", "blocks", "shaped"), [("efficientnet_b4", "MBConv", 32, 7), ("resnet101", "Bottleneck", 33, 4)]
+)
+def test_residual_blocks_of_deep_networks_begin_as_the_identity(name, kind, blocks, shaped):
+    """From random weights; the first of each stage changes the shape and does filter."""
+    found = [m for m in networks.build(describe(name)).eval().modules() if type(m).__name__ == kind]
+    same = [block for block in found if _leaves_alone(block)]
+    assert (len(found), len(found) - len(same)) == (blocks, shaped)
+
+
+def _leaves_alone(block):
+    first = next(layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
+    batch = torch.rand(1, first.in_channels, 4, 4)  # a ResNet rectifies the sum
     with torch.inference_mode():
-        for block in adding:
-            batch = torch.randn(1, block.block[0][0].in_channels, 4, 4)
-            assert torch.equal(block(batch), batch)
-        first = next(block for block in blocks if not block.use_res_connect)
-        assert first(torch.randn(1, 48, 4, 4)).abs().max() > 0
+        return torch.equal(block(batch), batch)
 
 
 def test_densenet_features_are_rectified():
