@@ -186,7 +186,11 @@ class Compress:
     )
     layers: bool = option(False, "quantize each layer alone, and leave a table and a picture of what it costs")
     keep_float: str = option("", "layers that stay in float, separated by commas; auto: the fewest that hurt most")
-    min_int8_share: float = option(0.9, "fail if a smaller share of the multiply-adds runs in integer kernels here")
+    min_int8_share: float = option(
+        0.9,
+        "fail if a smaller share of the multiply-adds runs in integer kernels here; of the flavour tensorrt, which "
+        "only its engine runs: as the file asks",
+    )
     min_agreement: float = option(0.98, "fail if INT8 names the emotion of its float form on a smaller share of faces")
     time: bool = option(True, "time the models side by side on one core")
     threads: int = option(0, "CPU threads; 0: all cores")
@@ -212,8 +216,16 @@ class Search:
     )
     ranking: str = option("layer", "as in compress", choices=("layer", "global"))
     round_to: int = option(8, "keep channel counts a multiple of this")
-    epochs: int = option(3, "recovery epochs of a candidate that was pruned or resized")
+    epochs: int = option(3, "recovery epochs of a candidate that was pruned or resized, and of tuning with --qat")
     lr: float = option(3e-4, "peak learning rate of the recovery")
+    method: str = option(
+        "minmax", "range of an activation, as in compress", choices=("minmax", "percentile", "entropy", "auto")
+    )
+    qat: bool = option(False, "tune INT8 candidates with simulated INT8 before they are quantized")
+    qat_lr: float = option(1e-4, "peak learning rate of that tuning")
+    keep_float: str = option("", "layers that stay in float, as in compress")
+    min_int8_share: float = option(0.9, "refuse INT8 with a smaller share of multiply-adds in integers")
+    min_agreement: float = option(0.98, "refuse INT8 that agrees with its float form on a smaller share of faces")
     teacher: str = option("", "run folders, separated by commas, whose ensemble teaches the recovery; empty: none")
     views: int = option(8, "fixed augmented views of each face that the teacher answers for")
     calibration: str = option("", "list of train ids to calibrate on; empty: draw one")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,16 @@ def between(source: Path, path: Path, faces: Faces, contract: InputContract, *, 
     return Fidelity.of(expected, got)
 
 
-def check(found: Fidelity, faces: int, *, least: float) -> None:
-    """IntegrityError if INT8 names the emotion of its float form on less than the share `least` of the faces."""
+def check(found: Fidelity, faces: int, *, least: float, untried: Sequence[str] = ()) -> None:
+    """IntegrityError if INT8 names the emotion of its float form on less than the share `least` of the faces.
+
+    untried: the options that may help.
+    """
     if found.agreement < least:
+        advice = f"Try {', then '.join(untried)}; or accept" if untried else "Leave it in float, or accept"
         raise IntegrityError(
             f"INT8 names the emotion of its float form on {100 * found.agreement:.1f} % of {faces} faces, "
-            f"expected {100 * least:g} %. Try --method auto, then --qat, then --keep-float auto; or accept it with "
-            "--min-agreement"
+            f"expected {100 * least:g} %. {advice} it with --min-agreement"
         )
 
 

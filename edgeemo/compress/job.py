@@ -25,8 +25,11 @@ from edgeemo.stages import Compress, Train, check_ranges
 from edgeemo.train import teacher, weights
 
 log = logging.getLogger(__name__)
-OF_INT8 = ("calibration", "method", "flavour")  # decide nothing without --int8
-OF_CUTS = ("importance", "ranking", "round_to")  # nor these without --prune or --sensitivity
+# What decides nothing without another option: by that option, its dependants.
+OF_INT8 = ("calibration", "calibration_count", "method", "flavour", "min_int8_share", "min_agreement")
+OF_CUTS = ("importance", "round_to")  # of --prune and --sensitivity
+OF_PRUNING = ("prune_steps", "ranking")
+OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,20 @@ class Job:
     trained: Train  # how the network was trained, with the data of this run and the teacher of its recovery
     labels: LabelSet
     valid: Faces
-    card: Card  # of the trained network, with the input size that was asked
+    origin: Card  # of the trained network
+    card: Card  # the same, with the input size that was asked
     calibration: tuple[CalibrationList, Faces] | None  # None: stay in float
     out: Path
     threads: int
+
+    @cached_property
+    def as_trained(self) -> Job:
+        """The same job at the input size that the network was trained at."""
+        if self.card.input == self.origin.input:
+            return self
+        data, protocol = self.trained.data, self.trained.protocol
+        valid = load(data, "valid", self.labels, contract=self.origin.input, protocol=protocol)
+        return replace(self, card=self.origin, valid=valid)
 
     @cached_property
     def train(self) -> Faces:
@@ -75,6 +88,7 @@ class Job:
 
 def prepared(config: Compress, card: Card) -> Job:
     """The job of a configuration on the network with this card; everything that can be refused early is."""
+    origin = card
     if config.size:
         card = replace(card, input=replace(card.input, size=config.size))
     threads = config.threads or len(usable_cores())
@@ -88,7 +102,8 @@ def prepared(config: Compress, card: Card) -> Job:
     if valid.fingerprint != card.data.get("valid", {}).get("ids_sha256"):
         log.warning("%s: not the valid faces of the training; do not compare with its accuracy", trained.data)
     out = Path(config.out or Path(config.run) / "compressed")
-    return Job(config, _recovery(config, trained, out, threads), labels, valid, card, calibration, out, threads)
+    recovery = _recovery(config, trained, out, threads)
+    return Job(config, recovery, labels, valid, origin, card, calibration, out, threads)
 
 
 def check(config: Compress) -> None:
@@ -138,9 +153,16 @@ def named_layers(config: Compress) -> tuple[str, ...]:
     return tuple(name.strip() for name in config.keep_float.split(",") if name.strip())
 
 
+def check_no_training(out: Path, masters: str) -> None:
+    """UsageError if a network that was trained lies in `out`, where a compression would put its own."""
+    if weights.holds_training(out) or out.resolve() in [run.resolve() for run in teacher.runs_of(masters)]:
+        raise UsageError(f"{out} is the folder of a training; its model would be overwritten. Choose another --out")
+
+
 def _check_together(config: Compress) -> None:
     if config.out and Path(config.out).resolve() == Path(config.run).resolve():
         raise UsageError(f"--out {config.out} is the run folder itself; its model would be overwritten. Choose another")
+    check_no_training(Path(config.out or Path(config.run) / "compressed"), config.teacher)
     for name in ("qat", "layers", "keep_float"):
         if getattr(config, name) and not config.int8:
             raise UsageError(f"--{name.replace('_', '-')} is about INT8; add --int8")
@@ -156,12 +178,22 @@ def _check_together(config: Compress) -> None:
 
 def _check_idle(config: Compress) -> None:
     """UsageError for an option that was set and would do nothing."""
-    cuts = bool(config.prune or config.sensitivity)
-    matters = {"prune_steps": bool(config.prune), **dict.fromkeys(OF_INT8, config.int8), **dict.fromkeys(OF_CUTS, cuts)}
-    for name, does in matters.items():
-        if not does and getattr(config, name) != getattr(Compress, name):
-            needed = "--int8" if name in OF_INT8 else "--prune"
-            raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {needed}, or leave it out")
+    recovers = bool(config.prune or config.size)
+    needs: list[tuple[bool, tuple[str, ...], str]] = [
+        (config.int8, OF_INT8, "--int8"),
+        (bool(config.prune or config.sensitivity), OF_CUTS, "--prune"),
+        (bool(config.prune), OF_PRUNING, "--prune"),
+        (bool(config.teacher), OF_A_TEACHER, "--teacher"),
+        (recovers or config.qat, ("epochs",), "--prune, --size or --qat"),
+        (recovers and bool(config.epochs), ("lr",), "--prune or --size, and --epochs"),
+        (config.qat, ("qat_lr",), "--qat"),
+    ]
+    for given, dependants, needed in needs:
+        for name in dependants:
+            if not given and getattr(config, name) != getattr(Compress, name):
+                raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {needed}, or leave it out")
+    if config.calibration and config.calibration_count != Compress.calibration_count:
+        raise UsageError("--calibration gives a list, --calibration-count is about one that is drawn: leave out one")
 
 
 def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Train:

@@ -24,7 +24,7 @@ from edgeemo.data.faces import LICENCES, kind_of
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
-from edgeemo.stages import Train
+from edgeemo.stages import Compress, Train
 from edgeemo.train import checkpoint, teacher, weights
 from edgeemo.train.fit import Material, fit, predict_logits
 from edgeemo.train.network import EmotionNet, widths_of
@@ -35,9 +35,26 @@ FOLDER = "learning"  # in the folder of the results
 SHAPING = ("size", "prune", "prune_steps", "importance", "ranking", "round_to")  # settings that decide what recovers
 
 
-def begun(out: Path) -> bool:
-    """Whether `out` holds checkpoints of a compression that did not end."""
-    return any(checkpoint.in_folder(folder) for folder in (out / FOLDER).glob("*"))
+def check_begun(config: Compress, out: Path) -> None:
+    """UsageError if `out` holds checkpoints that would be lost: of what is not to go on, or is no part of it."""
+    begun = sorted(folder.name for folder in (out / FOLDER).glob("*") if checkpoint.in_folder(folder))
+    if begun and not config.resume:
+        raise UsageError(
+            f"{out} holds a compression that did not end; go on with the same command and --resume, or choose "
+            "another --out"
+        )
+    if strange := [name for name in begun if name not in _trainings(config)]:
+        raise UsageError(
+            f"{out / FOLDER} holds checkpoints of {', '.join(strange)}, which is no part of what was asked now; repeat "
+            "the command that began it, with --resume, or choose another --out"
+        )
+
+
+def _trainings(config: Compress) -> list[str]:
+    """The folders of the trainings of a compression, in their order."""
+    pruned = [f"prune-{step}" for step in range(1, config.prune_steps + 1)] if config.prune else []
+    resized = ["resize"] if config.size and not config.prune else []
+    return [*resized, *pruned, *(["tune"] if config.qat else [])] if config.epochs else []
 
 
 def forget(out: Path) -> None:
@@ -57,23 +74,28 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
     """Prune in steps, recover after each and save; returns what was saved, read back from its file."""
     start, config = perf_counter(), job.config
     before, original = size_of(network, card.input), widths_of(network)
-    hurt = []
+    hurt, done = [], 0  # accuracy after each cut, epochs of recovery so far
     for step in range(1, config.prune_steps + 1):
         share = 1 - (1 - config.prune) ** (step / config.prune_steps)
         widths = widths_of(network)
         network = prune(network, card.input, plan=replace(job.plan, share=share), train=job.train, original=original)
         if widths_of(network) == widths:
-            continue  # every width rounds to what it is; the next step goes further
+            continue  # every width rounds to what it is; the next step goes further, and recovers for both
         hurt.append(_accuracy(network, job, card))
         log.info("pruned %.0f %% of the channels: valid %.2f %% before recovery", 100 * share, 100 * hurt[-1])
-        epochs = ceil(config.epochs * step / config.prune_steps) - ceil(config.epochs * (step - 1) / config.prune_steps)
+        epochs = ceil(config.epochs * step / config.prune_steps) - done
         if epochs:
-            network, _ = _recovered(job, network, replace(job.trained, epochs=epochs), name=f"prune-{step}")
+            settings = replace(job.trained, epochs=epochs)
+            name, came = f"prune-{step}", {"epochs before": done} if done else {}
+            network, _ = _recovered(job, network, settings, name=name, origin=came, first_epoch=done)
+            done += epochs
     if widths_of(network) == original:
         raise UsageError(
             f"--prune {config.prune:g} with --round-to {config.round_to} removes no channel: every width rounds to "
             "what it was. Prune more, or round to less"
         )
+    if done < config.epochs:
+        log.info("the last steps of pruning removed nothing: %d of %d epochs of recovery", done, config.epochs)
     after = size_of(network, card.input)
     log.info(
         "pruned %d to %d parameters, %.1f to %.1f million multiply-adds",

@@ -18,9 +18,12 @@ def sensitivity(found: dict[str, Any], path: Path) -> None:
     shares = sorted({row["share"] for row in rows})
     axes = plots.axes(8, 1.6 + LINE * len(layers))
     for k, share in enumerate(shares):
-        accuracy = {row["layer"]: 100 * row["accuracy"] for row in rows if row["share"] == share}
-        places = [place + (k - 1) * 0.25 for place in range(len(layers))]
-        axes.barh(places, [accuracy[name] for name in layers], height=0.25, label=f"{100 * share:.0f} % cut")
+        own = [row for row in rows if row["share"] == share]
+        places = [layers.index(row["layer"]) + (k - 1) * 0.25 for row in own]
+        accuracy = [100 * row["accuracy"] for row in own]
+        bars = axes.barh(places, accuracy, height=0.25, label=f"{100 * share:.0f} % asked")
+        kept = [f"{row['channels'][0]} to {row['channels'][1]}" for row in own]
+        axes.bar_label(bars, kept, label_type="edge", padding=2, fontsize=5)
     axes.axvline(100 * found["faces"]["accuracy"], color="black", linewidth=1, linestyle=":", label="whole network")
     axes.set_yticks(range(len(layers)), layers, fontsize=8)
     axes.invert_yaxis()

@@ -12,7 +12,6 @@ from edgeemo.compress.compare import Stage, comparison, table
 from edgeemo.compress.job import Job
 from edgeemo.compress.quantize import FLAVOURS
 from edgeemo.data.faces import kind_of
-from edgeemo.errors import UsageError
 from edgeemo.stages import Compress
 from edgeemo.train import weights
 from edgeemo.train.network import EmotionNet
@@ -30,13 +29,10 @@ def run(config: Compress) -> Path:
     network, card = weights.load(Path(config.run))
     job.check_layers(config, network)
     asked = job.prepared(config, card)
-    if learn.begun(asked.out) and not config.resume:
-        raise UsageError(
-            f"{asked.out} holds a compression that did not end; go on with --resume, or choose another --out"
-        )
+    learn.check_begun(config, asked.out)
     _clear(asked.out)
     if config.sensitivity:
-        _scan(asked, network)
+        _scan(asked.as_trained, network)
     stages = _float_stages(asked, network, asked.card)
     source = stages[-1]
     if config.fp16:
@@ -58,7 +54,8 @@ def _float_stages(asked: Job, network: EmotionNet, card: Card) -> list[Stage]:
     steps = [step for step in wanted if wanted[step]]
     if not steps:
         return [files.exported(asked, network, card, "float", files.FLOAT)]
-    stages = [files.exported(asked, network, card, "original", files.ORIGINAL)]
+    before = asked.as_trained
+    stages = [files.exported(before, network, before.card, "original", files.ORIGINAL)]
     for step in steps:
         network, card = LEARN[step](asked, network, card)
         file = files.FLOAT if step == steps[-1] else files.PRUNED

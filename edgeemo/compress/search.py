@@ -46,6 +46,7 @@ def run(config: Search) -> dict[str, Any]:
     card = read_card(Path(config.run) / weights.MODEL)
     sizes = _sizes(config, card.input.size)
     folder = Path(config.out or Path(config.run) / "search")
+    job.check_no_training(folder / BEST, config.teacher)
     check_writable(folder)
     space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": _listed(config.precisions)}
     for size in sizes:  # a mistake of the user's is no finding about a candidate
@@ -89,7 +90,7 @@ def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
     study = optuna.create_study(
-        study_name="search",
+        study_name=json.dumps(space),  # Optuna knows a parameter by one list of values for the whole of a study
         storage=optuna.storages.JournalStorage(backend),
         sampler=optuna.samplers.TPESampler(seed=config.seed),
         directions=["minimize", "maximize"],
@@ -97,6 +98,9 @@ def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list
     )
     choices = {name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()}
     rows = {_key(row): row for row in _kept(folder) if all(row[name] in space[name] for name in space)}
+    if not study.trials:  # an earlier search, through another space, made these
+        for row in rows.values():
+            study.add_trial(_told_again(row, choices))
     every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     wanted = min(config.trials, len(every))
     proposals = 0
@@ -112,6 +116,14 @@ def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list
         else:
             study.tell(trial, [row["latency"]["ms_p95"], row["accuracy"]])
     return list(rows.values())
+
+
+def _told_again(row: Row, choices: dict[str, Any]) -> Any:
+    """The trial of a row that is kept, for a study that has not heard of it."""
+    optuna = require("optuna", extra="train", purpose="the search")
+    values = [row["latency"]["ms_p95"], row["accuracy"]]
+    place = {name: row[name] for name in choices}
+    return optuna.trial.create_trial(params=place, distributions=choices, values=values)
 
 
 def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: int, of: int) -> Row:
@@ -135,10 +147,15 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
 def _candidate(config: Search, place: dict[str, Any], out: Path) -> Compress:
     """The compression of a place; what decides nothing there is left as it is by default."""
     shared = {f.name for f in fields(Compress)} & {f.name for f in fields(Search)} - {"out", "run"}
+    int8, recovers = place["precision"] == "int8", place["prune"] or place["size"]
+    learns = recovers or (int8 and config.qat)
     matters = {
-        **dict.fromkeys(job.OF_CUTS, place["prune"]),
-        **dict.fromkeys(job.OF_INT8, place["precision"] == "int8"),
-        "teacher": config.epochs and (place["prune"] or place["size"]),
+        **dict.fromkeys((*job.OF_CUTS, *job.OF_PRUNING), place["prune"]),
+        **dict.fromkeys((*job.OF_INT8, "keep_float", "qat"), int8),
+        **dict.fromkeys(("teacher", *job.OF_A_TEACHER), config.teacher and config.epochs and learns),
+        "epochs": learns,
+        "lr": recovers and config.epochs,
+        "qat_lr": int8 and config.qat,
     }
     settings = {name: getattr(config, name) for name in shared if matters.get(name, True)}
     own = {"prune": place["prune"], "size": place["size"], "int8": place["precision"] == "int8", "time": False}
@@ -244,6 +261,8 @@ def _check(config: Search) -> None:
     check_ranges(config, ranges)
     if unknown := sorted(set(_listed(config.precisions)) - set(PRECISIONS)):
         raise UsageError(f"--precisions {config.precisions}: unknown {unknown[0]!r}; known: {', '.join(PRECISIONS)}")
+    if config.teacher and not config.epochs:
+        raise UsageError("--teacher without anything to teach: give --epochs, or leave it out")
     if not _listed(config.precisions):
         raise UsageError(f"--precisions is empty; expected some of {', '.join(PRECISIONS)}")
 

@@ -2,8 +2,9 @@
 
 Every tensor that will have 8 bits goes through torchao's fake quantization: rounded forwards, passed on as it is
 backwards (Jacob et al. 2018). BatchNorm needs no folding for that. It scales each channel, each channel of weights has
-a scale of its own, so rounding before the BatchNorm or after folding it gives the same integers. In the second half
-of the epochs BatchNorm's statistics and the ranges stand still (Krishnamoorthi 2018).
+a scale of its own, so rounding before the BatchNorm or after folding it gives the same integers. From the middle of
+the epochs on BatchNorm's statistics and the ranges stand still (Krishnamoorthi 2018): for the last two of three, and
+for all of a single one, which learns weights alone.
 
 The network's own modules are tuned in place and come back without a trace of the simulation; what follows, export,
 ranges and Q/DQ, is the road that PTQ goes. PTQ is this with no epochs.
@@ -98,7 +99,10 @@ class Simulated(EmotionNet):
             _set_range(quantizer, low, high)
 
     def each_epoch(self, epochs: int) -> Any:
-        """What `fit` is to call when an epoch begins: in the second half ranges and BatchNorm's statistics stand."""
+        """What `fit` is to call when an epoch begins: from the middle on ranges and BatchNorm's statistics stand.
+
+        An odd number of epochs has its middle one in the part that stands.
+        """
 
         def begin(_: EmotionNet, epoch: int) -> None:
             self.still = epoch >= epochs // 2

@@ -75,6 +75,7 @@ class Task:
     folder: Path
     identity: dict[str, Any]
     each_epoch: Callable[[EmotionNet, int], None]
+    first_epoch: int
 
     @property
     def steps(self) -> int:
@@ -94,15 +95,18 @@ def fit(
     folder: Path,
     origin: dict[str, Any] | None = None,
     each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
+    first_epoch: int = 0,
 ) -> tuple[EmotionNet, list[dict[str, Any]]]:
     """Train `network` for config.epochs; returns the network to keep, in evaluation mode, and a row per epoch.
 
     With patience the epoch that was best on valid is kept, without it the last one. Checkpoints go to `folder` every
     config.checkpoint_steps and after every epoch; with config.resume training goes on from the last whole one, bit for
     bit as if never stopped. origin says where a network that was not made by `config` comes from: who resumes must have
-    the same. each_epoch gets the network, ready to train, and the number of the epoch that begins.
+    the same. each_epoch gets the network, ready to train, and the number of the epoch that begins. first_epoch is how
+    many epochs an earlier part of the training had, whose order and views of the faces are not repeated.
     """
-    task, state = prepare(network, material, config=config, folder=folder, origin=origin, each_epoch=each_epoch)
+    how: dict[str, Any] = {"origin": origin, "each_epoch": each_epoch, "first_epoch": first_epoch}
+    task, state = prepare(network, material, config=config, folder=folder, **how)
     with watching(folder, config, task.place, epoch=state.epoch) as watch:
         while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
             row = one_epoch(task, state)
@@ -138,6 +142,7 @@ def prepare(
     folder: Path,
     origin: dict[str, Any] | None = None,
     each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
+    first_epoch: int = 0,
 ) -> tuple[Task, State]:
     """Everything in place for the first step, or for the one after the last checkpoint."""
     place = place_for(config)
@@ -163,6 +168,7 @@ def prepare(
         folder=folder,
         identity=_identity(config, place, material) | (origin or {}),
         each_epoch=each_epoch,
+        first_epoch=first_epoch,
     )
     schedule = optim.schedule(optimizer, config, steps_per_epoch=math.ceil(task.steps / config.accumulate))
     average = None
@@ -210,7 +216,7 @@ def one_epoch(task: Task, state: State) -> dict[str, Any]:
         task.material.train.truth,
         batch_size=task.batch_size,
         seed=config.seed,
-        epoch=state.epoch,
+        epoch=task.first_epoch + state.epoch,
         sampler=config.sampler,
         shard=task.place.shard,
     )[state.step :]

@@ -13,6 +13,7 @@ from edgeemo.artifact import written
 from edgeemo.card import Card, read_card, write_card
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import Train
+from edgeemo.train import checkpoint
 from edgeemo.train.network import EmotionNet, build
 
 MODEL, LOG = "model.safetensors", "log.json"
@@ -26,6 +27,11 @@ def save(network: EmotionNet, card: Card, folder: Path) -> Path:
         save_file(state, partial)
     write_card(path, card)
     return path
+
+
+def holds_training(folder: Path) -> bool:
+    """Whether a training has written into the folder, to its end or not."""
+    return (folder / LOG).is_file() or bool(checkpoint.in_folder(folder))
 
 
 def load(folder: Path) -> tuple[EmotionNet, Card]:

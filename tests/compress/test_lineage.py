@@ -9,12 +9,12 @@ from edgeemo.card import read_card
 from edgeemo.compress.run import run
 from edgeemo.stages import Compress
 
-SMALL = Compress(epochs=1, threads=1)
+SMALL = Compress(threads=1)
 
 
 def test_earlier_results_do_not_stay_beside_new_ones(trained: Path, tmp_path: Path) -> None:
     """Pruned first, then not: the pruned weights and the unpruned export are gone from the folder."""
-    run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.5))
+    run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.5, epochs=1))
     run(replace(SMALL, run=str(trained), out=str(tmp_path)))
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         *("comparison.json", "model.float.onnx", "model.float.onnx.json"),
@@ -23,7 +23,7 @@ def test_earlier_results_do_not_stay_beside_new_ones(trained: Path, tmp_path: Pa
 
 def test_recovery_on_other_faces_stands_in_the_card(trained: Path, tmp_path: Path) -> None:
     """Trained on 120 drawn faces, recovered on 180: both counts, and metrics that name the faces they come from."""
-    path = run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.5, data="synthetic:180"))
+    path = run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.5, epochs=1, data="synthetic:180"))
     card = read_card(path)
     assert (card.data["train"]["n"], card.data["recovery"]["n"]) == (120, 180)
     assert card.metrics["valid"]["ids_sha256"] != card.data["valid"]["ids_sha256"]

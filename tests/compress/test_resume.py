@@ -17,7 +17,7 @@ from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import Compress
 from edgeemo.train import fit
 
-# Six steps an epoch: pruned in two parts of an epoch each, then tuned for two.
+# Seven steps an epoch: pruned in two parts of an epoch each, then tuned for two.
 ALL = Compress(
     epochs=2,
     threads=1,
@@ -29,7 +29,7 @@ ALL = Compress(
     min_agreement=0,
     time=False,
 )
-STEPS_AN_EPOCH = 6
+STEPS_AN_EPOCH = 7
 
 
 class Stopped(BaseException):
@@ -94,10 +94,25 @@ def test_without_resume_nothing_is_lost(trained: Path, tmp_path: Path, monkeypat
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=STEPS_AN_EPOCH + 1)
     with pytest.raises(
-        UsageError, match=r"a compression that did not end; go on with --resume, or choose another --out"
+        UsageError, match=r"a compression that did not end; go on with the same command and --resume, or choose another"
     ):
         run(config)
-    assert learn.begun(tmp_path)
+    assert list((tmp_path / learn.FOLDER).glob("*/checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [({"prune": 0.0, "prune_steps": 1, "qat": False, "epochs": 3}, "prune-1, prune-2, tune"), ({"qat": False}, "tune")],
+)
+def test_resumed_without_a_step_nothing_is_lost(
+    change: dict[str, Any], lost: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options that were forgotten would end the run without the hours that its checkpoints hold, and remove them."""
+    config = replace(ALL, run=str(trained), out=str(tmp_path))
+    stop_after(config, monkeypatch, steps=3 * STEPS_AN_EPOCH + 1)
+    with pytest.raises(UsageError, match=f"holds checkpoints of {lost}, which is no part"):
+        run(replace(config, resume=True, **change))
+    assert list((tmp_path / learn.FOLDER).glob("tune/checkpoints/*"))
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,17 @@ from edgeemo.errors import DataError, IntegrityError, UsageError
 from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime import load
 from edgeemo.stages import Compress
-from edgeemo.train import weights
+from edgeemo.train import fit, weights
 
-SMALL = Compress(epochs=1, threads=1, calibration_count=64, min_agreement=0.9, time=False)
+PLAIN = Compress(threads=1, time=False)
+INT8 = replace(PLAIN, int8=True, calibration_count=64, min_agreement=0.9)
 
 
 @pytest.fixture(scope="session")
 def compressed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pruned by half, recovered for an epoch, quantized for this CPU."""
     out = tmp_path_factory.mktemp("compressed")
-    run(replace(SMALL, run=str(trained), out=str(out), prune=0.5, int8=True))
+    run(replace(INT8, run=str(trained), out=str(out), prune=0.5, epochs=1))
     return out
 
 
@@ -118,14 +119,14 @@ def test_the_table_has_a_line_per_stage_and_per_test(compressed: Path) -> None:
 
 def test_without_options_there_is_one_float_file(trained: Path, tmp_path: Path) -> None:
     """Neither pruning nor INT8: the export alone, judged."""
-    path = run(replace(SMALL, run=str(trained), out=str(tmp_path)))
+    path = run(replace(PLAIN, run=str(trained), out=str(tmp_path)))
     assert path.name == "model.float.onnx"
     assert [row["stage"] for row in comparison(tmp_path)["rows"]] == ["float"]
 
 
 def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Path) -> None:
     """Its file cannot be taken for the CPU's, and its share is what the file asks for."""
-    path = run(replace(SMALL, run=str(trained), out=str(tmp_path), int8=True, flavour="tensorrt"))
+    path = run(replace(INT8, run=str(trained), out=str(tmp_path), flavour="tensorrt"))
     assert path.name == "model.int8.tensorrt.onnx"
     assert read_card(path).precision["counted"].startswith("asked of the engine")
 
@@ -136,7 +137,7 @@ def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("everything")
     run(
         replace(
-            SMALL,
+            INT8,
             run=str(trained),
             out=str(out),
             teacher=str(trained),
@@ -147,7 +148,6 @@ def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             epochs=2,
             ranking="global",
             sensitivity=True,
-            int8=True,
             qat=True,
             flavour="both",
             fp16=True,
@@ -186,16 +186,26 @@ def test_pictures_and_their_numbers_lie_beside_the_models(everything: Path) -> N
         assert (everything / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((everything / f"{name}.json").read_text())
     rows = json.loads((everything / "sensitivity.json").read_text())["rows"]
-    assert len(rows) == 8 * 3
-    assert all(0 <= row["macs_saved"] < 1 for row in rows)  # 8 channels are the least step
+    assert len({row["layer"] for row in rows}) == 8
+    for row in rows:
+        before, after = row["channels"]
+        assert after < before
+        assert 0 < row["macs_saved"] < 1
+    assert len({(row["layer"], row["channels"][1]) for row in rows}) == len(rows) < 8 * 3  # of 16, a quarter is none
     assert max(row["macs_saved"] for row in rows) > 0.1
 
 
 def test_another_input_size_is_learned_and_stands_in_the_card(trained: Path, tmp_path: Path) -> None:
-    """At 40 px: fewer multiply-adds, a resize in the history, and the runtime resizes faces to it."""
-    path = run(replace(SMALL, run=str(trained), out=str(tmp_path), size=40))
+    """At 40 px: fewer multiply-adds than as trained, a resize in the history, and the runtime resizes faces to it."""
+    path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), size=40, epochs=1, sensitivity=True))
+    original, resized = comparison(tmp_path)["rows"]
+    _, run_card = weights.load(trained)
+    assert original["accuracy"] == pytest.approx(run_card.metrics["valid"]["accuracy"], abs=1 / 24)
+    assert resized["macs"] < 0.8 * original["macs"]
+    scanned = json.loads((tmp_path / "sensitivity.json").read_text())["faces"]
+    assert scanned["accuracy"] > 0.5  # of the network as it was trained
     card = read_card(path)
-    assert card.input.size == 40
+    assert (card.input.size, read_card(tmp_path / "original.float.onnx").input.size) == (40, run_card.input.size)
     assert [line["stage"] for line in card.history] == ["train", "resize", "export"]
     with load(path) as model:
         assert model.predict(np.zeros((60, 60), np.uint8)).label in card.labels
@@ -205,7 +215,7 @@ def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trai
     """Reports, pictures and other flavours of before would look like steps of this model."""
     out = tmp_path / "again"
     shutil.copytree(everything, out)
-    run(replace(SMALL, run=str(trained), out=str(out)))
+    run(replace(PLAIN, run=str(trained), out=str(out)))
     assert sorted(file.name for file in out.iterdir()) == sorted(
         ["comparison.json", "model.float.onnx", "model.float.onnx.json"]
     )
@@ -215,7 +225,7 @@ def test_too_little_int8_leaves_no_int8_file(trained: Path, tmp_path: Path, monk
     """A model that would run in float fails the stage and is not left behind."""
     monkeypatch.setattr("edgeemo.compress.precision.executed", _all_float)
     with pytest.raises(IntegrityError, match=r"0\.0 % of the multiply-adds"):
-        run(replace(SMALL, run=str(trained), out=str(tmp_path), int8=True))
+        run(replace(INT8, run=str(trained), out=str(tmp_path)))
     assert not list(tmp_path.glob("*int8*"))
 
 
@@ -230,7 +240,7 @@ def test_int8_that_names_other_emotions_is_not_left_behind(
         return Fidelity(0.1, 0.9)
 
     monkeypatch.setattr("edgeemo.compress.fidelity.between", between)
-    config = replace(SMALL, run=str(trained), out=str(tmp_path), int8=True, min_agreement=0.98)
+    config = replace(INT8, run=str(trained), out=str(tmp_path), min_agreement=0.98)
     with pytest.raises(IntegrityError, match=r"90\.0 % of 88 faces, expected 98 %"):
         run(config)
     assert not list(tmp_path.glob("*int8*"))
@@ -269,56 +279,88 @@ def _all_float(path: Path) -> list[Any]:
         ({"flavour": "tensorrt"}, "--flavour would do nothing here: add --int8"),
         ({"importance": "taylor"}, "--importance would do nothing here: add --prune"),
         ({"prune_steps": 2, "sensitivity": True}, "--prune-steps would do nothing here"),
+        ({"ranking": "global", "sensitivity": True}, "--ranking would do nothing here: add --prune"),
+        ({"epochs": 40, "int8": True}, "--epochs would do nothing here: add --prune, --size or --qat"),
+        ({"lr": 1e-3, "int8": True, "qat": True}, "--lr would do nothing here: add --prune or --size"),
+        ({"lr": 1e-3, "prune": 0.5, "epochs": 0}, "--lr would do nothing here"),
+        ({"qat_lr": 1e-3, "int8": True}, "--qat-lr would do nothing here: add --qat"),
+        ({"views": 4, "prune": 0.5}, "--views would do nothing here: add --teacher"),
+        ({"min_agreement": 0.9}, "--min-agreement would do nothing here: add --int8"),
+        ({"calibration": "list.json", "calibration_count": 64, "int8": True}, "leave out one"),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused(change: dict[str, Any], message: str, trained: Path) -> None:
     """Before any face is read, with what was expected."""
     with pytest.raises(UsageError, match=message):
-        run(replace(SMALL, **{"run": str(trained), **change}))
+        run(replace(PLAIN, **{"run": str(trained), **change}))
 
 
 def test_an_unknown_run_folder_is_named(tmp_path: Path) -> None:
     """The message says what is missing and how to make it."""
     with pytest.raises(IntegrityError, match=r"none/model.safetensors does not exist.*edgeemo train"):
-        run(replace(SMALL, run=str(tmp_path / "none")))
+        run(replace(PLAIN, run=str(tmp_path / "none")))
 
 
 def test_pruning_nothing_is_refused(trained: Path, tmp_path: Path) -> None:
     """A share that rounds every width to what it was is a mistake, not a success; the message has what was typed."""
     with pytest.raises(UsageError, match=r"--prune 0\.01 with --round-to 8 removes no channel"):
-        run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.01))
+        run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.01))
 
 
-def test_a_step_that_removes_nothing_is_passed_over(trained: Path, tmp_path: Path) -> None:
-    """Six steps to 40 %, in 32s: the first takes no 32 channels of any layer, a later one does."""
-    run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.4, prune_steps=6, round_to=32, epochs=0))
+def test_a_step_that_removes_nothing_is_passed_over(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six steps to 40 %, in 32s: the first takes no 32 channels of any layer; a later one does, and has its epochs."""
+    shown: list[int] = []
+    plan = fit.plan
+    monkeypatch.setattr(fit, "plan", lambda *a, epoch, **how: shown.append(epoch) or plan(*a, epoch=epoch, **how))
+    run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.4, prune_steps=6, round_to=32, epochs=6))
     _, card = weights.load(tmp_path)
     line = next(line for line in card.history if line["stage"] == "prune")
     assert 0 < len(line["measured"]["accuracy_before_recovery"]) < 6
+    assert shown == list(range(len(shown)))  # no epoch's order and views twice
+    assert len(shown) > len(line["measured"]["accuracy_before_recovery"])
 
 
 def test_the_run_folder_is_not_written_over(trained: Path) -> None:
     """--out must not be the run itself: its model would be replaced by the pruned one."""
     with pytest.raises(UsageError, match="run folder itself"):
-        run(replace(SMALL, run=str(trained), out=str(trained), prune=0.5))
+        run(replace(PLAIN, run=str(trained), out=str(trained), prune=0.5))
+
+
+@pytest.mark.parametrize("kept", ["log.json", "checkpoints/00000006", ""])
+def test_another_training_is_not_written_over(kept: str, trained: Path, tmp_path: Path) -> None:
+    """Ended, under way, or the teacher: its weights would be removed before the new ones are there."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("model.safetensors", "model.safetensors.json"):
+        shutil.copy(trained / name, other / name)
+    if kept.endswith("json"):
+        shutil.copy(trained / kept, other / kept)
+    elif kept:
+        (other / kept).mkdir(parents=True)
+    teacher = "" if kept else str(other)
+    with pytest.raises(UsageError, match=r"other is the folder of a training"):
+        run(replace(PLAIN, run=str(trained), out=str(other), prune=0.5, teacher=teacher))
+    assert (other / "model.safetensors").is_file()
 
 
 def test_data_that_is_gone_is_named(trained: Path, tmp_path: Path) -> None:
     """Faces that are not where they were stop the stage with their path."""
     with pytest.raises(DataError, match=r"nowhere\.zip does not exist"):
-        run(replace(SMALL, run=str(trained), out=str(tmp_path), data="ferplus:nowhere.zip"))
+        run(replace(PLAIN, run=str(trained), out=str(tmp_path), data="ferplus:nowhere.zip"))
 
 
 def test_a_run_without_its_log_still_compresses_if_its_faces_are_drawn(trained: Path, tmp_path: Path) -> None:
     """The card remembers the training; only where real faces lie it does not know."""
     for name in ("model.safetensors", "model.safetensors.json"):
         shutil.copy(trained / name, tmp_path / name)
-    path = run(replace(SMALL, run=str(tmp_path)))
+    path = run(replace(PLAIN, run=str(tmp_path)))
     assert path == tmp_path / "compressed" / "model.float.onnx"
 
 
 def test_a_layer_that_is_not_there_is_told_before_anything_is_trained(trained: Path, tmp_path: Path) -> None:
     """Hours of recovery would come before it otherwise; the layers that are there are listed."""
     with pytest.raises(UsageError, match=r"unknown layer to keep in float 'typo'; known: backbone\.0, .*head\.1"):
-        run(replace(SMALL, run=str(trained), out=str(tmp_path), prune=0.5, int8=True, keep_float="typo"))
+        run(replace(INT8, run=str(trained), out=str(tmp_path), prune=0.5, keep_float="typo"))
     assert not list(tmp_path.iterdir())

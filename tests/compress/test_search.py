@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeemo.compress import search
+from edgeemo.compress import job, search
 from edgeemo.errors import EdgeemoError, IntegrityError, UsageError
 from edgeemo.runtime import load
 from edgeemo.stages import Search
@@ -140,6 +140,44 @@ def test_a_recovery_that_was_stopped_goes_on(small: Search, tmp_path: Path, monk
     assert trained == [0, -1, 1]
 
 
+@pytest.mark.parametrize(
+    ("change", "rows"), [({"max_prune": 0.2}, 4), ({"max_prune": 0.0}, 2), ({"precisions": "int8"}, 2)]
+)
+def test_a_search_goes_on_in_a_wider_or_narrower_space(
+    change: dict[str, Any], rows: int, found: dict[str, Any], small: Search, tmp_path: Path
+) -> None:
+    """What lies in the new space is kept; Optuna by itself knows one list of values for good."""
+    shutil.copytree(Path(found["model"]).parents[1], tmp_path / "search")
+    again = search.run(replace(small, out=str(tmp_path / "search"), trials=rows, **change))
+    assert len(again["candidates"]) == rows
+    kept = {one["latency"]["samples_us"] for one in found["candidates"]}
+    assert kept & {one["latency"]["samples_us"] for one in again["candidates"]}
+
+
+def test_a_training_called_best_is_not_removed(small: Search, trained: Path, tmp_path: Path) -> None:
+    """The search puts its choice there."""
+    shutil.copytree(trained, tmp_path / "best")
+    with pytest.raises(UsageError, match="best is the folder of a training"):
+        search.run(replace(small, out=str(tmp_path)))
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+
+
+def test_int8_options_reach_the_int8_candidates_alone(small: Search, tmp_path: Path) -> None:
+    """Method, tuning and gates; a float candidate would refuse them."""
+    config = replace(small, method="auto", qat=True, qat_lr=1e-3, keep_float="auto", min_agreement=0.5)
+    place = {"prune": 0.0, "size": 0}
+    int8, exact = (search._candidate(config, {**place, "precision": p}, tmp_path) for p in search.PRECISIONS[::-1])
+    assert (int8.method, int8.qat, int8.qat_lr, int8.keep_float, int8.min_agreement) == (
+        "auto",
+        True,
+        1e-3,
+        "auto",
+        0.5,
+    )
+    for candidate in (int8, exact):
+        job.check(candidate)
+
+
 def test_a_small_space_is_searched_to_its_end(
     found: dict[str, Any], small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +232,7 @@ def test_candidates_of_another_teacher_or_other_faces_do_not_mix(
 def test_a_list_that_is_not_there_is_the_users_mistake(small: Search, tmp_path: Path) -> None:
     """No finding about a candidate, and nothing is made."""
     with pytest.raises(EdgeemoError, match=r"list\.json"):
-        search.run(replace(small, out=str(tmp_path), calibration=str(tmp_path / "list.json")))
+        search.run(replace(small, out=str(tmp_path), calibration_count=512, calibration=str(tmp_path / "list.json")))
     assert not list(tmp_path.glob("*/row.json"))
 
 
@@ -237,6 +275,8 @@ def test_no_share_lies_above_the_largest(most: float, shares: int) -> None:
         ({"trials": 0}, "--trials 0"),
         ({"lr": 0.0}, "--lr 0.0: expected"),
         ({"sizes": "48,9000"}, "--size 9000: expected"),
+        ({"epochs": 0, "teacher": "runs/other"}, "--teacher without anything to teach"),
+        ({"qat": True, "epochs": 0}, "tunes nothing"),
     ],
 )
 def test_a_search_that_cannot_be_meant_is_refused(small: Search, change: dict[str, Any], message: str) -> None:
