@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeemo.card import read_card
+from edgeemo.cli import main
 from edgeemo.compress.fidelity import Fidelity
 from edgeemo.compress.run import run, table
 from edgeemo.data import Faces
@@ -129,6 +131,17 @@ def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Pat
     path = run(replace(INT8, run=str(trained), out=str(tmp_path), flavour="tensorrt"))
     assert path.name == "model.int8.tensorrt.onnx"
     assert read_card(path).precision["counted"].startswith("asked of the engine")
+
+
+def test_the_next_command_is_for_the_engine_of_the_file(trained: Path, tmp_path: Path) -> None:
+    """TensorRT's file is built; in ONNX Runtime it would be slow, and judged so."""
+    words = ["compress", str(trained), "--int8", "--calibration-count", "64", "--no-time", "--threads", "1"]
+    for flavour, following in (("cpu", "bench --engine"), ("both", "build")):
+        told = CliRunner().invoke(
+            main, [*words, "--min-agreement", "0.9", "--flavour", flavour, "--out", str(tmp_path)]
+        )
+        path, command = told.output.splitlines()[-2:]
+        assert command.startswith(f"next:  edgeemo {following} {path}")
 
 
 @pytest.fixture(scope="session")
