@@ -3,14 +3,16 @@
 python benchmarks/backbones.py [OUT.json [BACKBONE...]]   (default: all, into results/compression/backbones.json)
 
 INT8 must name the same emotion as its float form on 98 % of 512 drawn faces that neither has seen. Where it does not,
-quantization-aware tuning is tried, then layers in float; what still does not agree is told as such. The file is written
-after every backbone, and one that stands there under the same settings is not measured again.
+the other calibrations are tried, then quantization-aware tuning, layers in float, and both; what still does not agree
+is refused as `edgeemo compress` would refuse it. The file is written after every backbone, and one that stands there
+under the same settings is not measured again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -23,10 +25,11 @@ import numpy as np
 import edgeemo
 from edgeemo.artifact import write_json, write_text
 from edgeemo.card import read_card
+from edgeemo.compress import fidelity
 from edgeemo.compress.compare import answers
 from edgeemo.compress.run import run as compress
 from edgeemo.data import load
-from edgeemo.errors import EdgeemoError
+from edgeemo.errors import EdgeemoError, IntegrityError
 from edgeemo.history import versions
 from edgeemo.labels import label_set
 from edgeemo.machine import this_machine
@@ -71,8 +74,6 @@ OWN = {
 COMPRESS = Compress(
     prune=0.3, epochs=1, int8=True, calibration_count=512, min_int8_share=0, min_agreement=0, time=False, threads=1
 )  # no gate of its own: what fails is measured too
-# Options that came after the first rows, as they were before there was a choice.
-YOUNGER = {"train": {"mirror": False}, "compress": {"resume": False}}
 ROADS = {
     "minmax": {},
     "auto": {"method": "auto"},
@@ -102,9 +103,7 @@ def main() -> None:
 def kept(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a run that was cut off, if it had the same settings."""
     before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    theirs = before.get("settings", {})
-    theirs |= {stage: options | theirs.get(stage, {}) for stage, options in YOUNGER.items()}
-    rows: list[dict[str, Any]] = before["rows"] if theirs == settings else []
+    rows: list[dict[str, Any]] = before["rows"] if before.get("settings") == settings else []
     return rows
 
 
@@ -137,10 +136,20 @@ def _agrees(found: dict[str, Any]) -> bool:
     return found.get("agreement", 0) >= ENOUGH and found["labels_named"] >= LEAST_NAMED
 
 
+def _refusal(found: dict[str, Any]) -> str:
+    """What `edgeemo compress` says of an INT8 file like this one, when no option is left to try."""
+    try:
+        fidelity.check(fidelity.Fidelity(math.nan, found["agreement"]), found["n"], least=ENOUGH)
+    except IntegrityError as error:
+        return str(error)
+    return f"it names {found['labels_named']} labels, {LEAST_NAMED} at least were expected: the network has not learned"
+
+
 def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[str, Any]:
     """Compress, then ask the float and the INT8 file about faces that neither has seen."""
     try:
-        config = replace(COMPRESS, run=str(run), out=str(out), lr=rate / 3, qat_lr=rate / 20, **options)
+        tuning = {"qat_lr": rate / 20} if options.get("qat") else {}
+        config = replace(COMPRESS, run=str(run), out=str(out), lr=rate / 3, **tuning, **options)
         path = compress(config)
     except EdgeemoError as error:
         return {"refused": str(error)}
@@ -175,7 +184,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{100 * best[name]:.1f}" for name in ("agreement", "float_accuracy", "int8_accuracy", "int8_share_of_macs")
         )
         numbers = " | ".join([agreement, str(best["labels_named"]), *shares])
-        road = best["road"] if row["agrees"] else f"{best['road']}; **not enough**"
+        road = best["road"] if row["agrees"] else f"**refused**: {_refusal(best)}"
         lines.append(f"| {row['backbone']} | {row['size']} | {numbers} | {road} | {best['size_bytes'] / 1000:,.0f} |")
     n = rows[0]["tried"][-1].get("n", 0)
     about = f"INT8 against the pruned (30 %) float form it was made of, {n} drawn faces neither saw."

@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgeemo.errors import MachineError
+from edgeemo.errors import MachineError, UsageError, require
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no read fails with these
 PROBE_BYTES = 1 << 16
 READ_BYTES = 1 << 20
+LOCK = ".lock"
 
 
 @contextmanager
@@ -81,6 +82,44 @@ def check_writable(folder: Path) -> None:
             probe.write_bytes(bytes(PROBE_BYTES))
         finally:
             probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask so out of `folder` until the block ends; UsageError if one is in there already."""
+    locks = require("filelock", extra="train", purpose="writing checkpoints")
+    file = folder / LOCK
+    lock = locks.FileLock(file, blocking=False)
+    try:
+        lock.acquire()
+    except locks.Timeout as error:
+        raise UsageError(
+            f"another process is at work in {folder}; wait for its end, or choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+def check_result(path: Path, *, key: str) -> None:
+    """UsageError if another file than an earlier result of the same command, JSON with `key`, stands at `path`.
+
+    MachineError if nothing can be written there. Ask before anything is measured.
+    """
+    if path.exists() and key not in _object_in(path):
+        raise UsageError(f"--out {path} stands there already and is no result of this command; choose another name")
+    check_writable(path.parent)
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -39,6 +39,8 @@ def run(config: Build) -> Path:
     name, reason = _library(config.library)
     found = library(name)
     log.info("%s %s (%s)", LIBRARIES[name].name, found.__version__, reason)
+    if name == "rtx":
+        _check_rtx(config)
     gpu = _gpu()
     target = _target(config, name, found.__version__, gpu, source, card)
     out = _out(config, source)
@@ -96,8 +98,6 @@ def _check(config: Build) -> None:
         "workspace_mib": (config.workspace_mib >= 0, "MiB, or 0 for what the library chooses"),
     }
     check_ranges(config, ranges)
-    if config.library == "rtx":
-        _check_rtx(config)
 
 
 def _check_rtx(config: Build) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import edgeemo
 from edgeemo import stages
-from edgeemo.artifact import write_json, write_text
+from edgeemo.artifact import check_result, write_json, write_text
 from edgeemo.errors import EdgeemoError, UsageError, known, require
 from edgeemo.machine import is_first_process
 
@@ -86,6 +86,8 @@ def data() -> None:
 @options_of(stages.Audit)
 def audit(**given: Any) -> None:
     config = stages.Audit(**given)
+    if config.out:
+        check_result(Path(config.out), key="copies_across")
     report = _stage("data.audit", extra="train", purpose="the audit").run(config)
     if config.out:
         write_json(Path(config.out), report)
@@ -206,7 +208,10 @@ def doctor(json: bool) -> None:
 @click.argument("results", nargs=-1, required=True, metavar="RESULT.json...")
 @options_of(stages.Report)
 def report(results: tuple[str, ...], out: str) -> None:
-    table = _stage("bench.report", extra="bench", purpose="the report").render_files([Path(name) for name in results])
+    stage, paths = _stage("bench.report", extra="bench", purpose="the report"), [Path(name) for name in results]
+    if out:
+        stage.check_out(Path(out), paths)
+    table = stage.render_files(paths)
     if out:
         write_text(Path(out), table)
     else:

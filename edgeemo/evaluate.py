@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 
 import edgeemo
-from edgeemo.artifact import write_json
+from edgeemo.artifact import check_result, write_json
 from edgeemo.card import InputContract, label_set_of
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import kind_of
@@ -40,10 +40,13 @@ class Answer:
     temperature: float
     temperature_from: str  # card, or valid where it was fitted on the judged faces
     files: tuple[str, ...] = ()  # sha256 of the model files that answered; none for weights out of a checkpoint
+    chosen: bool = False  # on the judged faces: the epoch of one of its networks
 
 
 def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
     """Judge as configured; returns the JSON-ready result, which is also written to config.out."""
+    if config.out:
+        check_result(Path(config.out), key="rows")
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
     found = ensemble.members(runs)
@@ -105,8 +108,9 @@ def _answers(found: list[Member], runs: list[Path], faces: _Decoded, config: Eva
     said = []
     for member, folder, name in zip(found, runs, _names(found), strict=True):
         said.append(_said(member, faces.of(member), faces.labels, flips=config.flips))
+        chosen, temperature = _chosen(member, config), member.card.temperature
         own = [
-            Answer(name + kind, told, member.card.temperature, "card", (member.card.sha256,))
+            Answer(name + kind, told, temperature, "card", (member.card.sha256,), chosen)
             for kind, told in said[-1].items()
         ]
         if config.last:
@@ -139,8 +143,13 @@ def _together(found: list[Member], said: list[np.ndarray], faces: Faces, config:
     on_valid = config.split == "valid"
     temperature, origin = (fit_temperature(mixed, faces.truth), "valid") if on_valid else (1.0, "none")
     files = tuple(member.card.sha256 for member in found)
-    told = np.log(softmax(mixed, temperature=temperature))
-    return Answer(f"ensemble of {len(found)}{kind}", told, temperature, origin, files)
+    told, chosen = np.log(softmax(mixed, temperature=temperature)), any(_chosen(member, config) for member in found)
+    return Answer(f"ensemble of {len(found)}{kind}", told, temperature, origin, files, chosen)
+
+
+def _chosen(member: Member, config: Evaluate) -> bool:
+    """Whether the member's epoch was chosen on the split that judges."""
+    return bool(member.card.metrics.get(config.split, {}).get("selected_on_valid"))
 
 
 def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -150,6 +159,7 @@ def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -
         "temperature": answer.temperature,
         "temperature_from": answer.temperature_from,
         "sha256": list(answer.files),
+        "selected_on_these_faces": answer.chosen,
         "lowest": _lowest(result),
         **result.to_dict(),
     }
@@ -179,7 +189,21 @@ def table(result: dict[str, Any]) -> Group:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in result["rows"]:
         drawn.add_row(*_cells(row, result["labels"]))
-    return Group(drawn, *(_sentence(row) for row in result["rows"] if "against_first" in row))
+    tests = [_sentence(row) for row in result["rows"] if "against_first" in row]
+    return Group(drawn, *tests, *_caveats(result))
+
+
+def _caveats(result: dict[str, Any]) -> list[str]:
+    """What flatters the rows."""
+    rows, split = result["rows"], result["faces"]["split"]
+    chosen = [row["name"] for row in rows if row["selected_on_these_faces"]]
+    fitted = [row["name"] for row in rows if row["temperature_from"] == split]
+    told = ["Every run was trained on these faces: new ones will be harder."] if split == "train" else []
+    if chosen:
+        told.append(f"The epoch was chosen on these faces, which flatters a little: {', '.join(chosen)}.")
+    if fitted:
+        told.append(f"The temperature was fitted on these faces, which flatters ECE: {', '.join(fitted)}.")
+    return told
 
 
 def _cells(row: dict[str, Any], labels: list[str]) -> list[str]:

@@ -235,6 +235,16 @@ def rtx_engine(source: Path, **options: Any) -> Path:
     return run(Build(model=str(source), library="rtx", compute_capability="8.6", **options))
 
 
+def test_what_rtx_does_not_have_is_refused_where_it_is_chosen_by_itself(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the engine's card would promise what the engine is not."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    monkeypatch.setattr("edgeemo.build._library", lambda _: ("rtx", "it is installed"))
+    with pytest.raises(UsageError, match="has no --version-compatible, --dla-core"):
+        run(Build(model=str(source), compute_capability="8.6", version_compatible=True, dla_core=0))
+
+
 def test_an_unknown_gpu_is_refused_with_the_known_ones(source: Path) -> None:
     """A Jetson's is not TensorRT for RTX's."""
     pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")

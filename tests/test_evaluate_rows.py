@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from edgeemo import evaluate
-from edgeemo.card import Card
+from edgeemo.card import Card, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.data import load
 from edgeemo.errors import IntegrityError, UsageError
@@ -142,6 +142,43 @@ def test_last_weights_are_judged_beside_their_moving_average(tmp_path: Path) -> 
     rows = evaluate.run([run], replace(HERE, last=True))["rows"]
     assert [row["name"] for row in rows] == ["run", "run, last weights"]
     assert rows[0]["ece"] != rows[1]["ece"]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_last_weights_are_those_of_the_run(mirror: bool, tmp_path: Path) -> None:
+    """Without a moving average the last weights are the kept ones, also where filters were tied in mirrored pairs."""
+    demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, ema=0.0, mirror=mirror)
+    run = train(replace(demo, out=str(tmp_path / "run"))).parent
+    kept, last = evaluate.run([run], replace(HERE, last=True))["rows"]
+    assert last["confusion"] == kept["confusion"]
+    assert last["ece"] == pytest.approx(kept["ece"], abs=1e-5)
+
+
+def test_last_weights_of_a_balanced_run_are_refused(tmp_path: Path) -> None:
+    """The bias was found for the kept ones."""
+    run = made(tmp_path / "run")
+    card = read_card(run / "model.safetensors")
+    history = [{**card.history[0], "measured": {"logit_bias": {}}}]
+    write_card(run / "model.safetensors", replace(card, history=history))
+    with pytest.raises(UsageError, match="a bias per class"):
+        evaluate.run([run], replace(HERE, last=True))
+
+
+def test_what_flatters_is_told(tmp_path: Path) -> None:
+    """An epoch chosen on the judged faces, the ensemble's temperature, and faces that were trained on."""
+    runs = [made(tmp_path / "fixed"), made(tmp_path / "chosen")]
+    card = read_card(runs[1] / "model.safetensors")
+    write_card(runs[1] / "model.safetensors", replace(card, metrics={"valid": {"selected_on_valid": True}}))
+    result = evaluate.run(runs, HERE)
+    assert [row["selected_on_these_faces"] for row in result["rows"]] == [False, True, True]
+    console = Console(width=80, record=True)
+    console.print(evaluate.table(result))
+    text = " ".join(console.export_text().split())
+    assert "The epoch was chosen on these faces, which flatters a little: chosen, ensemble of 2." in text
+    assert "The temperature was fitted on these faces, which flatters ECE: ensemble of 2." in text
+    console = Console(width=80, record=True)
+    console.print(evaluate.table(evaluate.run(runs, replace(HERE, split="train"))))
+    assert "Every run was trained on these faces" in console.export_text()
 
 
 def test_the_command_prints_the_table(tmp_path: Path) -> None:

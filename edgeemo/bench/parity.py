@@ -16,7 +16,8 @@ from rich.console import Group
 from rich.text import Text
 
 import edgeemo
-from edgeemo.artifact import write_json, write_text
+from edgeemo.artifact import check_result, write_json, write_text
+from edgeemo.bench.report import page_of
 from edgeemo.bench.run import about
 from edgeemo.bench.tables import Table, markdown, rich_of
 from edgeemo.card import Card, InputContract, label_set_of, read_card
@@ -74,7 +75,7 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
     if config.out:
         write_json(Path(config.out), result)
         parts = [markdown(table(result)), *_sentences(result), result["verdict"] + "\n"]
-        write_text(Path(config.out).with_suffix(".md"), "\n\n".join(parts))
+        write_text(page_of(Path(config.out)), "\n\n".join(parts))
     return result
 
 
@@ -95,6 +96,8 @@ def _check(config: Parity) -> None:
         raise UsageError("parity needs faces:  --data ferplus:PATH, folder:PATH or synthetic")
     if config.out and Path(config.out).suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the table goes beside it as .md")
+    if config.out:
+        check_result(Path(config.out), key="min_agreement")
 
 
 def _known(path: Path) -> Path:

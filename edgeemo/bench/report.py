@@ -11,7 +11,7 @@ from edgeemo.artifact import write_text
 from edgeemo.bench import plots
 from edgeemo.bench.gates import amount, at
 from edgeemo.bench.tables import Table, markdown, milliseconds, network_of, of_result, precision_of, told
-from edgeemo.errors import DataError, MachineError
+from edgeemo.errors import DataError, MachineError, UsageError
 
 FORMAT = 1  # of a result file; another one is refused
 HEAD = (
@@ -28,15 +28,19 @@ SCORED = ("data", "split", "protocol", "n", "accuracy", "accuracy_low", "accurac
 
 def write(result: dict[str, Any], json_path: Path) -> Path:
     """The Markdown page beside the result's JSON, with plots where matplotlib is installed; returns its path."""
-    stem = json_path.with_suffix("")
+    stem, path = json_path.with_suffix(""), page_of(json_path)
     try:
         pictures = [f"![{path.stem}]({path.name})" for path in plots.draw(result, stem)]
     except MachineError as error:
         pictures = [f"No plots: {error}"]
     page = [_heading(result), *map(_section, of_result(result)), *pictures, _circumstances(result)]
-    path = stem.with_suffix(".md")
     write_text(path, "\n\n".join(page) + "\n")
     return path
+
+
+def page_of(result: Path) -> Path:
+    """Where the Markdown page of a result file lies: model.int8.json has model.int8.md."""
+    return result.with_name(f"{result.stem}.md")
 
 
 def render_table(results: Sequence[dict[str, Any]]) -> str:
@@ -47,6 +51,12 @@ def render_table(results: Sequence[dict[str, Any]]) -> str:
 def render_files(paths: Sequence[Path]) -> str:
     """The table over result files; DataError names a file that is not a result of bench."""
     return render_table([read(path) for path in paths]) + "\n"
+
+
+def check_out(out: Path, results: Sequence[Path]) -> None:
+    """UsageError if the table would replace a result that it is made of, or the page of one."""
+    if out.resolve() in {path.resolve() for result in results for path in (result, page_of(result))}:
+        raise UsageError(f"--out {out} is one of the results, or its page, and would be replaced; choose another name")
 
 
 def read(path: Path) -> dict[str, Any]:

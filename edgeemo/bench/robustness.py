@@ -127,8 +127,14 @@ def judged(model: Model, pixels: np.ndarray, asked: Trial) -> dict[str, Any]:
         return scores(accuracy.probabilities(model, seen), truth, asked.labels.labels).accuracy
 
     clean = right(faces)
+    repeats = model.card.input.colour == "gray3"  # of one channel; noise with a colour never comes to such a model
+
+    def under(name: str, strength: int) -> np.ndarray:
+        seen = corrupted(faces[..., 0] if repeats else faces, name, strength)
+        return np.repeat(seen[..., None], 3, axis=3) if repeats else seen
+
     found = {
-        name: [right(corrupted(faces, name, strength)) for strength in range(len(STRENGTHS))]
+        name: [right(under(name, strength)) for strength in range(len(STRENGTHS))]
         for name in track(CORRUPTIONS, "corrupting faces", total=len(CORRUPTIONS))
     }
     mean = float(np.mean(list(found.values())))

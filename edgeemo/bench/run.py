@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import edgeemo
-from edgeemo.artifact import write_json
-from edgeemo.bench import accuracy, gates, measure, report, robustness
+from edgeemo.artifact import check_result, write_json
+from edgeemo.bench import accuracy, gates, measure, report, robustness, turns
 from edgeemo.bench.tables import show
 from edgeemo.errors import UsageError
 from edgeemo.history import versions
@@ -68,12 +68,19 @@ def about(model: Model) -> dict[str, Any]:
 
 
 def _check(config: Bench) -> None:
-    if config.runs < 1:
-        raise UsageError(f"--runs {config.runs}: expected 1 or more")
+    if not 1 <= config.runs <= turns.MAX_RUNS:
+        raise UsageError(f"--runs {config.runs}: expected 1 to {turns.MAX_RUNS}")
+    idle = {"split": config.data, "protocol": config.data, "against_backend": config.against}
+    for name, needed in idle.items():
+        if not needed and getattr(config, name) != getattr(Bench, name):
+            missing = "--against" if name == "against_backend" else "--data"
+            raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {missing}, or leave it out")
     if config.robustness and not config.data:
         raise UsageError("--robustness needs faces; name them with --data")
     if config.out and Path(config.out).suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
+    if config.out:
+        check_result(Path(config.out), key="verdict")
 
 
 def _setting(config: Bench, model: Model) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from edgeemo.artifact import check_writable, write_json
+from edgeemo.artifact import alone_in, check_writable, write_json
 from edgeemo.card import Card, card_path
 from edgeemo.compress import files, job, learn, pictures, sensitivity
 from edgeemo.compress.compare import Stage, comparison, table
@@ -29,6 +29,13 @@ def run(config: Compress) -> Path:
     network, card = weights.load(Path(config.run))
     job.check_layers(config, network)
     asked = job.prepared(config, card)
+    check_writable(asked.out)
+    with alone_in(asked.out):
+        return _run(asked, network)
+
+
+def _run(asked: Job, network: EmotionNet) -> Path:
+    config = asked.config
     learn.check_begun(config, asked.out)
     _clear(asked.out)
     if config.sensitivity:
@@ -72,7 +79,6 @@ def _scan(asked: Job, network: EmotionNet) -> None:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier compression left: its files beside ours would look like steps of one model."""
-    check_writable(out)
     int8 = [f"model.{flavour.suffix}" for flavour in FLAVOURS.values()]
     names = (files.ORIGINAL, files.PRUNED, files.FLOAT, files.FP16, weights.MODEL, *int8)
     models = [out / name for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from edgeemo import images
 from edgeemo.data.sample import SPLITS, NoSuchSplit, Sample
 from edgeemo.errors import DataError
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 VALID_SHARE = 0.2  # of the distinct images of a label, where the folder has no splits of its own
 FEWEST = 3  # distinct images of a label that give one to valid: round(0.2 * 3) = 1
@@ -49,7 +51,18 @@ def _files(label: Path) -> list[Path]:
     files = sorted(file for file in label.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{label} holds no images ({', '.join(SUFFIXES)}); add faces or remove the folder")
+    others = sorted(file.name for file in label.iterdir() if file not in files and not file.name.startswith("."))
+    if others:
+        log.warning("%s: %d files passed over, as %s; expected %s", label, len(others), others[0], ", ".join(SUFFIXES))
     return files
+
+
+def _content(file: Path) -> str:
+    """What tells copies: the hash of the file, or its path where reading will fail, with the reason."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return file.as_posix()
 
 
 def _of_split(root: Path, split: str) -> list[Sample]:
@@ -59,7 +72,7 @@ def _of_split(root: Path, split: str) -> list[Sample]:
     found = _faces(root, root)
     chosen = set()
     by_label: dict[str, set[str]] = {}
-    contents = {face.id: hashlib.sha256((root / face.id).read_bytes()).hexdigest() for face in found}
+    contents = {face.id: _content(root / face.id) for face in found}
     for face in found:
         by_label.setdefault(next(iter(face.votes)), set()).add(contents[face.id])
     for distinct in by_label.values():

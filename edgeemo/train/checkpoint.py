@@ -148,7 +148,9 @@ def _read(path: Path, state: State) -> tuple[Tensors, dict[str, Any]]:
 
 def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any], arithmetic: dict[str, int]) -> None:
     before = content["identity"]
-    changed = [_told(key, before.get(key), now) for key, now in identity.items() if before.get(key) != now]
+    keys = list(dict.fromkeys([*identity, *before]))  # what only one of them has, as a teacher, is a difference too
+    both = [(key, before.get(key), identity.get(key)) for key in keys]
+    changed = [_told(key, there, here) for key, there, here in both if there != here]
     if changed:
         raise IntegrityError(f"{path} was written with other settings: {', '.join(changed)}; use those, or a new --out")
     for name, now in arithmetic.items():

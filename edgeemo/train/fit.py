@@ -226,7 +226,7 @@ def one_epoch(task: Task, state: State) -> dict[str, Any]:
         for count, (seconds, (pixels, goal)) in enumerate(batches, 1):
             waited += seconds
             _step(task, state, pixels, goal)
-            if state.step % config.checkpoint_steps == 0 and state.step < task.steps:
+            if _due(state.step, config) and state.step < task.steps:
                 _save(task, state)
             speed = count * task.batch_size / (perf_counter() - start)
             advance(1, f"loss {float(state.loss.compute()):.3f}  {speed:.0f} images/s")
@@ -240,6 +240,15 @@ def one_epoch(task: Task, state: State) -> dict[str, Any]:
         "data_share": round(waited / seconds, 4),  # of the time, spent on making batches
         "learning_rates": sorted({float(rate) for rate in state.schedule.get_last_lr()}),
     }
+
+
+def _due(step: int, config: Train) -> bool:
+    """Whether a checkpoint is due: at a multiple of checkpoint_steps, or as soon after it as the weights move.
+
+    In between there are gradients, which a checkpoint does not hold.
+    """
+    moved = step % config.accumulate == 0
+    return moved and step // config.checkpoint_steps > (step - config.accumulate) // config.checkpoint_steps
 
 
 def _timed(batches: Any) -> Iterator[tuple[float, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edgeemo.artifact import check_writable, write_json
+from edgeemo.artifact import alone_in, check_writable, write_json
 from edgeemo.card import Card, InputContract, card_path, read_card
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
@@ -30,6 +31,11 @@ log = logging.getLogger(__name__)
 def run(config: Train) -> Path:
     """Train as configured; returns the path of model.safetensors in the run folder."""
     _check(config)
+    with alone_in(Path(config.out)) if is_first_process() else nullcontext():
+        return _run(config)
+
+
+def _run(config: Train) -> Path:
     labels = label_set(config.label_set)
     masters = teacher.check(config.teacher, labels) if config.teacher else []
     contract = networks.contract_for(config.backbone, config.size, gray_faces=data.are_gray(config.data))
@@ -39,6 +45,7 @@ def run(config: Train) -> Path:
     data.check_classes(train, labels, data=config.data)
     if config.bias_folds:
         folds.check(config, train, labels.labels)
+    terms = _licences(config) | teacher.licences(masters)
     folder = Path(config.out)
     taught = teacher.taught(config, train, labels=labels, contract=contract) if masters else None
     material = Material(train, valid, labels.labels, contract, taught)
@@ -59,7 +66,7 @@ def run(config: Train) -> Path:
         precision={"asked": "float32", "got": "float32"},
         metrics={"valid": _about_metrics(config, valid) | result.to_dict()},
         data=_about(config, train, valid),
-        licences=_licences(config) | teacher.licences(masters),
+        licences=terms,
     ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **bias, **teacher.told_by(masters)))
     path = weights.save(kept, card, folder)
     _leave_pictures(folder, config, history, result)

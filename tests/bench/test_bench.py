@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from edgeemo import plots
+from edgeemo.artifact import check_result
 from edgeemo.bench import measure, report
 from edgeemo.bench.run import run, show
 from edgeemo.errors import DataError, MachineError, UsageError
@@ -196,11 +197,37 @@ def test_memory_that_the_system_does_not_tell_is_a_dash(result: dict[str, Any], 
     assert "0 kB" not in report.render_table([untold])
 
 
-@pytest.mark.parametrize("config", [Bench(runs=0), Bench(out="result.md"), Bench(target="none.toml")])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Bench(runs=0),
+        Bench(runs=5001),  # at most so many are kept
+        Bench(out="result.md"),
+        Bench(target="none.toml"),
+        Bench(against_backend="openvino"),
+        Bench(split="test"),
+        Bench(protocol="majority"),
+    ],
+)
 def test_a_mistake_in_the_options_is_told_before_anything_is_measured(config: Bench) -> None:
     """No minute is spent on a result that cannot be written or judged."""
     with pytest.raises(UsageError):
         run(config)
+
+
+def test_no_other_file_is_written_over(result: dict[str, Any], out: Path, tiny: Path, tmp_path: Path) -> None:
+    """A model's card, told before anything is measured; an earlier result may go. Nor does a table replace its rows."""
+    card = tmp_path / "model.onnx.json"
+    card.write_bytes(tiny.with_name("tiny.onnx.json").read_bytes())
+    with pytest.raises(UsageError, match="is no result of this command"):
+        run(Bench(engine=str(tiny), out=str(card)))
+    check_result(out, key="verdict")
+    for name in (out, out.with_suffix(".md")):
+        with pytest.raises(UsageError, match="one of the results, or its page"):
+            report.check_out(name, [out])
+    report.check_out(tmp_path / "all.md", [out])
+    pages = [report.write(result, tmp_path / f"model.{form}.json").name for form in ("int8", "float")]
+    assert pages == ["model.int8.md", "model.float.md"]
 
 
 def test_a_measuring_process_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:

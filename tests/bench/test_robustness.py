@@ -17,6 +17,7 @@ from edgeemo.card import InputContract
 from edgeemo.data import load
 from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
+from edgeemo.runtime import Model
 from edgeemo.runtime import load as open_model
 from edgeemo.stages import Bench
 
@@ -76,6 +77,25 @@ def test_accuracy_is_that_of_the_corrupted_faces_and_the_mean_over_all() -> None
     assert found["accuracy"]["sensor noise"][2] == (told == asked.chosen.truth).mean()
     assert found["mean"] == pytest.approx(np.mean([share for shares in found["accuracy"].values() for share in shares]))
     assert set(found["accuracy"]) == set(CORRUPTIONS)
+
+
+def test_a_model_of_one_channel_in_three_meets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise for gray3 is one for all channels, since no picture of its contract has another."""
+    with open_model() as model:
+        asked = accuracy.trial("synthetic:80", "valid", "plurality", model.card)
+        pixels = np.repeat(accuracy.decoded(asked, model.card.input)[..., None], 3, axis=3)
+        card = replace(model.card, input=replace(model.card.input, colour="gray3"))
+        gray3 = Model(model.path, card, model.backend, model.view)
+    shown: list[np.ndarray] = []
+
+    def right(_: object, seen: np.ndarray) -> np.ndarray:
+        shown.append(seen)
+        return np.eye(len(asked.labels.labels))[np.zeros(len(seen), int)]
+
+    monkeypatch.setattr(accuracy, "probabilities", right)
+    robustness.judged(gray3, pixels, asked)
+    assert len(shown) == 1 + len(CORRUPTIONS) * len(STRENGTHS)
+    assert all((seen == seen[..., :1]).all() and seen.shape[1:] == (48, 48, 3) for seen in shown)
 
 
 @pytest.mark.usefixtures("quick")

@@ -91,6 +91,25 @@ def test_wrong_label_is_refused(folder_of_faces):
         faces.load(f"folder:{folder_of_faces}", "train", SIX, contract=InputContract(48))
 
 
+def test_a_file_that_cannot_be_opened_is_named(folder_of_faces):
+    """A link to nothing: the split can be made, and reading the face says what is wrong, as the audit will."""
+    broken = folder_of_faces / "fear" / "3.png"
+    broken.unlink()
+    broken.symlink_to("nowhere.png")
+    found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    with pytest.raises(DataError, match=r"fear/3\.png does not exist"):
+        faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+
+
+def test_files_that_are_no_images_of_ours_are_counted(folder_of_faces, caplog):
+    """A label of TIFFs with one PNG would train on the PNG alone, in silence."""
+    for name in ("a.tif", "b.tif"):
+        (folder_of_faces / "fear" / name).write_bytes(b"II*")
+    (folder_of_faces / "fear" / ".hidden").touch()
+    folder.samples(folder_of_faces, "train")
+    assert "fear: 2 files passed over, as a.tif; expected .png" in caplog.text
+
+
 def test_corrupt_png_is_named(folder_of_faces):
     """The error holds the file's path."""
     (folder_of_faces / "fear" / "3.png").write_bytes(b"not a picture")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from edgeemo.artifact import alone_in
 from edgeemo.card import read_card
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import RECIPES
@@ -64,11 +65,15 @@ def stop_after(config, *, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
-@pytest.mark.parametrize("checkpoint_steps", [1, 2, 200])
-def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tiny, steps, checkpoint_steps):
-    """Stopped after a step, with or without a checkpoint there: weights and log equal those of a whole run."""
-    whole = run(replace(tiny, checkpoint_steps=checkpoint_steps))
-    parts = replace(tiny, out=tiny.out + "-parts", checkpoint_steps=checkpoint_steps)
+@pytest.mark.parametrize(("checkpoint_steps", "accumulate"), [(1, 1), (2, 1), (200, 1), (1, 2), (2, 3)])
+def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tiny, steps, checkpoint_steps, accumulate):
+    """Stopped after a step, with or without a checkpoint there: weights and log equal those of a whole run.
+
+    A checkpoint never falls between steps whose gradients are still being added up.
+    """
+    tiny = replace(tiny, batch_size=16, checkpoint_steps=checkpoint_steps, accumulate=accumulate)
+    whole = run(tiny)
+    parts = replace(tiny, out=tiny.out + "-parts")
     stop_after(parts, steps=steps)
     again = run(replace(parts, resume=True))
     assert states_equal(whole, again)
@@ -146,6 +151,32 @@ def test_resuming_another_run_is_refused(tiny, change, message):
     run(tiny)
     with pytest.raises(IntegrityError, match=message):
         run(replace(tiny, resume=True, **change))
+
+
+def test_resuming_without_the_teacher_is_refused(tiny, tmp_path):
+    """The second half would learn from labels alone, and the card would name no teacher."""
+    master = run(replace(tiny, epochs=1, out=str(tmp_path / "master"))).parent
+    taught = replace(tiny, teacher=str(master), views=1)
+    stop_after(taught, steps=4)
+    with pytest.raises(IntegrityError, match=r"other settings: .*teacher"):
+        run(replace(taught, teacher="", resume=True))
+    assert states_equal(run(replace(taught, resume=True)), run(replace(taught, out=tiny.out + "-whole")))
+
+
+def test_two_trainings_do_not_share_a_folder(tiny):
+    """The second is refused while the first is at work, though there is no checkpoint yet; then the folder is free."""
+    with alone_in(Path(tiny.out)), pytest.raises(UsageError, match="another process is at work in"):
+        run(tiny)
+    assert not (run(tiny).parent / ".lock").exists()
+
+
+def test_a_card_that_cannot_be_read_is_told_before_training(tiny, tmp_path, monkeypatch):
+    """That of the weights it starts from: its terms are wanted at the end, after hours."""
+    start = run(replace(tiny, epochs=1, out=str(tmp_path / "start")))
+    (tmp_path / "start" / "model.safetensors.json").write_text("{}")
+    monkeypatch.setattr("edgeemo.train.run.fit", None)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors\.json"):
+        run(replace(tiny, weights=str(start)))
 
 
 def newest(config):
