@@ -24,6 +24,18 @@ def check_ranges(config: Any, ranges: dict[str, tuple[bool, str]]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
 
 
+def check_idle(config: Any, needs: dict[str, tuple[bool, tuple[str, ...]]]) -> None:
+    """UsageError for an option that was set and would do nothing.
+
+    needs: by the option that must be given, whether it is, and the options that decide nothing without it.
+    """
+    for needed, (given, dependants) in needs.items():
+        for name in dependants:
+            if not given and getattr(config, name) != getattr(type(config), name):
+                raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {needed}, or leave it out")
+
+
+OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # options that decide nothing without one
 MODEL_HELP = "nano, small or base, which edgeemo ships, or a file, .onnx or .trt; empty: small"
 DATA_HELP = "faces: synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
 VIEW_HELP = "answer in these labels, as six of a model of ferplus8, whose probabilities are added up; empty: its own"

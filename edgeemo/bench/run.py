@@ -18,7 +18,7 @@ from edgeemo.errors import UsageError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine
 from edgeemo.runtime import Model, load
-from edgeemo.stages import Bench
+from edgeemo.stages import Bench, check_idle
 
 __all__ = ["run", "show"]
 
@@ -70,11 +70,11 @@ def about(model: Model) -> dict[str, Any]:
 def _check(config: Bench) -> None:
     if not 1 <= config.runs <= turns.MAX_RUNS:
         raise UsageError(f"--runs {config.runs}: expected 1 to {turns.MAX_RUNS}")
-    idle = {"split": config.data, "protocol": config.data, "against_backend": config.against}
-    for name, needed in idle.items():
-        if not needed and getattr(config, name) != getattr(Bench, name):
-            missing = "--against" if name == "against_backend" else "--data"
-            raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {missing}, or leave it out")
+    needs = {
+        "--data": (bool(config.data), ("split", "protocol")),
+        "--against": (bool(config.against), ("against_backend",)),
+    }
+    check_idle(config, needs)
     if config.robustness and not config.data:
         raise UsageError("--robustness needs faces; name them with --data")
     if config.out and Path(config.out).suffix != ".json":

@@ -21,15 +21,17 @@ from edgeemo.data import Faces, load
 from edgeemo.errors import UsageError, known
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
-from edgeemo.stages import Compress, Train, check_ranges
+from edgeemo.stages import OF_A_TEACHER, Compress, Train, check_idle, check_ranges
 from edgeemo.train import teacher, weights
 
 log = logging.getLogger(__name__)
 # What decides nothing without another option: by that option, its dependants.
-OF_INT8 = ("calibration", "calibration_count", "method", "flavour", "min_int8_share", "min_agreement")
+OF_INT8 = (
+    *("calibration", "calibration_count", "method", "flavour", "min_int8_share", "min_agreement"),
+    *("qat", "layers", "keep_float"),
+)
 OF_CUTS = ("importance", "round_to")  # of --prune and --sensitivity
 OF_PRUNING = ("prune_steps", "ranking")
-OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,6 @@ def _check_together(config: Compress) -> None:
     if config.out and Path(config.out).resolve() == Path(config.run).resolve():
         raise UsageError(f"--out {config.out} is the run folder itself; its model would be overwritten. Choose another")
     check_no_training(Path(config.out or Path(config.run) / "compressed"), config.teacher)
-    for name in ("qat", "layers", "keep_float"):
-        if getattr(config, name) and not config.int8:
-            raise UsageError(f"--{name.replace('_', '-')} is about INT8; add --int8")
     trains = config.epochs and (config.prune or config.size or config.qat)
     if config.teacher and not trains:
         raise UsageError(
@@ -179,19 +178,16 @@ def _check_together(config: Compress) -> None:
 def _check_idle(config: Compress) -> None:
     """UsageError for an option that was set and would do nothing."""
     recovers = bool(config.prune or config.size)
-    needs: list[tuple[bool, tuple[str, ...], str]] = [
-        (config.int8, OF_INT8, "--int8"),
-        (bool(config.prune or config.sensitivity), OF_CUTS, "--prune"),
-        (bool(config.prune), OF_PRUNING, "--prune"),
-        (bool(config.teacher), OF_A_TEACHER, "--teacher"),
-        (recovers or config.qat, ("epochs",), "--prune, --size or --qat"),
-        (recovers and bool(config.epochs), ("lr",), "--prune or --size, and --epochs"),
-        (config.qat, ("qat_lr",), "--qat"),
-    ]
-    for given, dependants, needed in needs:
-        for name in dependants:
-            if not given and getattr(config, name) != getattr(Compress, name):
-                raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {needed}, or leave it out")
+    needs = {
+        "--int8": (config.int8, OF_INT8),
+        "--prune or --sensitivity": (bool(config.prune or config.sensitivity), OF_CUTS),
+        "--prune": (bool(config.prune), OF_PRUNING),
+        "--teacher": (bool(config.teacher), OF_A_TEACHER),
+        "--prune, --size or --qat": (recovers or config.qat, ("epochs",)),
+        "--prune or --size, and --epochs": (recovers and bool(config.epochs), ("lr",)),
+        "--qat": (config.qat, ("qat_lr",)),
+    }
+    check_idle(config, needs)
     if config.calibration and config.calibration_count != Compress.calibration_count:
         raise UsageError("--calibration gives a list, --calibration-count is about one that is drawn: leave out one")
 

@@ -27,7 +27,7 @@ from edgeemo.data.faces import label
 from edgeemo.errors import IntegrityError, UsageError, require
 from edgeemo.history import settings_of, versions
 from edgeemo.machine import this_machine
-from edgeemo.stages import Compress, Search, check_ranges
+from edgeemo.stages import OF_A_TEACHER, Compress, Search, check_ranges
 from edgeemo.train import teacher, weights
 
 log = logging.getLogger(__name__)
@@ -151,8 +151,8 @@ def _candidate(config: Search, place: dict[str, Any], out: Path) -> Compress:
     learns = recovers or (int8 and config.qat)
     matters = {
         **dict.fromkeys((*job.OF_CUTS, *job.OF_PRUNING), place["prune"]),
-        **dict.fromkeys((*job.OF_INT8, "keep_float", "qat"), int8),
-        **dict.fromkeys(("teacher", *job.OF_A_TEACHER), config.teacher and config.epochs and learns),
+        **dict.fromkeys(job.OF_INT8, int8),
+        **dict.fromkeys(("teacher", *OF_A_TEACHER), config.teacher and config.epochs and learns),
         "epochs": learns,
         "lr": recovers and config.epochs,
         "qat_lr": int8 and config.qat,

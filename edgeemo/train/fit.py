@@ -25,7 +25,7 @@ from edgeemo.errors import UsageError
 from edgeemo.images import to_input
 from edgeemo.metrics import scores, softmax
 from edgeemo.progress import counter
-from edgeemo.stages import Train
+from edgeemo.stages import OF_A_TEACHER, Train
 from edgeemo.train import checkpoint, losses, modes, optim
 from edgeemo.train.batches import Batches, loader, plan
 from edgeemo.train.checkpoint import State
@@ -46,7 +46,6 @@ FREE_TO_CHANGE = (
     "tensorboard",
     "teacher",
 )
-OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # without one they decide nothing
 
 
 @dataclass(frozen=True)

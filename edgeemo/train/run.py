@@ -19,7 +19,7 @@ from edgeemo.history import entry
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
-from edgeemo.stages import Train, check_ranges
+from edgeemo.stages import OF_A_TEACHER, Train, check_idle, check_ranges
 from edgeemo.train import checkpoint, folds, mirror, modes, optim, plots, teacher, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, fit, predict_logits
@@ -104,6 +104,13 @@ def _check(config: Train) -> None:
     }
     check_ranges(config, ranges)
     _check_folder(Path(config.out), resume=config.resume)
+    needs = {
+        "--teacher": (bool(config.teacher), OF_A_TEACHER),
+        "--loss focal": (config.loss == "focal", ("focal_gamma",)),
+        "--schedule restarts": (config.schedule == "restarts", ("restart_epochs",)),
+        "--mode gradual": (config.mode == "gradual", ("unfreeze_epochs",)),
+    }
+    check_idle(config, needs)
     if config.teacher and config.bias_folds:
         raise UsageError("--bias-folds trains on parts of the faces, where no teacher is; leave out one of the two")
     mirror.check(config)

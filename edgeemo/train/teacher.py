@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -120,8 +121,10 @@ def _key(member: Member, config: Train, faces: Faces, contract: InputContract) -
         "weights": member.card.sha256,
         "faces": faces.content_sha256,
         "seed": config.seed,
-        "augment": config.augment,
-        "vertical_flips": config.vertical_flips,
+        "views": transforms(
+            config.augment, vertical_flips=config.vertical_flips
+        ).to_dict(),  # with its library's version
+        "cv2": cv2.__version__,
         "size": contract.size,
         "colour": contract.colour,
         "precision": _precision(config),

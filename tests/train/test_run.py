@@ -159,7 +159,7 @@ def test_resuming_without_the_teacher_is_refused(tiny, tmp_path):
     taught = replace(tiny, teacher=str(master), views=1)
     stop_after(taught, steps=4)
     with pytest.raises(IntegrityError, match=r"other settings: .*teacher"):
-        run(replace(taught, teacher="", resume=True))
+        run(replace(tiny, resume=True))
     assert states_equal(run(replace(taught, resume=True)), run(replace(taught, out=tiny.out + "-whole")))
 
 
@@ -177,6 +177,22 @@ def test_a_card_that_cannot_be_read_is_told_before_training(tiny, tmp_path, monk
     monkeypatch.setattr("edgeemo.train.run.fit", None)
     with pytest.raises(IntegrityError, match=r"model\.safetensors\.json"):
         run(replace(tiny, weights=str(start)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"views": 4}, "--views would do nothing here: add --teacher"),
+        ({"teacher_share": 0.5}, "--teacher-share would do nothing here: add --teacher"),
+        ({"focal_gamma": 1.0}, "--focal-gamma would do nothing here: add --loss focal"),
+        ({"restart_epochs": 1.0}, "--restart-epochs would do nothing here: add --schedule restarts"),
+        ({"unfreeze_epochs": 1.0}, "--unfreeze-epochs would do nothing here: add --mode gradual"),
+    ],
+)
+def test_an_option_that_decides_nothing_is_refused(tiny, change, message):
+    """Before any face is read, with the option that it is for."""
+    with pytest.raises(UsageError, match=message):
+        run(replace(tiny, **change))
 
 
 def newest(config):
