@@ -16,7 +16,7 @@ INT8 := --int8 --flavour both --data $(DATA) --threads 1 --no-time
 RESULTS := benchmarks/results/models
 MODELS := nano small base
 
-# Fixed epochs, no run selected on valid. The teachers differ in network, filters, targets (--vote-share 0: labels alone),
+# Fixed epochs, none selected on valid; settings, teachers and students were (LOG.md). The teachers differ in network, filters, targets (--vote-share 0: labels alone),
 # weights of classes and seed. base was taught by the first two, before the others were there; nano and small by all.
 FIRST := t-vgg-0 t-mirror-0
 TEACHERS := $(FIRST) t-wide-1 t-labels-3
