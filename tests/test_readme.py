@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import backbones
 import click
 import pytest
 
@@ -124,6 +125,18 @@ def of_training(name):
 
 def of_compression(name):
     return json.loads((ROOT / "benchmarks" / "results" / "compression" / name).read_text(encoding="utf-8"))
+
+
+def test_every_backbone_survives_compression_or_is_refused():
+    """INT8 names the emotion of its float form on 98 % of 512 drawn faces, and the float form knows five labels."""
+    found = of_compression("backbones.json")
+    assert {row["backbone"] for row in found["rows"]} == set(BACKBONES)
+    for row in found["rows"]:
+        last = row["tried"][-1]
+        assert row["agrees"] == (last["agreement"] >= 0.98 and last["labels_named"] >= 5)
+        assert row["agrees"] or {one["road"] for one in row["tried"]} == set(backbones.ROADS), row["backbone"]
+        assert {one["n"] for one in row["tried"]} == {512}
+    assert (ROOT / "benchmarks/results/compression/backbones.md").read_text() == backbones.table(found["rows"])
 
 
 def test_twenty_kills_left_no_trace():
