@@ -16,8 +16,9 @@ INT8 := --int8 --flavour both --data $(DATA) --threads 1 --no-time
 RESULTS := benchmarks/results/models
 MODELS := nano small base
 
-# Fixed epochs, none selected on valid; settings, teachers and students were (LOG.md). The teachers differ in network, filters, targets (--vote-share 0: labels alone),
-# weights of classes and seed. base was taught by the first two, before the others were there; nano and small by all.
+# Fixed epochs, none selected on valid; settings, teachers and students were (LOG.md). The teachers differ in network,
+# filters, targets (--vote-share 0: labels alone), weights of classes and seed. base was taught by the first two, before
+# the others were there; nano and small by all.
 FIRST := t-vgg-0 t-mirror-0
 TEACHERS := $(FIRST) t-wide-1 t-labels-3
 t-vgg-0 := --epochs 40 --seed 0 --class-weights mild
