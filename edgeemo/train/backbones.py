@@ -182,7 +182,7 @@ BACKBONES = {
     "efficientnet_b4": _torchvision("efficientnet_b4", _features, 1792, 224, _quiet),
     "densenet121": _torchvision("densenet121", _rectified, 1024, 224),
     "vgg16": _torchvision("vgg16", _features, 512, 224),
-    "mobilenet_v3_large": _torchvision("mobilenet_v3_large", _features, 960, 112),
+    "mobilenet_v3_large": _torchvision("mobilenet_v3_large", _features, 960, 112, _quiet),
     "efficientnet_lite0": Backbone(_lite0, _itself, 1280, 112, LITE, _packaged_lite0, LITE_TERMS),
 }
 

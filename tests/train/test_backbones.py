@@ -38,7 +38,12 @@ def test_backbones_are_a_row_of_stages():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "blocks", "shaped"), [("efficientnet_b4", "MBConv", 32, 7), ("resnet101", "Bottleneck", 33, 4)]
+    ("name", "kind", "blocks", "shaped"),
+    [
+        ("efficientnet_b4", "MBConv", 32, 7),
+        ("resnet101", "Bottleneck", 33, 4),
+        ("mobilenet_v3_large", "InvertedResidual", 15, 5),
+    ],
 )
 def test_residual_blocks_of_deep_networks_begin_as_the_identity(name, kind, blocks, shaped):
     """From random weights; the first of each stage changes the shape and does filter."""
