@@ -76,13 +76,13 @@ def epochs(folder):
     return [(row["loss"], row["accuracy"]) for row in rows]
 
 
-@pytest.mark.parametrize("mode", ["finetune", "gradual"])
+@pytest.mark.parametrize("mode", [["finetune"], ["gradual", "--unfreeze-epochs", "0.5"]], ids=lambda mode: mode[0])
 def test_two_processes_train_as_one_does(tmp_path, mode):
     """Started by torchrun on CPU (gloo): the loss of one within 3 %, since BatchNorm sees half of a batch each.
 
     That both hold the same weights in the end is checked by every such training itself.
     """
-    same = [*FEW_STEPS, *EXACT, "--augment", "none", "--dropout", "0", "--mode", mode, "--unfreeze-epochs", "0.5"]
+    same = [*FEW_STEPS, *EXACT, "--augment", "none", "--dropout", "0", "--mode", *mode]
     finished(edgeemo(*same, "--out", tmp_path / "one"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, ROOT / "cli.py", *same, "--out", tmp_path / "two"]
