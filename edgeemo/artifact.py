@@ -103,13 +103,18 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_result(path: Path, *, key: str) -> None:
-    """UsageError if another file than an earlier result of the same command, JSON with `key`, stands at `path`.
+def check_result(path: Path, *keys: str, page: Path | None = None) -> None:
+    """UsageError if another file than an earlier result of the same command, JSON with `keys`, stands at `path`.
 
-    MachineError if nothing can be written there. Ask before anything is measured.
+    page: what is written beside the result; where there is no result yet, nothing else may stand at it. MachineError if
+    nothing can be written there. Ask before anything is measured.
     """
-    if path.exists() and key not in _object_in(path):
-        raise UsageError(f"--out {path} stands there already and is no result of this command; choose another name")
+    if path.exists():
+        foreign = path if set(keys) - set(_object_in(path)) else None
+    else:
+        foreign = page if page and page.exists() else None
+    if foreign:
+        raise UsageError(f"--out: {foreign} stands there already and is no result of this command; choose another name")
     check_writable(path.parent)
 
 

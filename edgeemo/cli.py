@@ -87,7 +87,7 @@ def data() -> None:
 def audit(**given: Any) -> None:
     config = stages.Audit(**given)
     if config.out:
-        check_result(Path(config.out), key="copies_across")
+        check_result(Path(config.out), "copies_across")
     report = _stage("data.audit", extra="train", purpose="the audit").run(config)
     if config.out:
         write_json(Path(config.out), report)

@@ -46,7 +46,7 @@ class Answer:
 def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
     """Judge as configured; returns the JSON-ready result, which is also written to config.out."""
     if config.out:
-        check_result(Path(config.out), key="rows")
+        check_result(Path(config.out), "rows", "labels", "machine")
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
     found = ensemble.members(runs)

@@ -95,6 +95,14 @@ def test_the_json_names_no_folder_of_this_machine(pair: list[Path], tmp_path: Pa
     assert {"format", "edgeemo", "versions", "machine"} <= set(result)
 
 
+def test_a_comparison_of_compress_is_not_written_over(tmp_path: Path) -> None:
+    """It has rows and labels too; told before the runs are read."""
+    comparison = tmp_path / "comparison.json"
+    comparison.write_text('{"faces": {}, "format": 1, "labels": [], "rows": []}')
+    with pytest.raises(UsageError, match="no result of this command"):
+        evaluate.run([tmp_path], replace(HERE, out=str(comparison)))
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """Two folders called run: they are numbered in the order given."""
     runs = [made(tmp_path / where / "run") for where in ("a", "b")]

@@ -97,7 +97,7 @@ def _check(config: Parity) -> None:
     if config.out and Path(config.out).suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the table goes beside it as .md")
     if config.out:
-        check_result(Path(config.out), key="min_agreement")
+        check_result(Path(config.out), "min_agreement", page=page_of(Path(config.out)))
 
 
 def _known(path: Path) -> Path:

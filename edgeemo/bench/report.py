@@ -54,9 +54,11 @@ def render_files(paths: Sequence[Path]) -> str:
 
 
 def check_out(out: Path, results: Sequence[Path]) -> None:
-    """UsageError if the table would replace a result that it is made of, or the page of one."""
+    """UsageError if the table would replace anything but an earlier table, as a result or its page."""
     if out.resolve() in {path.resolve() for result in results for path in (result, page_of(result))}:
         raise UsageError(f"--out {out} is one of the results, or its page, and would be replaced; choose another name")
+    if out.exists() and not out.read_bytes().startswith(render_table([]).encode()):
+        raise UsageError(f"--out {out} stands there already and is no table of this command; choose another name")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _check(config: Bench) -> None:
     if config.out and Path(config.out).suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
     if config.out:
-        check_result(Path(config.out), key="verdict")
+        check_result(Path(config.out), "gates", page=report.page_of(Path(config.out)))
 
 
 def _setting(config: Bench, model: Model) -> dict[str, Any]:

@@ -221,10 +221,19 @@ def test_no_other_file_is_written_over(result: dict[str, Any], out: Path, tiny: 
     card.write_bytes(tiny.with_name("tiny.onnx.json").read_bytes())
     with pytest.raises(UsageError, match="is no result of this command"):
         run(Bench(engine=str(tiny), out=str(card)))
-    check_result(out, key="verdict")
+    check_result(out, "gates", page=out.with_suffix(".md"))
+    page = tmp_path / "README.md"
+    page.write_text("# Ours\n")
+    for taken in (page, tmp_path / "model.onnx.json"):  # a page, and JSON without what a result has
+        with pytest.raises(UsageError, match=f"{taken.name} stands there already"):
+            check_result(taken.with_suffix(".json"), "gates", page=taken.with_suffix(".md"))
     for name in (out, out.with_suffix(".md")):
         with pytest.raises(UsageError, match="one of the results, or its page"):
             report.check_out(name, [out])
+    with pytest.raises(UsageError, match="is no table of this command"):
+        report.check_out(page, [out])
+    report.check_out(tmp_path / "all.md", [out])
+    (tmp_path / "all.md").write_text(report.render_table([result]))
     report.check_out(tmp_path / "all.md", [out])
     pages = [report.write(result, tmp_path / f"model.{form}.json").name for form in ("int8", "float")]
     assert pages == ["model.int8.md", "model.float.md"]
