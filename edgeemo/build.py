@@ -168,7 +168,7 @@ def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Pat
         "hardware_compatible": config.hardware_compatible,
         "dla_core": config.dla_core,
         "workspace_mib": config.workspace_mib,
-        "source": source.name,
+        "source": config.model if shipped.is_name(config.model) else source.name,  # as it is given to build it again
         "source_sha256": card.sha256,
         "source_seal": card.seal,  # the engine's card says what that of the file said: labels, temperature
     }

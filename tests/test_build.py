@@ -65,6 +65,13 @@ def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None
 
 
 @pytest.mark.usefixtures("orin")
+def test_the_engine_of_a_shipped_model_knows_its_name(tmp_path: Path) -> None:
+    """By which it is built again on another machine, where its file lies elsewhere."""
+    path = run(Build(model="nano", library="tensorrt", out=str(tmp_path / "nano.trt")))
+    assert read_card(path).target["source"] == "nano"
+
+
+@pytest.mark.usefixtures("orin")
 def test_the_same_is_not_built_twice(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless it is forced, or anything that decides an engine has changed, or the engine there is damaged."""
     path = run(asked(source))

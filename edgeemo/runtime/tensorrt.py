@@ -8,6 +8,7 @@ getEngineValidity).
 from __future__ import annotations
 
 import re
+import shlex
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     import tensorrt_rtx_bindings.tensorrt_rtx as trt  # stubgen reads its signatures off the real module
 
 KEPT_MESSAGES = 20
+# What a card's target tells of the options of the build, and the values that are not worth an option.
+ASKED = {
+    "version_compatible": False,
+    "hardware_compatible": False,
+    "max_batch": None,
+    "dla_core": -1,
+    "workspace_mib": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -289,11 +298,11 @@ def _later(version: str, made: str) -> bool:
 
 def _rebuild(target: dict[str, Any]) -> str:
     """The command that makes such an engine on this machine."""
-    flags = ("version_compatible", "hardware_compatible")
-    asked = [f"--{name.replace('_', '-')}" for name in flags if target.get(name)]
-    asked += [f"--max-batch {target['max_batch']}"] if "max_batch" in target else []
-    words = ["edgeemo build", target.get("source", "model.onnx"), "--library", target["library"], *asked]
-    return f"build it here:  {' '.join(words)}"
+    words = ["edgeemo", "build", target.get("source", "model.onnx"), "--library", target["library"]]
+    for name, left_out in ASKED.items():
+        if (asked := target.get(name, left_out)) != left_out:
+            words += [f"--{name.replace('_', '-')}", *([] if asked is True else [str(asked)])]
+    return f"build it here:  {shlex.join(words)}"
 
 
 def _needs(wanted: Library) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fake_tensorrt import MAGIC, Scene
 import edgeemo
 from edgeemo.build import run as build
 from edgeemo.card import card_path, read_card, write_card
+from edgeemo.cli import main
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.runtime import tensorrt
 from edgeemo.stages import Build
@@ -91,6 +93,17 @@ def test_an_engine_of_another_place_is_refused(tmp_path, target, said):
     with pytest.raises(MachineError, match=said) as refused:
         edgeemo.load(engine(tmp_path, **target))
     assert "edgeemo build model.onnx --library tensorrt" in str(refused.value)
+
+
+def test_the_command_builds_just_such_an_engine(tmp_path):
+    """With all that was asked of the one that does not fit, and a name that a shell takes for one word."""
+    options = {"version_compatible": True, "dla_core": 1, "workspace_mib": 256}
+    with pytest.raises(MachineError) as refused:
+        edgeemo.load(engine(tmp_path, version="9.9.0", source="my model.onnx", **options))
+    program, command, *words = shlex.split(str(refused.value).partition("build it here:  ")[2])
+    assert program == "edgeemo"
+    understood = main.commands[command].make_context(command, words).params
+    assert Build(**understood) == Build(model="my model.onnx", library="tensorrt", max_batch=4, **options)
 
 
 @pytest.mark.parametrize(
