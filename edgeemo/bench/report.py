@@ -115,7 +115,8 @@ def _section(table: Table) -> str:
 
 def _circumstances(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    features = ", ".join(machine["features"]) or "no instructions for INT8"
+    known = machine["features"] is not None
+    features = (", ".join(machine["features"]) or "no instructions for INT8") if known else "instructions not told"
     versions = ", ".join(f"{name} {text}" for name, text in sorted(result["versions"].items()))
     facts = {
         "processor": f"{machine['processor']}, {machine['cores']} cores, {features}",

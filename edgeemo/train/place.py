@@ -100,7 +100,7 @@ def precision_for(asked: str, device: str) -> tuple[str, str]:
     if device == "cuda":
         bf16 = torch.cuda.is_bf16_supported()
         return ("bf16" if bf16 else "fp16"), f"the CUDA device has {'' if bf16 else 'no '}bf16"
-    native = {"avx512_bf16", "amx_bf16"} & set(this_machine().features)
+    native = {"avx512_bf16", "amx_bf16"} & set(this_machine().features or ())
     reason = f"this CPU has {', '.join(sorted(native))}" if native else "this CPU has no bf16 instructions"
     return ("bf16" if native else "fp32"), reason
 
