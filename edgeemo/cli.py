@@ -252,4 +252,4 @@ def _limit_threads(threads: int) -> None:
 
 
 def _print(renderable: Any) -> None:
-    Console().print(renderable)
+    Console(markup=False, emoji=False).print(renderable)  # names of files are no markup

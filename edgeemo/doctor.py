@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from edgeemo.errors import MachineError
@@ -63,7 +62,7 @@ def table(found: dict[str, Any]) -> Group:
     for part in found["parts"]:
         marks = ("yes" if part[what] else "no" for what in ("runs", "builds"))
         drawn.add_row(part["name"], *marks, part["version"] or "-")
-    advice = (escape(f"{part['name']}: {part['advice']}") for part in found["parts"] if part["advice"])
+    advice = (f"{part['name']}: {part['advice']}" for part in found["parts"] if part["advice"])
     return Group(
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
         f"Python {machine['python']}",
@@ -87,9 +86,9 @@ def _gpu() -> tuple[dict[str, Any] | None, str]:
 
 
 def _onnxruntime() -> Part:
-    version, name = _version("onnxruntime"), "ONNX Runtime (.onnx)"
-    if not version:
-        return Part(name, runs=False, builds=False, version="", advice="pip install onnxruntime")
+    name, (version, advice) = "ONNX Runtime (.onnx)", _version("onnxruntime", "pip install onnxruntime")
+    if advice:
+        return Part(name, runs=False, builds=False, version="", advice=advice)
     here = import_module("onnxruntime").get_available_providers()
     providers = [kind.removeprefix("onnxruntime-") for kind, provider in PROVIDERS.items() if provider in here]
     also = ", ".join("CPU" if kind == "onnxruntime" else kind for kind in providers)
@@ -97,8 +96,8 @@ def _onnxruntime() -> Part:
 
 
 def _openvino() -> Part:
-    version = _version("openvino")
-    return Part("OpenVINO (.onnx)", bool(version), False, version, "" if version else "pip install 'edgeemo[openvino]'")
+    version, advice = _version("openvino", "pip install 'edgeemo[openvino]'")
+    return Part("OpenVINO (.onnx)", bool(version), False, version, advice)
 
 
 def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
@@ -117,13 +116,15 @@ def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
 
 
 def _workshop() -> Part:
-    version = _version("torch")
-    advice = "" if version else "to train and compress: pip install 'edgeemo[train]'"
+    version, advice = _version("torch", "to train and compress: pip install 'edgeemo[train]'")
     return Part("PyTorch (training)", bool(version), bool(version), version, advice)
 
 
-def _version(module: str) -> str:
+def _version(module: str, install: str) -> tuple[str, str]:
+    """The version and no advice, or no version and what to do: `install` it, or else why it does not load."""
     try:
-        return str(import_module(module).__version__).partition("-")[0]  # OpenVINO adds its build
-    except ImportError:
-        return ""
+        return str(import_module(module).__version__).partition("-")[0], ""  # OpenVINO adds its build
+    except ModuleNotFoundError:
+        return "", install
+    except (ImportError, OSError) as error:  # a library that it is linked against is not there
+        return "", f"it is installed and does not load: {error}"

@@ -44,6 +44,11 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """The imported module, or a MachineError that names the extra which brings it."""
     try:
         return importlib.import_module(module)
+    except OSError as error:
+        raise MachineError(
+            f"{purpose}: a package that is installed does not load ({error}).  Install it anew:  "
+            f"pip install --force-reinstall 'edgeemo[{extra}]'"
+        ) from error
     except ImportError as error:
         missing = getattr(error, "name", None) or module
         raise MachineError(f"{purpose} needs {missing}:  pip install 'edgeemo[{extra}]'  ({error})") from error

@@ -1,4 +1,4 @@
-"""What a waiting person sees: a bar in a terminal, one plain line elsewhere."""
+"""What a waiting person sees: a bar in a terminal, one plain line elsewhere, and nothing where edgeemo's log is off."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counter(what: str, *, total: int) -> Iterator[Callable[[int, str], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     console = Console(stderr=True)
     bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
-    with bar if sys.stderr.isatty() else _silent(bar):
+    with bar if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else _silent(bar):
         task = bar.add_task(what, total=total, note="")
         yield lambda count, note: bar.update(task, advance=count, note=note)
     seconds = perf_counter() - start

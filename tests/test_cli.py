@@ -1,16 +1,21 @@
 """The command line: options from configs, errors as one message with an exit code."""
 
+import io
 import json
+import logging
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.table import Table
 
-from edgeemo import stages
+from edgeemo import cli, progress, stages
 from edgeemo.cli import main
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.onnx"
+
+NAMES = ("photo [copy].png", "edge[old]", ":smile:", "a[/b].png")
 
 
 def call(*words):
@@ -82,6 +87,35 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
     monkeypatch.setattr("edgeemo.cli.require", broken)
     assert isinstance(call("train").exception, ZeroDivisionError)
+
+
+def test_names_are_printed_as_they_are(capsys):
+    """What rich takes for markup or an emoji is the name of a file here."""
+    table = Table("run")
+    for name in NAMES:
+        table.add_row(name)
+    cli._print(table)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in NAMES)
+
+
+@pytest.mark.parametrize(("level", "bars"), [(logging.INFO, 1), (logging.WARNING, 0)], ids=["", "--quiet"])
+def test_a_quiet_command_draws_no_bar(level, bars, monkeypatch, caplog):
+    """Nor does any but the first of several processes, whose level is the same."""
+    drawn = []
+    monkeypatch.setattr(progress.Progress, "start", lambda _: drawn.append(1))
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    caplog.set_level(level, logger="edgeemo")
+    assert list(progress.track(range(3), "counting", total=3)) == [0, 1, 2]
+    assert len(drawn) == bars
+
+
+class Terminal(io.StringIO):
+    """A terminal to write to."""
+
+    def isatty(self):
+        """As one says it."""
+        return True
 
 
 def test_audit_writes_its_report(folder_of_faces, tmp_path):

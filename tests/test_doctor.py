@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from edgeemo import doctor
 from edgeemo.cli import main
+from edgeemo.errors import MachineError, require
 from edgeemo.machine import this_machine
 
 
@@ -31,6 +32,20 @@ def test_a_bare_device_is_told_what_to_install(monkeypatch):
     assert found["TensorRT (.trt)"]["advice"] == "pip install 'edgeemo[tensorrt]'"
     assert found["TensorRT for RTX (.trt)"]["advice"] == "pip install 'edgeemo[rtx]'"
     assert "edgeemo[train]" in found["PyTorch (training)"]["advice"]
+
+
+def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_path):
+    """As a torch for CUDA on a machine without CUDA's libraries; no traceback, and not said to be missing."""
+    for name in ("torch", "openvino"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = {part["name"]: part for part in doctor.run()["parts"]}
+    assert "does not load: libcudart" in found["PyTorch (training)"]["advice"]
+    assert "does not load: libtbb" in found["OpenVINO (.onnx)"]["advice"]
+    with pytest.raises(MachineError, match=r"training: .*does not load \(libcudart"):
+        require("torch", extra="train", purpose="training")
 
 
 def test_a_jetson_builds_and_runs(monkeypatch):
