@@ -119,10 +119,13 @@ def read_card(model: Path) -> Card:
                 f"({model.name} and {path.name}).  Copy both, or make them:  {remake(model)}"
             )
     try:
-        card = _parse(path)
+        card, found = _parse(path), sha256_of(model)
+    except OSError as error:
+        raise IntegrityError(
+            f"{error.filename} cannot be read ({error.strerror}); make it readable for who runs this"
+        ) from error
     except IntegrityError as error:
         raise IntegrityError(f"{error}.  Copy both files again, or make them anew:  {remake(model)}") from error
-    found = sha256_of(model)
     if card.sha256 != found:
         raise IntegrityError(
             f"{model} is not the file that its card describes: card {card.sha256[:12]}…, file {found[:12]}….  "

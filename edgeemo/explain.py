@@ -26,14 +26,14 @@ from edgeemo.errors import UsageError, known
 from edgeemo.images import to_input
 from edgeemo.machine import usable_cores
 from edgeemo.metrics import softmax
-from edgeemo.stages import Explain
+from edgeemo.stages import Explain, check_idle
 from edgeemo.train import modes, weights
 from edgeemo.train.fit import predict_logits
 from edgeemo.train.network import EmotionNet, SpatialAttention
 
 log = logging.getLogger(__name__)
 COLUMNS = 6  # of the grid of mistakes
-EXAMPLES = 8  # faces of a data set whose maps are drawn
+MISTAKES = 2  # whose maps are drawn, below those of the face of each class that is told best
 INCH = 1.7  # a face on paper
 MAX_IMAGES = 50  # of one picture: matplotlib draws no taller one than 65,536 px
 
@@ -55,6 +55,7 @@ class Looked:
 def run(config: Explain, files: list[Path]) -> list[Path]:
     """Draw as configured, of image files or else of faces of a data set; returns the paths of the pictures."""
     torch.set_num_threads(config.threads or len(usable_cores()))
+    check_idle(config, {"no IMAGE": (not files, ("data", "split", "count"))})
     if config.count < 1:
         raise UsageError(f"--count {config.count}: expected 1 or more mistakes")
     if len(files) > MAX_IMAGES:
@@ -87,10 +88,11 @@ def _of_data(config: Explain, network: EmotionNet, card: Card, folder: Path, out
 
 
 def _examples(faces: Faces, probabilities: np.ndarray) -> np.ndarray:
-    """Rows of faces that show much: of each class the one told best, then the surest mistakes."""
+    """Rows of faces that show much: of each class the one told best, then the surest mistakes; none twice."""
     of_truth = probabilities[np.arange(len(faces)), faces.truth]
     best = [int(np.flatnonzero(faces.truth == k)[of_truth[faces.truth == k].argmax()]) for k in np.unique(faces.truth)]
-    return np.array([*best, *surest_mistakes(faces, probabilities, EXAMPLES)][:EXAMPLES])
+    wrong = [row for row in surest_mistakes(faces, probabilities, len(best) + MISTAKES) if row not in best]
+    return np.array([*best, *wrong[:MISTAKES]])
 
 
 def surest_mistakes(faces: Faces, probabilities: np.ndarray, count: int) -> list[int]:

@@ -17,7 +17,7 @@ from edgeemo.card import InputContract
 from edgeemo.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # decoders we allow; the rest of Pillow's is attack surface
-MAX_PIXELS = 50_000_000  # a 50-megapixel phone photo
+MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
 MIN_SIDE = 16  # pixels; below it no expression can be seen
 MID_GREY = 128  # what shows through transparency
 

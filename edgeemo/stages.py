@@ -27,7 +27,7 @@ def check_ranges(config: Any, ranges: dict[str, tuple[bool, str]]) -> None:
 def check_idle(config: Any, needs: dict[str, tuple[bool, tuple[str, ...]]]) -> None:
     """UsageError for an option that was set and would do nothing.
 
-    needs: by the option that must be given, whether it is, and the options that decide nothing without it.
+    needs: by what must be given, whether it is, and the options that decide nothing without it.
     """
     for needed, (given, dependants) in needs.items():
         for name in dependants:

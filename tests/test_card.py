@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_changed_model_is_refused(model):
     """One changed byte, and file and card no longer belong together."""
     model.write_bytes(b"Weights")
     with pytest.raises(IntegrityError, match="is not the file that its card describes"):
+        read_card(model)
+
+
+@pytest.mark.parametrize("kept", ["model", "card"])
+def test_a_file_that_may_not_be_read_is_named(model, kept, monkeypatch):
+    """As one that was copied by another user: no traceback."""
+    locked = model if kept == "model" else card_path(model)
+    opened = Path.open
+
+    def refuses(path, *how, **more):
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuses)
+    with pytest.raises(IntegrityError, match=rf"{re.escape(str(locked))} cannot be read \(Permission denied\)"):
         read_card(model)
 
 

@@ -43,6 +43,13 @@ def test_an_image_of_the_user_is_explained(folder, tmp_path):
     assert explain.run(config, [file]) == [tmp_path / "out" / "gradcam.png"]
 
 
+@pytest.mark.parametrize("idle", [{"data": "synthetic:30"}, {"split": "train"}, {"count": 3}])
+def test_options_of_a_data_set_beside_images_are_refused(folder, tmp_path, idle):
+    """They would do nothing."""
+    with pytest.raises(UsageError, match=f"--{next(iter(idle))} would do nothing here: add no IMAGE"):
+        explain.run(Explain(run=str(folder), **idle), [tmp_path / "face.png"])
+
+
 def test_an_unknown_label_lists_the_known_ones(folder):
     """A typo is answered with the labels."""
     with pytest.raises(UsageError, match=r"happyness.*happiness"):
@@ -81,6 +88,14 @@ def test_grad_cam_finds_what_decides():
         network, Card(LABELS, "six", networks.contract_for("edge_vgg_slim", 0), architecture), pixels, ["a"]
     )
     assert face.cam[:16, :16].mean() > 5 * face.cam[24:, 24:].mean() + 0.1
+
+
+def test_maps_are_drawn_of_the_best_of_each_class_and_of_mistakes():
+    """However many classes there are; a mistake that is the best of its class stands once."""
+    probabilities = np.eye(8)[[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]]
+    truth = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0])
+    faces = Faces(np.zeros((11, 2, 2), np.uint8), probabilities, truth, list("abcdefghijk"))
+    assert list(explain._examples(faces, probabilities)) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_the_surest_mistakes_come_first():

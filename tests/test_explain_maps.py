@@ -16,7 +16,7 @@ from torch import nn
 from edgeemo import explain
 from edgeemo.card import Card, InputContract
 from edgeemo.cli import main
-from edgeemo.data import Faces, load
+from edgeemo.data import load
 from edgeemo.errors import DataError, IntegrityError, UsageError
 from edgeemo.history import entry
 from edgeemo.labels import label_set
@@ -98,13 +98,6 @@ def test_nothing_stays_hooked_to_the_network() -> None:
     assert np.array_equal(first.cam, second.cam)
     assert not any(module._forward_hooks for module in network.modules())
     assert first.weights[0] <= first.weights[1]
-
-
-def test_the_surest_mistake_comes_first() -> None:
-    """Of five faces three are wrong; asked for two, the surer two in order."""
-    shares = np.array([[0.9, 0.1], [0.7, 0.3], [0.8, 0.2], [0.4, 0.6], [0.95, 0.05]])
-    faces = Faces(np.zeros((5, 2, 2), np.uint8), shares, np.array([0, 1, 1, 0, 0]), list("abcde"))
-    assert explain.surest_mistakes(faces, shares, 2) == [2, 1]
 
 
 def test_without_images_faces_of_the_training_are_explained(run: Path, caplog: pytest.LogCaptureFixture) -> None:

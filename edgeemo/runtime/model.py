@@ -122,6 +122,8 @@ class Model:
 
     def predict_batch(self, batch: Sequence[Image]) -> list[Prediction]:
         """One prediction per image, in order; images may differ in size."""
+        if isinstance(batch, (str, bytes, Path)):
+            raise DataError(f"expected a sequence of images, got one {type(batch).__name__}; for one image use predict")
         if not len(batch):
             return []
         pixels = np.stack([images.to_pixels(_picture(image), self.card.input) for image in batch])
@@ -203,4 +205,4 @@ def _check_agreement(card: Card, backend: Backend, file: Path) -> None:
 
 
 def _varies_then(shapes: list[tuple[int | str | None, ...]], rest: tuple[int, ...]) -> bool:
-    return len(shapes) == 1 and not isinstance(shapes[0][0], int) and shapes[0][1:] == rest
+    return len(shapes) == 1 and shapes[0][1:] == rest and not isinstance(shapes[0][0], int)

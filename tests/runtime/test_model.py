@@ -117,6 +117,13 @@ def test_what_is_no_face_crop_is_refused(opened: Model, bad: object) -> None:
         opened.predict(bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("one", ["face.png", b"", Path("face.png")])
+def test_one_picture_is_no_batch(opened: Model, one: object) -> None:
+    """Its letters or bytes are no pictures either."""
+    with pytest.raises(DataError, match="for one image use predict"):
+        opened.predict_batch(one)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("shape", [(2, 47, 48), (48, 48), (2, 48, 48, 3)])
 def test_pixels_of_another_shape_than_the_card_says_are_refused(opened: Model, shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"expected \(N, 48, 48\) uint8"):
