@@ -48,6 +48,11 @@ class InputContract:
         """1 for gray, 3 for rgb and gray3."""
         return COLOURS[self.colour]
 
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """Shape of one face of images.to_pixels, uint8: (size, size), and (size, size, 3) for rgb and gray3."""
+        return (self.size, self.size) + ((self.channels,) if self.channels > 1 else ())
+
 
 @dataclass(frozen=True)
 class Card:

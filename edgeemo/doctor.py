@@ -42,7 +42,7 @@ def run() -> dict[str, Any]:
     """What this machine is and has, JSON-ready."""
     machine = this_machine()
     gpu, lacking = _gpu()
-    parts = [_onnxruntime(), _openvino(), *(_engines(name, gpu, lacking) for name in LIBRARIES), _workshop()]
+    parts = [_onnxruntime(gpu), _openvino(), *(_engines(name, gpu, lacking) for name in LIBRARIES), _workshop()]
     return {"machine": asdict(machine), "int8": int8_on(machine), "gpu": gpu, "parts": [asdict(part) for part in parts]}
 
 
@@ -85,14 +85,15 @@ def _gpu() -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
 
 
-def _onnxruntime() -> Part:
+def _onnxruntime(gpu: dict[str, Any] | None) -> Part:
+    """With the CPU, and with what it was compiled for of a GPU that is there."""
     name, (version, advice) = "ONNX Runtime (.onnx)", _version("onnxruntime", "pip install onnxruntime")
     if advice:
         return Part(name, runs=False, builds=False, version="", advice=advice)
-    here = import_module("onnxruntime").get_available_providers()
-    providers = [kind.removeprefix("onnxruntime-") for kind, provider in PROVIDERS.items() if provider in here]
-    also = ", ".join("CPU" if kind == "onnxruntime" else kind for kind in providers)
-    return Part(name, runs=True, builds=False, version=f"{version} ({also})", advice="")
+    compiled = import_module("onnxruntime").get_available_providers()
+    here = [kind for kind, provider in PROVIDERS.items() if provider in compiled and (gpu or kind == "onnxruntime")]
+    places = ", ".join("CPU" if kind == "onnxruntime" else kind.removeprefix("onnxruntime-") for kind in here)
+    return Part(name, runs=True, builds=False, version=f"{version} ({places})", advice="")
 
 
 def _openvino() -> Part:

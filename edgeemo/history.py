@@ -11,7 +11,7 @@ import edgeemo
 
 WATCHED = (
     *("torch", "torchvision", "albumentations", "torch-pruning", "onnx", "onnxruntime", "numpy"),
-    *("openvino", "tensorrt", "tensorrt_rtx_cu12"),
+    *("pillow", "opencv-python-headless", "torchao", "optuna", "openvino", "tensorrt", "tensorrt_rtx_cu12"),
 )
 # Config fields that may hold a path of this machine.
 PATHS = ("data", "out", "run", "calibration", "weights", "teacher", "model", "timing_cache")

@@ -288,8 +288,8 @@ def test_every_backbone_becomes_an_engine_in_every_form(name: str, tmp_path: Pat
 def exported(name: str, folder: Path) -> list[Path]:
     """Float, FP16 and INT8 ONNX of a backbone with settled BatchNorms, at 64 px."""
     torch.set_num_threads(1)
-    contract, shape = grid.contract(name), (4, grid.SIZE, grid.SIZE)
-    pixels = np.random.default_rng(0).integers(0, 256, shape + (3,) * (contract.channels == 3), dtype=np.uint8)
+    contract = grid.contract(name)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *contract.pixels), dtype=np.uint8)
     noise = Faces(pixels, np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
     net = grid.settled(name, torch.from_numpy(to_input(pixels, contract)))
     form = folder / "float.onnx"

@@ -54,6 +54,15 @@ def test_a_jetson_builds_and_runs(monkeypatch):
     assert (found["runs"], found["builds"], found["version"], found["advice"]) == (True, True, "10.3.0", "")
 
 
+@pytest.mark.parametrize(("gpus", "places"), [(1, "(CPU, cuda)"), (0, "(CPU)")])
+def test_a_provider_for_a_gpu_needs_one(monkeypatch, gpus, places):
+    """ONNX Runtime lists what it was compiled for, GPU or not."""
+    monkeypatch.setattr(fake_cudart.Machine, "gpus", gpus)
+    compiled = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: compiled)
+    assert parts(monkeypatch, cuda_bindings_runtime=fake_cudart)["ONNX Runtime (.onnx)"]["version"].endswith(places)
+
+
 def test_without_a_gpu_tensorrt_does_neither_and_rtx_still_builds(monkeypatch):
     """And both say why they do not run."""
     monkeypatch.setattr(fake_cudart.Machine, "gpus", 0)

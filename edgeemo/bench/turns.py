@@ -101,9 +101,7 @@ def player(path: str, backend: str, *, threads: int) -> Turns:
     opened = load(path, threads=threads, backend=backend)
     watch = Stopwatch(opened.backend)
     model = Model(opened.path, opened.card, watch, opened.view)
-    contract = model.card.input
-    shape = (1, contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *model.card.input.pixels), dtype=np.uint8)
     ready = Turns(model, watch, pixels)
     for _ in range(WARM_UP_RUNS):
         ready.run()

@@ -150,8 +150,7 @@ def winner(votes: np.ndarray, *, protocol: str) -> int | None:
 
 def decode(chosen: Labelled, contract: InputContract, *, what: str) -> Faces:
     """Read and resize every chosen face; one unreadable face stops it, with its name."""
-    shape = (len(chosen.samples), contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
-    pixels = np.empty(shape, np.uint8)
+    pixels = np.empty((len(chosen.samples), *contract.pixels), np.uint8)
     for row, sample in zip(pixels, track(chosen.samples, f"reading {what}", total=len(pixels)), strict=True):
         row[:] = images.to_pixels(_read(sample), contract)
     return Faces(pixels, chosen.votes, chosen.truth, [sample.id for sample in chosen.samples])

@@ -162,8 +162,7 @@ class Model:
         self.close()
 
     def _check_pixels(self, pixels: np.ndarray) -> None:
-        contract = self.card.input
-        wanted = (contract.size, contract.size) + ((3,) if contract.channels == 3 else ())
+        wanted = self.card.input.pixels
         if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
             raise DataError(f"expected (N, {', '.join(map(str, wanted))}) uint8, got {pixels.shape} {pixels.dtype}")
 
