@@ -318,10 +318,13 @@ def _save(task: Task, state: State) -> None:
 
 
 def _finite(loss: float, state: State) -> float:
-    """The loss; UsageError before a diverged network overwrites a good checkpoint."""
-    if not math.isfinite(loss):
+    """The loss; UsageError where it or a weight is no number, before a checkpoint holds that."""
+    broken = "" if math.isfinite(loss) else f"the loss became {loss}"
+    if not all(bool(weight.isfinite().all()) for weight in state.network.parameters()):
+        broken = broken or "a weight became infinite or NaN"
+    if broken:
         raise UsageError(
-            f"the loss became {loss} in epoch {state.epoch + 1}; the checkpoint before is kept.  Start anew with a "
+            f"{broken} in epoch {state.epoch + 1}; the checkpoint before is kept.  Start anew with a "
             "lower learning rate (train: --classifier-lr, compress: --lr or --qat-lr) or, in train, --precision fp32"
         )
     return loss

@@ -56,18 +56,25 @@ class Place:
             torch.distributed.destroy_process_group()
 
 
-def place_for(config: Train) -> Place:
-    """Device, precision and processes for a config; under torchrun every process takes a part of each batch."""
-    keep_freed_memory()
-    threads = config.threads or len(usable_cores())
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision, reason = precision_for(config.precision, device)
-    processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+def check(config: Train) -> None:
+    """UsageError for a config that this device, or these processes, cannot train."""
+    precision_for(config.precision, _device())
+    processes, _ = _processes()
     if config.bias_folds and processes > 1:
         raise UsageError("--bias-folds trains its folds in one process; start it without torchrun")
     if config.batch_size % processes:
         raise UsageError(f"--batch-size {config.batch_size}: expected a multiple of the {processes} processes")
+
+
+def place_for(config: Train) -> Place:
+    """Device, precision and processes for a config; under torchrun every process takes a part of each batch."""
+    check(config)
+    keep_freed_memory()
+    threads = config.threads or len(usable_cores())
+    torch.set_num_threads(threads)
+    device = _device()
+    precision, reason = precision_for(config.precision, device)
+    processes, here = _processes()
     plugin = _plugin(precision, device)
     fabric = Fabric(
         accelerator=device,
@@ -79,6 +86,16 @@ def place_for(config: Train) -> Place:
     )
     fabric.launch()
     return Place(fabric, plugin, device, precision, threads, reason)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _processes() -> tuple[int, int]:
+    """How many torchrun started, everywhere and on this machine."""
+    everywhere, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return everywhere, here
 
 
 def keep_freed_memory() -> bool:

@@ -20,7 +20,7 @@ from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import OF_A_TEACHER, Train, check_idle, check_ranges
-from edgeemo.train import checkpoint, folds, mirror, modes, optim, plots, teacher, weights
+from edgeemo.train import checkpoint, folds, mirror, modes, optim, place, plots, teacher, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, fit, predict_logits
 from edgeemo.train.network import EmotionNet
@@ -116,6 +116,7 @@ def _check(config: Train) -> None:
     mirror.check(config)
     modes.check(config)
     optim.check(config)
+    place.check(config)
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:

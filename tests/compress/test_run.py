@@ -305,7 +305,7 @@ def _all_float(path: Path) -> list[Any]:
 def test_a_setting_that_cannot_be_meant_is_refused(change: dict[str, Any], message: str, trained: Path) -> None:
     """Before any face is read, with what was expected."""
     with pytest.raises(UsageError, match=message):
-        run(replace(PLAIN, **{"run": str(trained), **change}))
+        run(replace(PLAIN, **{"run": str(trained), "data": "folder:none", **change}))
 
 
 def test_an_unknown_run_folder_is_named(tmp_path: Path) -> None:

@@ -91,4 +91,4 @@ def test_a_run_with_mirrored_filters_leaves_an_ordinary_model(tiny):
 def test_what_cannot_be_mirrored_is_refused(tmp_path, changes, said):
     """Before any face is read."""
     with pytest.raises(UsageError, match=said):
-        run(Train(mirror=True, out=str(tmp_path / "run"), **changes))
+        run(Train(mirror=True, data="folder:none", out=str(tmp_path / "run"), **changes))

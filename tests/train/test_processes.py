@@ -32,13 +32,19 @@ def finished(process):
 
 
 def killed_after(process, folder, checkpoints):
-    """SIGKILL as soon as so many checkpoints have been begun; whatever is half written stays."""
-    seen = set()
+    """SIGKILL as soon as so many more checkpoints have been begun; whatever is half written stays."""
+    before, seen = begun(folder), set()
     while process.poll() is None and len(seen) < checkpoints:
-        seen |= {re.sub(r"\D", "", path.name)[:8] for path in (folder / "checkpoints").glob("*")}
+        seen |= begun(folder) - before
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said  # it did not end by itself
+
+
+def begun(folder):
+    """Numbers of the checkpoints that lie in a run, whole or not."""
+    return {re.sub(r"\D", "", path.name)[:8] for path in (folder / "checkpoints").glob("*")}
 
 
 def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path):
@@ -93,9 +99,9 @@ def test_two_processes_train_as_one_does(tmp_path, mode):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
-    """Said before any face is read."""
+    """Said before any face is looked for."""
     process = subprocess.run(
-        [sys.executable, ROOT / "cli.py", *FEW_STEPS, "--batch-size", "25", "--out", tmp_path / "run"],
+        [sys.executable, ROOT / "cli.py", *FEW_STEPS, "--data", "folder:none", "--batch-size", "25", "--out", tmp_path],
         env={**ENVIRONMENT, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "2"},
         capture_output=True,
         text=True,

@@ -192,7 +192,7 @@ def test_a_card_that_cannot_be_read_is_told_before_training(tiny, tmp_path, monk
 def test_an_option_that_decides_nothing_is_refused(tiny, change, message):
     """Before any face is read, with the option that it is for."""
     with pytest.raises(UsageError, match=message):
-        run(replace(tiny, **change))
+        run(replace(tiny, data="folder:none", **change))
 
 
 def newest(config):
@@ -252,7 +252,15 @@ class Bomb:
 def test_diverged_training_stops_and_keeps_the_checkpoint_before(tiny):
     """An absurd rate: the loss is no number, the error says what to change, no checkpoint holds it."""
     with pytest.raises(UsageError, match="lower learning rate"):
-        run(replace(tiny, epochs=20, classifier_lr=1e30, warmup_epochs=0.0, clip=1e30, batch_size=16))
+        run(
+            replace(
+                tiny, epochs=20, classifier_lr=1e30, warmup_epochs=0.0, clip=1e30, batch_size=16, checkpoint_steps=1
+            )
+        )
+    kept = checkpoint.in_folder(Path(tiny.out))
+    assert kept
+    for path in kept:
+        assert all(bool(weight.isfinite().all()) for weight in load_file(path / checkpoint.WEIGHTS).values())
 
 
 def test_model_without_checkpoint_is_not_overwritten(tiny):

@@ -179,4 +179,4 @@ def test_a_run_is_not_resumed_under_another_teacher(tmp_path, tiny):
 def test_folds_and_a_teacher_exclude_each_other(tiny, tmp_path):
     """Refused before any face is read."""
     with pytest.raises(UsageError, match="leave out one"):
-        run.run(replace(tiny, teacher=str(made(tmp_path / "a")), bias_folds=2))
+        run.run(replace(tiny, data="folder:none", teacher=str(made(tmp_path / "a")), bias_folds=2))
