@@ -107,14 +107,26 @@ def test_the_best_model_lies_ready(found: dict[str, Any]) -> None:
         assert model.card.metrics["valid"]["selected_on_valid"] is True
 
 
-def test_a_search_goes_on_where_it_stopped(
-    found: dict[str, Any], small: Search, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With one more trial one more candidate is made; the rows of the others are those of before."""
-    made: list[str] = []
+@pytest.fixture
+def begun(found: dict[str, Any], small: Search, tmp_path: Path) -> Search:
+    """The search of three of four places, as its own copy."""
+    folder = tmp_path / "search"
+    shutil.copytree(Path(found["model"]).parents[1], folder)
+    return replace(small, out=str(folder))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders of the candidates that are made from now on."""
+    folders: list[str] = []
     make = search.compress
-    monkeypatch.setattr(search, "compress", lambda config: made.append(config.out) or make(config))
-    again = search.run(replace(small, trials=99))
+    monkeypatch.setattr(search, "compress", lambda config: folders.append(config.out) or make(config))
+    return folders
+
+
+def test_a_search_goes_on_where_it_stopped(found: dict[str, Any], begun: Search, made: list[str]) -> None:
+    """With one more trial one more candidate is made; the rows of the others are those of before."""
+    again = search.run(replace(begun, trials=99))
     assert len(made) == 1
     assert len(again["candidates"]) == 4
     before, after = ({one["latency"]["samples_us"] for one in rows["candidates"]} for rows in (found, again))
@@ -144,12 +156,15 @@ def test_a_recovery_that_was_stopped_goes_on(small: Search, tmp_path: Path, monk
     ("change", "rows"), [({"max_prune": 0.2}, 4), ({"max_prune": 0.0}, 2), ({"precisions": "int8"}, 2)]
 )
 def test_a_search_goes_on_in_a_wider_or_narrower_space(
-    change: dict[str, Any], rows: int, found: dict[str, Any], small: Search, tmp_path: Path
+    change: dict[str, Any], rows: int, found: dict[str, Any], begun: Search, made: list[str]
 ) -> None:
-    """What lies in the new space is kept; Optuna by itself knows one list of values for good."""
-    shutil.copytree(Path(found["model"]).parents[1], tmp_path / "search")
-    again = search.run(replace(small, out=str(tmp_path / "search"), trials=rows, **change))
+    """What lies in the new space is kept, the rest is made; Optuna by itself knows one list of values for good."""
+    for one in found["candidates"]:
+        if (one["prune"], one["precision"]) == (0.0, "int8"):  # of every space
+            (Path(begun.out) / one["file"]).unlink()
+    again = search.run(replace(begun, trials=rows, **change))
     assert len(again["candidates"]) == rows
+    assert made
     kept = {one["latency"]["samples_us"] for one in found["candidates"]}
     assert kept & {one["latency"]["samples_us"] for one in again["candidates"]}
 
@@ -178,23 +193,19 @@ def test_int8_options_reach_the_int8_candidates_alone(small: Search, tmp_path: P
         job.check(candidate)
 
 
-def test_a_small_space_is_searched_to_its_end(
-    found: dict[str, Any], small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_space_is_searched_to_its_end(begun: Search, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Though Optuna may never propose what is left."""
-    shutil.copytree(Path(found["model"]).parents[1], tmp_path / "search")
     monkeypatch.setattr(search, "MOST_PROPOSALS", 0)
-    again = search.run(replace(small, out=str(tmp_path / "search"), trials=99))
+    again = search.run(replace(begun, trials=99))
     assert len(again["candidates"]) == 4
+    assert len(made) == 1
 
 
-def test_a_candidate_whose_file_is_gone_is_made_again(found: dict[str, Any], small: Search, tmp_path: Path) -> None:
+def test_a_candidate_whose_file_is_gone_is_made_again(found: dict[str, Any], begun: Search) -> None:
     """Its row alone cannot be given to anyone."""
-    folder = tmp_path / "search"
-    shutil.copytree(Path(found["model"]).parents[1], folder)
-    lost = folder / found["candidates"][0]["file"]
+    lost = Path(begun.out) / found["candidates"][0]["file"]
     lost.unlink()
-    search.run(replace(small, out=str(folder), trials=99))  # all four places
+    search.run(replace(begun, trials=99))  # all four places
     assert lost.is_file()
 
 
