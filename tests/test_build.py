@@ -65,6 +65,14 @@ def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None
 
 
 @pytest.mark.usefixtures("orin")
+def test_the_command_names_the_engine_and_what_comes_next(source: Path) -> None:
+    """As README calls it."""
+    done = CliRunner().invoke(main, ["build", str(source), "--library", "tensorrt"])
+    assert done.exit_code == 0, done.output
+    assert f"next:  edgeemo bench --engine {source.with_suffix('.trt')}" in done.output
+
+
+@pytest.mark.usefixtures("orin")
 def test_the_engine_of_a_shipped_model_knows_its_name(tmp_path: Path) -> None:
     """By which it is built again on another machine, where its file lies elsewhere."""
     path = run(Build(model="nano", library="tensorrt", out=str(tmp_path / "nano.trt")))

@@ -89,6 +89,48 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     assert isinstance(call("train").exception, ZeroDivisionError)
 
 
+def test_an_interrupted_command_says_how_it_goes_on(monkeypatch):
+    """Ctrl-C ends with the shell's own code for it, and without a traceback."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeemo.cli.require", interrupted)
+    done = call("train")
+    assert done.exit_code == 130
+    assert "--resume" in done.output
+
+
+@pytest.mark.parametrize(("best", "code"), [(None, 1), ("prune-0.3", 0)])
+def test_a_search_without_a_candidate_that_fits_exits_with_1(best, code, monkeypatch):
+    """So that a script does not go on with nothing."""
+    monkeypatch.setattr("edgeemo.compress.search.run", lambda _: {"best": best, "model": "best/model.onnx"})
+    monkeypatch.setattr("edgeemo.compress.search.table", lambda _: "the front")
+    done = call("search", "run")
+    assert done.exit_code == code, done.output
+    assert "the front" in done.output
+    assert ("next:  edgeemo bench --engine best/model.onnx" in done.output) == (best is not None)
+
+
+def test_a_report_is_printed_or_written(tmp_path):
+    """The same table either way; not over one of its own rows."""
+    results = sorted((Path(__file__).parents[1] / "benchmarks" / "results" / "models").glob("*-six.json"))
+    printed = call("report", *results)
+    assert printed.exit_code == 0
+    assert printed.output.count("| edge_vgg") == len(results) == 3
+    assert call("report", *results, "--out", tmp_path / "all.md").exit_code == 0
+    assert (tmp_path / "all.md").read_text().strip() == printed.output.strip()
+    assert call("report", *results, "--out", results[0]).exit_code == 2
+
+
+@pytest.mark.parametrize(("words", "level"), [([], logging.INFO), (["--quiet"], logging.WARNING)])
+def test_quiet_is_quiet(words, level, caplog):
+    """Only warnings and errors are told then."""
+    caplog.set_level(logging.DEBUG, logger="edgeemo")  # what it was comes back after the test
+    assert call(*words, "doctor").exit_code == 0
+    assert logging.getLogger("edgeemo").level == level
+
+
 def test_names_are_printed_as_they_are(capsys):
     """What rich takes for markup or an emoji is the name of a file here."""
     table = Table("run")

@@ -1,6 +1,8 @@
 """What the project promises as a whole."""
 
 import ast
+import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -10,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgeemo.runtime import shipped
 
@@ -57,6 +60,22 @@ def test_import_needs_none_of_the_heavy_packages():
     """`import edgeemo` and the runtime package load with torch and every engine absent."""
     done = run_blocked("import edgeemo, edgeemo.runtime; edgeemo.load", (*HEAVY, "onnxruntime", "tensorrt"))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [([], r"\S+/face\.png: \w+ [\d.]+ % \("), (["--json", "--model", "nano", "--label-set", "six"], r'"label": "\w+"')],
+    ids=["as a sentence", "as JSON"],
+)
+def test_a_face_is_told_without_the_heavy_packages(options, says, face, tmp_path):
+    """`edgeemo predict` on a device: one line for each picture."""
+    Image.fromarray(face).save(tmp_path / "face.png")
+    command = ["predict", str(tmp_path / "face.png"), *options]
+    done = run_blocked(f"from edgeemo.cli import main; main({command!r})", HEAVY)
+    assert done.returncode == 0, done.stderr
+    assert re.search(says, done.stdout), done.stdout
+    if options:
+        assert len(json.loads(done.stdout)["probabilities"]) == 6
 
 
 @pytest.mark.parametrize("command", [["train"], ["compress", "run"]], ids=lambda words: words[0])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import edgeemo
+from edgeemo.bench.gates import read_target
 from edgeemo.build import run as build
 from edgeemo.card import read_card
 from edgeemo.data import load
@@ -17,7 +18,8 @@ from edgeemo.labels import label_set
 from edgeemo.runtime import shipped
 from edgeemo.stages import Build
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "models"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+RESULTS, TARGETS = BENCHMARKS / "results" / "models", BENCHMARKS / "targets" / "models"
 LARGEST = {"nano": 700_000, "small": 3_000_000, "base": 12_000_000}  # bytes of an INT8 file
 
 
@@ -54,12 +56,20 @@ def test_a_name_opens_a_model(name: str, face: np.ndarray) -> None:
         assert len(six.predict(face).probabilities) == 6
 
 
+@pytest.mark.parametrize("labels", ["", "-six"])
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_the_committed_result_is_of_this_file_and_these_gates(name: str, labels: str) -> None:
+    """Whoever puts another model here has to measure it."""
+    found = json.loads((RESULTS / f"{name}{labels}.json").read_text(encoding="utf-8"))
+    assert found["model"]["sha256"] == read_card(shipped.find(name)).sha256
+    assert found["target"]["limits"] == read_target(str(TARGETS / f"{name}{labels}.toml")).limits
+
+
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_a_model_is_as_right_as_its_result_says(name: str, ferplus: str) -> None:
     """On FER+ valid; another processor may round a few faces to the other side."""
     found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     with edgeemo.load(name) as model:
-        assert found["model"]["sha256"] == model.card.sha256
         faces = load(ferplus, "valid", label_set("ferplus8"), contract=model.card.input)
         right = (model.probabilities(faces.pixels).argmax(1) == faces.truth).mean()
     assert len(faces) == found["accuracy"]["n"]
