@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -154,12 +155,32 @@ class Wanting:
         return Fidelity(0.0, 1.0 if len(keep_float) >= self.enough else self.before)
 
 
-def test_auto_takes_the_method_that_diverges_least(float_model: Path, calibration_faces: Faces) -> None:
+def test_auto_takes_the_method_that_diverges_least(
+    float_model: Path, calibration_faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All three are measured on faces that gave no range; the ranges are those of the winner on all faces."""
     contract = read_card(float_model).input
+    gave: list[set[str]] = []
+    judged: list[set[str]] = []
+    observed, judge = fidelity.observe, Judge.of
+
+    def observes(source: Path, faces: Faces, *how: Any, **more: Any) -> Ranges:
+        gave.append(set(faces.ids))
+        return observed(source, faces, *how, **more)
+
+    def judges(source: Path, faces: Faces, *how: Any, **more: Any) -> Judge:
+        judged.append(set(faces.ids))
+        return judge(source, faces, *how, **more)
+
+    monkeypatch.setattr(fidelity, "observe", observes)
+    monkeypatch.setattr(Judge, "of", judges)
     found, tried = fidelity.ranges_of(float_model, calibration_faces, contract, method="auto", flavour="cpu", threads=1)
     assert set(tried) == set(METHODS)
     assert found.method == min(tried, key=lambda name: tried[name]["divergence"])
+    assert len(gave) == len(METHODS) + 1
+    assert len(judged) == 1
+    assert all(faces | judged[0] == gave[-1] == set(calibration_faces.ids) for faces in gave[:-1])
+    assert not any(faces & judged[0] for faces in gave[:-1])
     again = observe(float_model, calibration_faces, contract, method=found.method)
     assert found.of("relu") == again.of("relu")
 

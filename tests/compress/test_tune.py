@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from edgeemo.card import read_card
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import file_logits, observe
-from edgeemo.compress.tune import Simulated
+from edgeemo.compress.tune import HANDING_ON, Simulated
 from edgeemo.data import Faces
 from edgeemo.train import weights
 from edgeemo.train.fit import predict_logits
@@ -128,8 +128,26 @@ def test_every_backbone_can_be_simulated(name: str) -> None:
     contract = contract_for(name, 64)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)[: 3 if contract.channels == 1 else 4], np.uint8)
     made.calibrate(Faces(pixels, np.eye(6, dtype=np.float32)[:4], np.arange(4), list("abcd")), contract)
+    layers = made.simulation
+    convs = [
+        node
+        for node in layers.graph.nodes
+        if node.op == "call_module" and isinstance(layers.get_submodule(node.target), torch.nn.Conv2d)
+    ]
+    assert len(convs) == sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())
+    assert all(_comes_rounded(node.args[0], made) for node in convs)
     made.train()
-    made(torch.randn(4, contract.channels, 64, 64)).sum().backward()
+    logits = made(torch.randn(4, contract.channels, 64, 64))
+    assert torch.isfinite(logits).all()
+    logits.square().sum().backward()
     first = next(p for p in made.backbone.parameters() if p.ndim == 4)
-    assert first.grad is not None
     assert torch.isfinite(first.grad).all()
+    assert first.grad.abs().max() > 0
+
+
+def _comes_rounded(node: torch.fx.Node, made: Simulated) -> bool:
+    """Whether a tensor comes out of a quantizer, perhaps through layers that hand its numbers on."""
+    if node.op == "call_module" and str(node.target).startswith("quantizers."):
+        return True
+    hands_on = node.op == "call_module" and isinstance(made.simulation.get_submodule(node.target), HANDING_ON)
+    return hands_on and _comes_rounded(node.args[0], made)

@@ -32,10 +32,14 @@ def test_an_epoch_shows_every_face_once():
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    """Same seed and epoch, same plan; the next epoch has another."""
-    first, again, other = (planned(64, batch_size=8, seed=1, epoch=epoch) for epoch in (0, 0, 1))
+    """Same seed and epoch, same plan and augmentation; another epoch or seed has others."""
+    first, again, *others = (
+        planned(64, batch_size=8, seed=seed, epoch=epoch) for seed, epoch in ((1, 0), (1, 0), (1, 1), (2, 0))
+    )
     assert all(np.array_equal(a.rows, b.rows) and a.seed == b.seed for a, b in zip(first, again, strict=True))
-    assert any(not np.array_equal(a.rows, b.rows) for a, b in zip(first, other, strict=True))
+    for other in others:
+        assert any(not np.array_equal(a.rows, b.rows) for a, b in zip(first, other, strict=True))
+        assert not {job.seed for job in first} & {job.seed for job in other}
 
 
 def test_processes_share_a_batch_without_overlap():

@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from edgeemo.card import Card, InputContract
-from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
+from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.train import network as networks
 from edgeemo.train import weights
 from edgeemo.train.backbones import IMAGENET
@@ -157,8 +158,32 @@ def test_lite0_without_its_package_names_the_extra(monkeypatch):
         networks.build(describe("efficientnet_lite0"), weights="imagenet")
 
 
-@pytest.mark.parametrize("content", ["missing", "noise", "another net", "a list", "another of ours"])
-def test_unusable_weights_file_is_explained(tmp_path, content):
+def test_a_model_of_ours_fills_the_backbone_and_leaves_the_head(tmp_path):
+    """Its model.safetensors, as `edgeemo train` wrote it; another task has other labels."""
+    trained = networks.build(describe("edge_vgg"))
+    settle(trained)
+    whole = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
+    save_file(whole, tmp_path / "model.safetensors")
+    torch.manual_seed(2)
+    network = networks.build(describe("edge_vgg"), weights=str(tmp_path / "model.safetensors"))
+    ours, theirs = network.backbone.state_dict(), trained.backbone.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    heads = (list(one.head.parameters()) for one in (network, trained))
+    assert not any(torch.equal(one, other) for one, other in zip(*heads, strict=True) if one.ndim > 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        ("missing", UsageError, "no such file"),
+        ("noise", IntegrityError, "is no plain state dict"),
+        ("another net", UsageError, "holds another network"),
+        ("a list", IntegrityError, "not a plain state dict"),
+        ("another of ours", UsageError, "holds another network"),
+    ],
+)
+def test_unusable_weights_file_is_explained(tmp_path, content, kind, said):
     """Missing, damaged and foreign files each get their sentence."""
     file = tmp_path / "weights.pth"
     if content == "noise":
@@ -169,5 +194,5 @@ def test_unusable_weights_file_is_explained(tmp_path, content):
         torch.save([1, 2], file)
     if content == "another of ours":
         torch.save(networks.build(describe("edge_vgg")).state_dict(), file)
-    with pytest.raises(EdgeemoError, match="--weights"):
+    with pytest.raises(kind, match=f"--weights .*{said}"):
         networks.build(describe("resnet18"), weights=str(file))

@@ -336,6 +336,7 @@ def test_folds_balance_the_kept_network(tiny):
     assert told["lowest_recall_after"] >= told["lowest_recall_before"]
     assert told["accuracy_after"] >= told["accuracy_before"] - 0.005
     answers = sorted((Path(tiny.out) / "folds").glob("*/logits-*.npy"))
+    assert len(answers) == 2
     before = [file.stat().st_mtime_ns for file in answers]
     run(replace(config, resume=True))
     assert [file.stat().st_mtime_ns for file in answers] == before
