@@ -1,4 +1,6 @@
-"""Runs and their ensemble on the same faces."""
+"""The evaluate stage: runs and their ensemble on the same faces."""
+
+from __future__ import annotations
 
 import json
 from dataclasses import replace
@@ -6,80 +8,205 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from rich.console import Console
 
 from edgeemo import evaluate
+from edgeemo.card import Card, read_card, write_card
 from edgeemo.cli import main
+from edgeemo.data import load
 from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.history import entry
 from edgeemo.labels import label_set
-from edgeemo.stages import RECIPES, Evaluate
-from edgeemo.train import checkpoint, ensemble
+from edgeemo.metrics import softmax
+from edgeemo.stages import RECIPES, Evaluate, Train
+from edgeemo.train import checkpoint, ensemble, weights
+from edgeemo.train import network as networks
 from edgeemo.train.run import run as train
 
-TINY = replace(RECIPES["demo"], data="synthetic:120", epochs=1, batch_size=32, threads=1)
-ON_ONE = Evaluate(threads=1)
+DATA = "synthetic:60"
+HERE = Evaluate(threads=1)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two runs of unlike networks: one sees 48 px, the other 64."""
-    folder = tmp_path_factory.mktemp("runs")
-    first = train(replace(TINY, out=str(folder / "first"))).parent
-    second = train(replace(TINY, size=64, seed=1, out=str(folder / "second"))).parent
-    return [first, second]
+def made(folder: Path, *, labels: str = "six", size: int = 0, seed: int = 0, temperature: float = 1.0) -> Path:
+    """A run folder with a network that knows nothing, and says it was trained on DATA."""
+    torch.manual_seed(seed)
+    found, contract = label_set(labels), networks.contract_for("edge_vgg_slim", size)
+    architecture = networks.describe(
+        "edge_vgg_slim", labels=len(found.labels), head="linear", attention=False, dropout=0.0
+    )
+    card = Card(found.labels, found.name, contract, architecture, temperature=temperature)
+    history = entry("train", Train(data=DATA, label_set=labels), seconds=0)
+    weights.save(networks.build(architecture).eval(), card.after(history), folder)
+    return folder
 
 
-def test_an_ensemble_of_unlike_inputs_is_judged_beside_its_members(runs):
-    """Rows: both members, with flips too, and the ensemble; each but the first paired with it."""
-    result = evaluate.run(runs, replace(ON_ONE, flips=True, last=True))
-    names = [row["name"] for row in result["rows"]]
-    assert names[:3] == ["first", "first, last weights", "first, flips"]
-    assert names[-1] == "ensemble of 2, flips"
-    assert result["rows"][-1]["temperature_from"] == "valid"
-    assert all(("against_first" in row) == (k > 0) for k, row in enumerate(result["rows"]))
-    assert {row["n"] for row in result["rows"]} == {result["faces"]["n"]}
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """Two runs of different input size and temperature."""
+    return [made(tmp_path / "first", temperature=0.5), made(tmp_path / "second", size=64, seed=1, temperature=2.0)]
 
 
-def test_the_result_is_written_and_holds_no_path(runs, tmp_path):
-    """JSON as printed; run folders by their last name alone."""
+def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
+    """Without --data those of its training; the scores are those of its logits at the card's temperature."""
+    run = made(tmp_path / "run", temperature=0.5)
+    result = evaluate.run([run], HERE)
+    member = ensemble.members([run])[0]
+    faces = load(DATA, "valid", label_set("six"), contract=member.card.input)
+    asked = {"data": "synthetic", "split": "valid", "protocol": "plurality", "n": 12}
+    assert result["faces"] == {**asked, "ids_sha256": faces.fingerprint}
+    (row,) = result["rows"]
+    share = softmax(member.logits(faces), temperature=0.5)
+    assert row["accuracy"] == np.mean(share.argmax(1) == faces.truth)
+    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+    assert (row["name"], row["sha256"], row["temperature"]) == ("run", [member.card.sha256], 0.5)
+    assert row["lowest"]["recall"] == min(row["recall"].values())
+    assert "against_first" not in row
+
+
+def test_every_row_is_tested_against_the_first(pair: list[Path]) -> None:
+    """Two runs, each with flips, and the ensemble of both: five paired tests on the same faces."""
+    rows = evaluate.run(pair, replace(HERE, flips=True))["rows"]
+    assert [row["name"] for row in rows] == [
+        *("first", "first, flips", "second", "second, flips", "ensemble of 2", "ensemble of 2, flips")
+    ]
+    assert all(row["against_first"]["name"] == "first" for row in rows[1:])
+    for row in rows[1:]:
+        found = row["against_first"]
+        assert found["difference"] == pytest.approx(row["accuracy"] - rows[0]["accuracy"])
+        assert found["n"] == row["n"] == 12
+
+
+def test_no_temperature_is_fitted_on_test_faces(pair: list[Path]) -> None:
+    """On valid the ensemble's is fitted and says so; on test it is 1."""
+    on_valid, on_test = (evaluate.run(pair, replace(HERE, split=split))["rows"][-1] for split in ("valid", "test"))
+    assert on_valid["temperature_from"] == "valid"
+    assert (on_test["temperature_from"], on_test["temperature"]) == ("none", 1.0)
+    assert len(on_test["sha256"]) == 2
+
+
+def test_the_json_names_no_folder_of_this_machine(pair: list[Path], tmp_path: Path) -> None:
+    """The file holds what was returned: names of run folders, machine facts and versions, and no path."""
     out = tmp_path / "result.json"
-    shown = CliRunner().invoke(main, ["evaluate", *map(str, runs), "--threads", "1", "--out", str(out)])
-    assert shown.exit_code == 0, shown.output
-    assert "ensemble of 2 against first" in shown.output
-    text = out.read_text()
-    assert str(runs[0].parent) not in text
-    assert len(json.loads(text)["rows"]) == 3
+    result = evaluate.run(pair, replace(HERE, out=str(out)))
+    assert json.loads(out.read_text()) == json.loads(json.dumps(result))
+    assert str(tmp_path) not in out.read_text()
+    assert {"format", "edgeemo", "versions", "machine"} <= set(result)
 
 
-def test_flips_average_a_face_and_its_mirror(runs):
-    """A face and its mirror image get the same answer."""
-    (member,) = ensemble.members(runs[:1])
-    faces = evaluate._Decoded("synthetic:60", ON_ONE, label_set("six")).of(member)
-    mirrored = replace(faces, pixels=np.ascontiguousarray(faces.pixels[:, :, ::-1]))
-    assert member.logits(faces, flips=True) == pytest.approx(member.logits(mirrored, flips=True), abs=1e-4)
+def test_a_comparison_of_compress_is_not_written_over(tmp_path: Path) -> None:
+    """It has rows and labels too; told before the runs are read."""
+    comparison = tmp_path / "comparison.json"
+    comparison.write_text('{"faces": {}, "format": 1, "labels": [], "rows": []}')
+    with pytest.raises(UsageError, match="no result of this command"):
+        evaluate.run([tmp_path], replace(HERE, out=str(comparison)))
 
 
-def test_runs_with_other_labels_are_refused(runs, tmp_path):
-    """Both are named."""
-    other = train(replace(TINY, label_set="happiness,sadness", out=str(tmp_path / "two"))).parent
-    with pytest.raises(UsageError, match=r"two tells happiness, sadness; expected what gives neutral"):
-        evaluate.run([runs[0], other], ON_ONE)
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two folders called run: they are numbered in the order given."""
+    runs = [made(tmp_path / where / "run") for where in ("a", "b")]
+    assert [row["name"] for row in evaluate.run(runs, HERE)["rows"]] == ["run (1)", "run (2)", "ensemble of 2"]
 
 
-def test_last_weights_without_a_checkpoint_are_refused(tmp_path):
-    """The moving average cannot be undone without them."""
-    folder = train(replace(TINY, out=str(tmp_path / "run"))).parent
-    checkpoint.remove(folder)
-    with pytest.raises(IntegrityError, match="checkpoints"):
-        evaluate.run([Path(folder)], replace(ON_ONE, last=True))
+def test_runs_that_tell_other_labels_are_refused(tmp_path: Path) -> None:
+    """Six cannot be judged as eight; before any face is read."""
+    runs = [made(tmp_path / "eight", labels="ferplus8"), made(tmp_path / "six")]
+    with pytest.raises(UsageError, match="six tells"):
+        evaluate.run(runs, replace(HERE, data="folder:/nowhere"))
 
 
-def test_damaged_last_weights_are_refused(tmp_path):
-    """One byte changed in the checkpoint: named, not judged."""
-    folder = train(replace(TINY, out=str(tmp_path / "run"))).parent
-    file = checkpoint.in_folder(folder)[-1] / checkpoint.WEIGHTS
+def test_a_run_of_eight_labels_is_judged_in_six(tmp_path: Path) -> None:
+    """Beside a run of six and with it in an ensemble; alone, too, where --label-set asks for it."""
+    runs = [made(tmp_path / "six"), made(tmp_path / "eight", labels="ferplus8", seed=1)]
+    together = evaluate.run(runs, HERE)
+    alone = evaluate.run(runs[1:], replace(HERE, label_set="six"))
+    assert together["labels"] == alone["labels"] == list(label_set("six").labels)
+    assert [row["n"] for row in together["rows"]] == [12, 12, 12]
+    assert together["rows"][1]["confusion"] == alone["rows"][0]["confusion"]
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    """The error names the file that is missing."""
+    with pytest.raises(IntegrityError, match=r"model\.safetensors does not exist"):
+        evaluate.run([tmp_path], HERE)
+
+
+def test_the_table_has_all_that_decides(pair: list[Path]) -> None:
+    """In 80 columns: both runs, their ensemble, F1, recalls and a sentence per paired test."""
+    console = Console(width=80, record=True)
+    console.print(evaluate.table(evaluate.run(pair, HERE)))
+    text = console.export_text()
+    assert "synthetic valid, plurality, n = 12" in text
+    assert all(word in text for word in ("acc.", "interval", "F1", "fear", "ECE"))
+    assert "ensemble of 2 against first:" in text
+    assert "…" not in text  # nothing was cut off
+
+
+def test_last_weights_are_judged_beside_their_moving_average(tmp_path: Path) -> None:
+    """After a training with a moving average: two rows, and their logits differ."""
+    demo = replace(RECIPES["demo"], data=DATA, epochs=2, batch_size=16, threads=1, out=str(tmp_path / "run"))
+    run = train(demo).parent
+    rows = evaluate.run([run], replace(HERE, last=True))["rows"]
+    assert [row["name"] for row in rows] == ["run", "run, last weights"]
+    assert rows[0]["ece"] != rows[1]["ece"]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_last_weights_are_those_of_the_run(mirror: bool, tmp_path: Path) -> None:
+    """Without a moving average the last weights are the kept ones, also where filters were tied in mirrored pairs."""
+    demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, ema=0.0, mirror=mirror)
+    run = train(replace(demo, out=str(tmp_path / "run"))).parent
+    kept, last = evaluate.run([run], replace(HERE, last=True))["rows"]
+    assert last["confusion"] == kept["confusion"]
+    assert last["ece"] == pytest.approx(kept["ece"], abs=1e-5)
+
+
+def test_last_weights_of_a_balanced_run_are_refused(tmp_path: Path) -> None:
+    """The bias was found for the kept ones."""
+    run = made(tmp_path / "run")
+    card = read_card(run / "model.safetensors")
+    history = [{**card.history[0], "measured": {"logit_bias": {}}}]
+    write_card(run / "model.safetensors", replace(card, history=history))
+    with pytest.raises(UsageError, match="a bias per class"):
+        evaluate.run([run], replace(HERE, last=True))
+
+
+def test_last_weights_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    """The moving average cannot be undone without them, nor by a damaged one."""
+    demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, out=str(tmp_path / "run"))
+    run = train(demo).parent
+    file = checkpoint.in_folder(run)[-1] / checkpoint.WEIGHTS
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
     with pytest.raises(IntegrityError, match="damaged"):
-        evaluate.run([folder], replace(ON_ONE, last=True))
+        evaluate.run([run], replace(HERE, last=True))
+    checkpoint.remove(run)
+    with pytest.raises(IntegrityError, match="checkpoints"):
+        evaluate.run([run], replace(HERE, last=True))
+
+
+def test_what_flatters_is_told(tmp_path: Path) -> None:
+    """An epoch chosen on the judged faces, the ensemble's temperature, and faces that were trained on."""
+    runs = [made(tmp_path / "fixed"), made(tmp_path / "chosen")]
+    card = read_card(runs[1] / "model.safetensors")
+    write_card(runs[1] / "model.safetensors", replace(card, metrics={"valid": {"selected_on_valid": True}}))
+    result = evaluate.run(runs, HERE)
+    assert [row["selected_on_these_faces"] for row in result["rows"]] == [False, True, True]
+    console = Console(width=80, record=True)
+    console.print(evaluate.table(result))
+    text = " ".join(console.export_text().split())
+    assert "The epoch was chosen on these faces, which flatters a little: chosen, ensemble of 2." in text
+    assert "The temperature was fitted on these faces, which flatters ECE: ensemble of 2." in text
+    console = Console(width=80, record=True)
+    console.print(evaluate.table(evaluate.run(runs, replace(HERE, split="train"))))
+    assert "Every run was trained on these faces" in console.export_text()
+
+
+def test_the_command_prints_the_table(tmp_path: Path) -> None:
+    """`edgeemo evaluate RUN` ends well and shows the run; of a folder without run it ends with 4."""
+    run = made(tmp_path / "run")
+    done = CliRunner().invoke(main, ["evaluate", str(run), "--threads", "1"])
+    assert (done.exit_code, "synthetic valid" in done.output) == (0, True)
+    assert CliRunner().invoke(main, ["evaluate", str(tmp_path), "--threads", "1"]).exit_code == 4

@@ -1,96 +1,108 @@
-"""Pictures of where a run looks."""
+"""The explain stage: where a run looks, and its surest mistakes."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+import logging
+from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
+from torch import nn
 
 from edgeemo import explain
-from edgeemo.card import Card
-from edgeemo.data import Faces
-from edgeemo.errors import UsageError
+from edgeemo.card import Card, InputContract
+from edgeemo.cli import main
+from edgeemo.data import Faces, load
+from edgeemo.errors import DataError, IntegrityError, UsageError
+from edgeemo.history import entry
 from edgeemo.labels import label_set
-from edgeemo.stages import RECIPES, Explain
+from edgeemo.stages import Explain, Train
 from edgeemo.train import network as networks
-from edgeemo.train.run import run as train
+from edgeemo.train import weights
+from edgeemo.train.backbones import BACKBONES
+from edgeemo.train.network import EmotionNet
 
-TINY = replace(RECIPES["demo"], data="synthetic:120", epochs=1, batch_size=32, threads=1, attention=True)
-LABELS = label_set("six").labels
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return train(replace(TINY, out=str(tmp_path_factory.mktemp("explain") / "run"))).parent
+DATA = "synthetic:60"
+SIX = label_set("six")
 
 
-def test_pictures_of_a_data_set_are_written(folder):
-    """Grad-CAM and the surest mistakes, as PNGs that open."""
-    paths = explain.run(Explain(run=str(folder), threads=1, count=7), [])
-    assert [path.name for path in paths] == ["gradcam.png", "mistakes.png"]
-    for path in paths:
-        with Image.open(path) as picture:
-            assert picture.format == "PNG"
-            assert min(picture.size) > 100
-
-
-def test_an_image_of_the_user_is_explained(folder, tmp_path):
-    """Any picture file, for a label that the user asks about."""
-    file = tmp_path / "face.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 60, 3), np.uint8)).save(file)
-    config = Explain(run=str(folder), label="fear", out=str(tmp_path / "out"), threads=1)
-    assert explain.run(config, [file]) == [tmp_path / "out" / "gradcam.png"]
-
-
-@pytest.mark.parametrize("idle", [{"data": "synthetic:30"}, {"split": "train"}, {"count": 3}])
-def test_options_of_a_data_set_beside_images_are_refused(folder, tmp_path, idle):
-    """They would do nothing."""
-    with pytest.raises(UsageError, match=f"--{next(iter(idle))} would do nothing here: add no IMAGE"):
-        explain.run(Explain(run=str(folder), **idle), [tmp_path / "face.png"])
-
-
-def test_an_unknown_label_lists_the_known_ones(folder):
-    """A typo is answered with the labels."""
-    with pytest.raises(UsageError, match=r"happyness.*happiness"):
-        explain.run(Explain(run=str(folder), label="happyness"), [])
-
-
-@pytest.mark.parametrize("name", networks.BACKBONES)
-@pytest.mark.parametrize("attention", [True, False])
-def test_every_backbone_can_be_explained(name, attention):
-    """Maps of the input's size within 0..1, and attention where there is any."""
+def described(backbone: str, *, head: str, attention: bool) -> tuple[EmotionNet, Card]:
+    """A network that knows nothing, and its card."""
     torch.manual_seed(0)
-    architecture = networks.describe(name, labels=6, head="linear", attention=attention, dropout=0.0)
-    contract = networks.contract_for(name, 64)
-    shape = (2, 64, 64) if contract.channels == 1 else (2, 64, 64, 3)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    card = Card(LABELS, "six", contract, architecture)
-    for face in explain.looked_at(networks.build(architecture).eval(), card, pixels, ["a", "b"]):
-        assert face.cam.shape == (64, 64)
-        assert 0 <= face.cam.min() <= face.cam.max() <= 1
-        assert (face.attention is None) == (not attention)
-        assert face.attention is None or face.attention.shape == (64, 64)
+    architecture = networks.describe(backbone, labels=6, head=head, attention=attention, dropout=0.5)
+    contract = networks.contract_for(backbone, 48)
+    card = Card(SIX.labels, SIX.name, contract, architecture).after(entry("train", Train(data=DATA), seconds=0))
+    return networks.build(architecture).eval(), card
 
 
-def test_grad_cam_finds_what_decides():
-    """A network that answers to the upper left corner alone is shown to look there."""
-    architecture = networks.describe("edge_vgg_slim", labels=6, head="linear", attention=False, dropout=0.0)
-    network = networks.build(architecture).eval()
-    network.backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 128, 1), torch.nn.MaxPool2d(8))
-    with torch.no_grad():
-        network.backbone[0].weight.fill_(1.0)
-        network.backbone[0].bias.zero_()
-        network.head[1].weight.fill_(1.0)
-    pixels = np.full((1, 48, 48), 128, np.uint8)
-    pixels[0, :16, :16] = 255
-    (face,) = explain.looked_at(
-        network, Card(LABELS, "six", networks.contract_for("edge_vgg_slim", 0), architecture), pixels, ["a"]
-    )
-    assert face.cam[:16, :16].mean() > 5 * face.cam[24:, 24:].mean() + 0.1
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder of a small net with attention."""
+    weights.save(*described("edge_vgg_slim", head="enhanced", attention=True), tmp_path / "run")
+    return tmp_path / "run"
 
 
-def test_maps_are_drawn_of_the_best_of_each_class_and_of_mistakes():
+@pytest.fixture
+def photo(tmp_path: Path, face: np.ndarray) -> Path:
+    Image.fromarray(face).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+@pytest.mark.parametrize(("backbone", "head"), list(zip(BACKBONES, cycle(["enhanced", "linear"]))))
+def test_every_backbone_can_be_explained(backbone: str, head: str) -> None:
+    """Maps as large as the face, in 0..1, one per face; attention where the network has it."""
+    torch.set_num_threads(1)
+    network, card = described(backbone, head=head, attention=head == "enhanced")
+    faces = load(DATA, "valid", SIX, contract=card.input)
+    found = explain.looked_at(network, card, faces.pixels[:2], faces.ids[:2])
+    assert len(found) == 2
+    for looked in found:
+        assert looked.cam.shape == (48, 48)
+        assert np.isfinite(looked.cam).all()
+        assert 0 <= looked.cam.min() <= looked.cam.max() <= 1
+        assert (looked.attention is None) == (head == "linear")
+        assert looked.predicted in card.labels
+
+
+@pytest.mark.parametrize("pool", [nn.Identity(), nn.MaxPool2d(2)])
+def test_the_map_is_hot_where_the_evidence_is(pool: nn.Module) -> None:
+    """A net that counts bright pixels: for the label it votes for, the bright corner; a last pooling is passed over."""
+    brightness = nn.Conv2d(1, 1, 1)
+    nn.init.ones_(brightness.weight)
+    nn.init.zeros_(brightness.bias)
+    head = nn.Linear(1, 2)
+    head.weight.data = torch.tensor([[1.0], [-1.0]])
+    network = EmotionNet(nn.Sequential(brightness, nn.ReLU(), pool), nn.Identity(), nn.Sequential(head)).eval()
+    card = Card(("bright", "dark"), "own", InputContract(48, mean=(0.0,), std=(1.0,)), {})
+    pixels = np.zeros((1, 48, 48), np.uint8)
+    pixels[0, 4:12, 30:40] = 255
+    bright, dark = (explain.looked_at(network, card, pixels, ["x"], label=name)[0].cam for name in card.labels)
+    assert (bright > 0.5).sum() == 80
+    assert bright[4:12, 30:40].min() > 0.99
+    assert dark[4:12, 30:40].max() < 0.01
+
+
+def test_nothing_stays_hooked_to_the_network() -> None:
+    """Explained twice, the network answers as before and holds no hook."""
+    network, card = described("edge_vgg_slim", head="linear", attention=True)
+    pixels = np.zeros((1, 48, 48), np.uint8)
+    first, second = (explain.looked_at(network, card, pixels, ["x"])[0] for _ in range(2))
+    assert np.array_equal(first.cam, second.cam)
+    assert not any(module._forward_hooks for module in network.modules())
+    assert first.weights[0] <= first.weights[1]
+
+
+def test_maps_are_drawn_of_the_best_of_each_class_and_of_mistakes() -> None:
     """However many classes there are; a mistake that is the best of its class stands once."""
     probabilities = np.eye(8)[[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]]
     truth = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0])
@@ -98,8 +110,82 @@ def test_maps_are_drawn_of_the_best_of_each_class_and_of_mistakes():
     assert list(explain._examples(faces, probabilities)) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_the_surest_mistakes_come_first():
+def test_the_surest_mistakes_come_first() -> None:
     """Right faces are left out, whatever their probability."""
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
     faces = Faces(np.zeros((4, 2, 2), np.uint8), probabilities, np.array([0, 1, 1, 0]), list("abcd"))
     assert explain.surest_mistakes(faces, probabilities, 2) == [2, 3]
+
+
+def test_without_images_faces_of_the_training_are_explained(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two pictures in RUN/explained; of drawn faces there is nothing to remind of."""
+    caplog.set_level(logging.INFO)
+    pictures = explain.run(Explain(run=str(run), count=7, threads=1), [])
+    assert [picture.name for picture in pictures] == ["gradcam.png", "mistakes.png"]
+    assert all(picture.parent == run / "explained" and min(size_of(picture)) > 300 for picture in pictures)
+    assert "terms" not in caplog.text
+
+
+def test_pictures_of_real_faces_come_with_a_reminder(
+    run: Path, folder_of_faces: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Faces from a folder: one line says whose terms the pictures are under."""
+    caplog.set_level(logging.INFO)
+    explain.run(Explain(run=str(run), data=f"folder:{folder_of_faces}", threads=1), [])
+    assert caplog.text.count("show faces of the data set") == 1
+
+
+def test_images_are_explained_as_they_are_given(run: Path, photo: Path, tmp_path: Path) -> None:
+    """A row per image, for the asked label, in the asked folder; no grid of mistakes, since no truth is known."""
+    one, two = (
+        explain.run(Explain(run=str(run), label="fear", out=str(tmp_path / str(n)), threads=1), [photo] * n)
+        for n in (1, 2)
+    )
+    assert [picture.name for picture in one] == ["gradcam.png"]
+    assert one[0].parent == tmp_path / "1"
+    assert size_of(two[0])[1] > 1.6 * size_of(one[0])[1]
+
+
+def test_a_run_without_mistakes_leaves_an_empty_grid(tmp_path: Path) -> None:
+    """The picture says 0 of 0."""
+    _, card = described("edge_vgg_slim", head="linear", attention=False)
+    faces = load(DATA, "valid", SIX, contract=card.input)
+    assert size_of(explain.mistakes(faces, np.eye(6)[faces.truth], card, tmp_path / "m.png", 24))[0] > 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "joy"}, "unknown label 'joy'; known: neutral, happiness, surprise"),
+        ({"count": 0}, "--count 0: expected 1 or more"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(run: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        explain.run(Explain(run=str(run), threads=1, **changes), [])
+
+
+@pytest.mark.parametrize("idle", [{"data": "synthetic:30"}, {"split": "train"}, {"count": 3}])
+def test_options_of_a_data_set_beside_images_are_refused(run: Path, photo: Path, idle: dict[str, Any]) -> None:
+    """They would do nothing."""
+    with pytest.raises(UsageError, match=f"--{next(iter(idle))} would do nothing here: add no IMAGE"):
+        explain.run(Explain(run=str(run), **idle), [photo])
+
+
+def test_more_images_than_fit_a_picture_are_refused(run: Path, photo: Path) -> None:
+    with pytest.raises(UsageError, match="51 images: expected at most 50"):
+        explain.run(Explain(run=str(run), threads=1), [photo] * 51)
+
+
+def test_a_missing_run_and_a_missing_image_are_named(run: Path, tmp_path: Path) -> None:
+    """The one has no model and card, the other does not exist."""
+    with pytest.raises(IntegrityError, match="does not exist; a model is a file with its card"):
+        explain.run(Explain(run=str(tmp_path), threads=1), [])
+    with pytest.raises(DataError, match=r"gone\.png"):
+        explain.run(Explain(run=str(run), threads=1), [tmp_path / "gone.png"])
+
+
+def test_the_command_prints_the_pictures(run: Path, photo: Path) -> None:
+    """`edgeemo explain RUN IMAGE` ends well and names the file."""
+    done = CliRunner().invoke(main, ["explain", str(run), str(photo), "--threads", "1"])
+    assert (done.exit_code, done.output.strip()) == (0, str(run / "explained" / "gradcam.png"))

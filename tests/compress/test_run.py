@@ -224,6 +224,15 @@ def test_another_input_size_is_learned_and_stands_in_the_card(trained: Path, tmp
         assert model.predict(np.zeros((60, 60), np.uint8)).label in card.labels
 
 
+def test_recovery_on_other_faces_stands_in_the_card(trained: Path, tmp_path: Path) -> None:
+    """Trained on 120 drawn faces, recovered on 180: both counts, and metrics that name the faces they come from."""
+    path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.5, epochs=1, data="synthetic:180"))
+    card = read_card(path)
+    assert (card.data["train"]["n"], card.data["recovery"]["n"]) == (120, 180)
+    assert card.metrics["valid"]["ids_sha256"] != card.data["valid"]["ids_sha256"]
+    assert "recovery faces" in card.licences
+
+
 def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trained: Path, tmp_path: Path) -> None:
     """Reports, pictures and other flavours of before would look like steps of this model."""
     out = tmp_path / "again"
