@@ -5,15 +5,20 @@ import json
 import re
 import shlex
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import backbones
-import click
 import pytest
+from click.testing import CliRunner
 
-from edgeemo.cli import SETTINGS, main
-from edgeemo.compress import calibrate
+from edgeemo import build, cli, stages
+from edgeemo.bench import parity
+from edgeemo.bench import run as bench_run
+from edgeemo.cli import main
+from edgeemo.compress import calibrate, job, search
 from edgeemo.data import samples
 from edgeemo.labels import label_set
+from edgeemo.train import run as train_run
 from edgeemo.train.network import BACKBONES
 
 ROOT = Path(__file__).parents[1]
@@ -32,11 +37,13 @@ MACHINE_PATH = re.compile(r"(?:^|[\s\"'`:=(,~])/\w|\.\./|\b[A-Za-z]:\\", re.MULT
 
 
 def commands():
-    """Every `edgeemo …` line of the README's bash blocks, comments cut off."""
-    for _, kind, body in BLOCKS:
-        for line in body.replace("\\\n", " ").splitlines() if kind == "bash" else ():
-            if line.startswith("edgeemo "):
-                yield shlex.split(line, comments=True)[1:]
+    """Every `edgeemo …` line of the README, of the other pages and of `make demo`, comments cut off."""
+    pages = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lines = "\n".join([*pages, makefile.replace("$(DEMO)", "runs/demo")]).replace("\\\n", " ").splitlines()
+    for line in lines:
+        if found := re.match(r"\s*(?:\$\(BIN\)/)?(edgeemo \w.*)", line):
+            yield shlex.split(found[1], comments=True)[1:]
 
 
 def readme_script():
@@ -55,15 +62,38 @@ def test_tables_equal_the_results_files():
         assert script.rendered(text) == text, page.name
 
 
-@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
-def test_every_command_is_understood(words):
-    """Its options exist and its values are of the right kind."""
-    context = main.make_context("edgeemo", list(words))
-    command, rest = main, list(words)
-    while isinstance(command, click.Group):
-        _, command, rest = command.resolve_command(context, rest)
-        context = click.Context(command, parent=context, **SETTINGS)
-    command.parse_args(context, rest)
+# What looks at a stage's settings before any file is opened.
+CHECKS = {
+    stages.Train: train_run._check,
+    stages.Compress: job.check,
+    stages.Search: search._check,
+    stages.Build: build._check,
+    stages.Bench: bench_run._check,
+    stages.Parity: parity._check,
+}
+
+
+@pytest.mark.parametrize("words", list(dict.fromkeys(map(tuple, commands()))), ids=" ".join)
+def test_every_command_is_understood(words, tmp_path, monkeypatch):
+    """Its options exist, its values are of the right kind, and its stage takes them together."""
+    stage = MagicMock()
+    stage.run.side_effect = stage.render_files.side_effect = SystemExit(0)
+    monkeypatch.setattr(cli, "_stage", lambda *_, **__: stage)
+    monkeypatch.setattr("edgeemo.load", stage.run)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, list(words))
+    assert done.exit_code == 0, done.output
+    for call in stage.run.mock_calls:
+        for config in call.args:
+            CHECKS.get(type(config), lambda _: None)(config)
+
+
+def test_commands_were_found():
+    """Of the README, the pages beside it and `make demo`."""
+    found = [" ".join(words) for words in commands()]
+    assert len(found) > 20
+    for known in ("train --recipe demo", "build model.int8.tensorrt.onnx", "search runs/edge", "bench --engine base"):
+        assert any(line.startswith(known) for line in found), known
 
 
 def test_python_blocks_run(tmp_path, monkeypatch, face):
