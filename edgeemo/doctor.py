@@ -50,7 +50,8 @@ def int8_on(machine: Machine) -> str:
     """What INT8 can expect of a CPU, by every set of instructions that it has for it."""
     if machine.features is None:
         return "this system does not tell which instructions it has"
-    return "; ".join(text for feature, text in INT8.items() if feature in machine.features) or SLOW
+    found = dict.fromkeys(text for feature, text in INT8.items() if feature in machine.features)
+    return "; ".join(found) or SLOW
 
 
 def table(found: dict[str, Any]) -> Group:
