@@ -4,7 +4,8 @@
 #   make -f benchmarks/models.mk results      with nothing else running; needs the packages that peers.py names
 #
 # Every training goes on where it was stopped. On one core of an AMD Zen 4 (bf16), with the other one busy, a teacher takes
-# 60 to 130 minutes, its look at the views 5 to 10, base 50, small's recovery 60 and nano 45. -j2 takes two.
+# 60 to 130 minutes, its look at the views 5 to 10, base 50, small's recovery 60 and nano 45; on a Zen 5 half of that, and
+# the same weights to the bit (LOG.md). -j2 takes two.
 
 DATA ?= ferplus:../shared/data/ferplus.zip
 RUNS ?= runs
