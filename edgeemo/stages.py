@@ -108,6 +108,9 @@ class Train:
         choices=("shuffle", "sqrt", "weighted"),
     )
     augment: str = option("enhanced", "augmentation: enhanced, edge or none", choices=("enhanced", "edge", "none"))
+    corrupt_share: float = option(
+        0.0, "part of the faces shown as a poor camera sees them, 0..1: noise, blur, few pixels, JPEG or bad light"
+    )
     vertical_flips: bool = option(False, "turn every second face upside down, as the origin document does")
     ema: float = option(0.0, "decay of the moving average of weights that is evaluated and kept; 0: off")
     patience: int = option(
@@ -176,6 +179,9 @@ class Compress:
     sensitivity: bool = option(False, "cut each layer alone first, and leave a table and a picture of what it bears")
     epochs: int = option(3, "epochs of recovery after pruning or --size, and again of tuning with --qat")
     lr: float = option(3e-4, "peak learning rate of the recovery")
+    corrupt_share: float = option(
+        -1.0, "recovery and tuning: part of the faces shown as a poor camera sees them, 0..1; -1: as trained"
+    )
     int8: bool = option(False, "quantize weights and activations to 8 bits")
     qat: bool = option(False, "tune the weights with simulated INT8 for --epochs before they are quantized")
     qat_lr: float = option(1e-4, "peak learning rate of that tuning")

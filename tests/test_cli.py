@@ -57,6 +57,7 @@ def test_the_origin_documents_spelling_works():
         (["train", "--recipe", "edge", "--weights", "imagenet"], 2, "no ImageNet weights for edge_vgg"),
         (["train", "--epochs", "0"], 2, "--epochs 0: expected 1 or more"),
         (["train", "--vote-share", "1.5"], 2, "--vote-share 1.5: expected 0 to 1"),
+        (["train", "--corrupt-share", "-1"], 2, "--corrupt-share -1.0: expected 0 to 1"),
         (["train", "--threads", "-1"], 2, "expected 0 (all cores) or more"),
         (["compress", "/nowhere"], 4, "model.safetensors does not exist"),
         (["bench", "--engine", "/nowhere.onnx"], 4, "/nowhere.onnx does not exist"),

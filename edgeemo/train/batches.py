@@ -12,7 +12,7 @@ from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.images import to_input
 from edgeemo.stages import Train
-from edgeemo.train.augment import transforms, view_of
+from edgeemo.train.augment import PoorCamera, transforms, view_of
 from edgeemo.train.sampling import order
 
 
@@ -47,7 +47,8 @@ def plan(truth: np.ndarray, *, batch_size: int, seed: int, epoch: int, sampler: 
 class Batches(Dataset):  # type: ignore[type-arg]
     """Makes the batch of a job: (N, C, S, S) float32 pixels and their float32 goals.
 
-    Goals are (N, K) targets, or with a teacher (N, 2, K): targets and what it told of just this view of the face.
+    Goals are (N, K) targets, or with a teacher (N, 2, K): targets and what it told of just this view of the face. A
+    poor camera comes after it.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Batches(Dataset):  # type: ignore[type-arg]
         self.faces, self.targets, self.contract, self.taught = faces, targets, contract, taught
         self.seed = config.seed
         self.transform = transforms(config.augment, vertical_flips=config.vertical_flips)
+        self.camera = PoorCamera(config.corrupt_share)
 
     def __getitem__(self, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment and normalise the job's faces."""
@@ -73,6 +75,7 @@ class Batches(Dataset):  # type: ignore[type-arg]
             view = job.epoch % len(self.taught)
             pixels = view_of(self.faces.pixels, job.rows, self.transform, seed=(self.seed, view))
             goal = np.stack([goal, self.taught[view, job.rows]], axis=1)
+        pixels = self.camera(pixels, seed=job.seed)
         return torch.from_numpy(to_input(pixels, self.contract)), torch.from_numpy(goal)
 
 

@@ -93,6 +93,7 @@ def _check(config: Train) -> None:
         "dropout": (0 <= config.dropout < 1, "0 to below 1"),
         "smoothing": (0 <= config.smoothing < 1, "0 to below 1"),
         "vote_share": (0 <= config.vote_share <= 1, "0 to 1"),
+        "corrupt_share": (0 <= config.corrupt_share <= 1, "0 to 1"),
         "teacher_share": (0 < config.teacher_share <= 1, "above 0, at most 1"),
         "teacher_temperature": (config.teacher_temperature > 0, "above 0"),
         "views": (config.views >= 1, "1 or more views"),

@@ -224,6 +224,18 @@ def test_another_input_size_is_learned_and_stands_in_the_card(trained: Path, tmp
         assert model.predict(np.zeros((60, 60), np.uint8)).label in card.labels
 
 
+def test_recovery_shows_faces_as_a_poor_camera_does_where_it_is_asked(
+    compressed: Path, trained: Path, tmp_path: Path
+) -> None:
+    """As trained is without, to the bit; with every face corrupted other weights come of it."""
+    shas = {}
+    for share in (0.0, 1.0):
+        out = tmp_path / str(share)
+        run(replace(PLAIN, run=str(trained), out=str(out), prune=0.5, epochs=1, corrupt_share=share))
+        shas[share] = read_card(out / "model.safetensors").sha256
+    assert shas[0.0] == read_card(compressed / "model.safetensors").sha256 != shas[1.0]
+
+
 def test_recovery_on_other_faces_stands_in_the_card(trained: Path, tmp_path: Path) -> None:
     """Trained on 120 drawn faces, recovered on 180: both counts, and metrics that name the faces they come from."""
     path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.5, epochs=1, data="synthetic:180"))
@@ -305,6 +317,8 @@ def _all_float(path: Path) -> list[Any]:
         ({"epochs": 40, "int8": True}, "--epochs would do nothing here: add --prune, --size or --qat"),
         ({"lr": 1e-3, "int8": True, "qat": True}, "--lr would do nothing here: add --prune or --size"),
         ({"lr": 1e-3, "prune": 0.5, "epochs": 0}, "--lr would do nothing here"),
+        ({"corrupt_share": 0.2, "int8": True}, "--corrupt-share would do nothing here: add --prune, --size or --qat"),
+        ({"corrupt_share": 1.2, "prune": 0.5}, "--corrupt-share 1.2: expected 0 to 1, or -1"),
         ({"qat_lr": 1e-3, "int8": True}, "--qat-lr would do nothing here: add --qat"),
         ({"views": 4, "prune": 0.5}, "--views would do nothing here: add --teacher"),
         ({"min_agreement": 0.9}, "--min-agreement would do nothing here: add --int8"),

@@ -71,6 +71,20 @@ def test_the_student_sees_the_pixels_that_the_teacher_answered_for(tmp_path, fac
         assert torch.equal(goal[:, 0].argmax(1), torch.from_numpy(faces.truth[job.rows]))
 
 
+def test_a_student_with_a_poor_camera_is_told_of_the_face_before_it(tmp_path, faces):
+    """Every face corrupted: other pixels, the same answers, from the same files."""
+    config = student(made(tmp_path / "a"))
+    clean, poor = config, replace(config, corrupt_share=1.0)
+    assert np.array_equal(told(clean, faces), told(poor, faces))
+    (job, *_) = plan(faces.truth, batch_size=16, seed=0, epoch=0, sampler="shuffle", shard=Shard())
+    targets, contract = losses.targets(faces, 6, vote_share=0.0), networks.contract_for("edge_vgg_slim", 0)
+    (as_told, goal), (corrupted, same) = (
+        Batches(faces, targets, contract, each, taught=told(each, faces))[job] for each in (clean, poor)
+    )
+    assert torch.equal(goal, same)
+    assert (as_told != corrupted).flatten(1).any(1).float().mean() > 0.9
+
+
 def test_answers_are_kept_beside_each_member_and_read_again(tmp_path, faces, monkeypatch):
     """The second student asks nobody; a third view asks for that one alone."""
     run_folder = made(tmp_path / "a")
