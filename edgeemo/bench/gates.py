@@ -125,7 +125,8 @@ def verdict(target: Target, rows: list[dict[str, Any]]) -> tuple[bool, str]:
 def amount(value: float, unit: str) -> str:
     """A measured value in words: 82.01 %, 1.25 points, 61.3 ms, 1.53 MB (10^6 bytes) or 0.31x."""
     if unit in ("share", "points"):
-        return f"{100 * value:.2f} {'%' if unit == 'share' else 'points'}"
+        hundredths = round(100 * value, 2) + 0.0  # a small loss below zero is 0.00, not -0.00
+        return f"{hundredths:.2f} {'%' if unit == 'share' else 'points'}"
     if unit == "bytes":
         return f"{_short(value / 1e6)} MB" if value >= 1e6 else f"{_short(value / 1e3)} kB"
     return f"{_short(value)}{'x' if unit == 'ratio' else ' ms'}"

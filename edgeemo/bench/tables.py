@@ -232,7 +232,7 @@ def _margin(row: dict[str, Any]) -> str:
 
 
 def _points(difference: float | None) -> str:
-    return "-" if difference is None else f"{100 * difference:+.2f} points"
+    return "-" if difference is None else f"{round(100 * difference, 2) + 0.0:+.2f} points"
 
 
 def rich_of(table: Table) -> RichTable:

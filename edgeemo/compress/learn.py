@@ -10,7 +10,6 @@ import logging
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -72,9 +71,10 @@ def _remove_if_empty(folder: Path) -> None:
 
 def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Prune in steps, recover after each and save; returns what was saved, read back from its file."""
-    start, config = perf_counter(), job.config
+    config = job.config
     before, original = size_of(network, card.input), widths_of(network)
-    hurt, done = [], 0  # accuracy after each cut, epochs of recovery so far
+    hurt: list[float] = []  # accuracy after each cut
+    rows: list[dict[str, Any]] = []  # one per epoch of recovery
     for step in range(1, config.prune_steps + 1):
         share = 1 - (1 - config.prune) ** (step / config.prune_steps)
         widths = widths_of(network)
@@ -83,38 +83,39 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
             continue  # every width rounds to what it is; the next step goes further, and recovers for both
         hurt.append(_accuracy(network, job, card))
         log.info("pruned %.0f %% of the channels: valid %.2f %% before recovery", 100 * share, 100 * hurt[-1])
+        done = len(rows)
         epochs = ceil(config.epochs * step / config.prune_steps) - done
         if epochs:
             settings = replace(job.trained, epochs=epochs)
             name, came = f"prune-{step}", {"epochs before": done} if done else {}
-            network, _ = _recovered(job, network, settings, name=name, origin=came, first_epoch=done)
-            done += epochs
+            network, history = _recovered(job, network, settings, name=name, origin=came, first_epoch=done)
+            rows += history
     if widths_of(network) == original:
         raise UsageError(
             f"--prune {config.prune:g} with --round-to {config.round_to} removes no channel: every width rounds to "
             "what it was. Prune more, or round to less"
         )
-    if done < config.epochs:
-        log.info("the last steps of pruning removed nothing: %d of %d epochs of recovery", done, config.epochs)
+    if len(rows) < config.epochs:
+        log.info("the last steps of pruning removed nothing: %d of %d epochs of recovery", len(rows), config.epochs)
     after = size_of(network, card.input)
     log.info(
         "pruned %d to %d parameters, %.1f to %.1f million multiply-adds",
         *(before.parameters, after.parameters, before.macs / 1e6, after.macs / 1e6),
     )
     measured = {"before": vars(before), "after": vars(after), "accuracy_before_recovery": hurt}
-    return _saved(job, network, card, "prune", start, measured)
+    return _saved(job, network, card, "prune", rows, measured)
 
 
 def resized(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train on at the input size that was asked, and save; returns what was saved, read back from its file."""
-    start, before = perf_counter(), _accuracy(network, job, card)
-    network, _ = _recovered(job, network, job.trained, name="resize")
-    return _saved(job, network, card, "resize", start, {"accuracy_before_recovery": before})
+    before = _accuracy(network, job, card)
+    network, history = _recovered(job, network, job.trained, name="resize")
+    return _saved(job, network, card, "resize", history, {"accuracy_before_recovery": before})
 
 
 def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train with simulated INT8, save the float network that came of it; returns it, read back from its file."""
-    start, config = perf_counter(), job.config
+    config = job.config
     # For both flavours the coarser steps of TensorRT's: what bears them bears the finer ones too.
     simulated = Simulated(network, flavour=job.flavours[-1])
     simulated.calibrate(job.calibration_faces, card.input)
@@ -125,7 +126,7 @@ def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     each_epoch = simulated.each_epoch(config.epochs)
     simulated, history = _recovered(job, simulated, settings, name="tune", origin=calibrated, each_epoch=each_epoch)
     measured = {"simulated_accuracy_before": untuned, "simulated_accuracy_after": history[-1]["accuracy"]}
-    return _saved(job, simulated.real().eval(), card, "tune", start, measured)
+    return _saved(job, simulated.real().eval(), card, "tune", history, measured)
 
 
 def _recovered(
@@ -141,7 +142,7 @@ def _recovered(
 
 
 def _saved(
-    job: Job, network: EmotionNet, card: Card, step: str, start: float, measured: dict[str, Any]
+    job: Job, network: EmotionNet, card: Card, step: str, rows: list[dict[str, Any]], measured: dict[str, Any]
 ) -> tuple[EmotionNet, Card]:
     logits = predict_logits(network, job.valid, card.input)
     temperature = fit_temperature(logits, job.valid.truth)
@@ -149,7 +150,7 @@ def _saved(
     masters = teacher.check(job.config.teacher, job.labels) if job.config.teacher else []
     told = {**measured, **teacher.told_by(masters)}
     saved = card.after(
-        entry(step, job.config, seconds=perf_counter() - start, parent=card.sha256, **told),
+        entry(step, job.config, seconds=sum(row["seconds"] for row in rows), parent=card.sha256, **told),
         architecture={**card.architecture, "widths": widths_of(network)},
         temperature=temperature,
         metrics=metrics(job, card, found),

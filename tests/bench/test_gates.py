@@ -165,6 +165,7 @@ def test_every_shipped_target_can_be_read_and_has_its_file_name(file: Path) -> N
     [
         (0.8201, "share", "82.01 %"),
         (0.0125, "points", "1.25 points"),
+        (-0.00002, "points", "0.00 points"),
         (61.34, "ms", "61.3 ms"),
         (1234.5, "ms", "1234 ms"),
         (1_530_000, "bytes", "1.53 MB"),

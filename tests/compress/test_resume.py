@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgeemo.artifact import sha256_of
+from edgeemo.card import read_card
 from edgeemo.compress import learn
 from edgeemo.compress.run import run
 from edgeemo.errors import IntegrityError, UsageError
@@ -75,14 +76,15 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(
 
 
 def test_what_ended_is_not_trained_again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gate that fails after an hour of recovery costs no second hour: resumed, no step is taken."""
+    """A gate that fails after an hour of recovery costs no second hour: no step is taken; the card tells the first."""
     config = replace(ALL, run=str(trained), out=str(tmp_path), qat=False)
     with monkeypatch.context() as patch:
         patch.setattr("edgeemo.compress.fidelity.check", _refuse)
         with pytest.raises(IntegrityError, match="refused here"):
             run(config)
     monkeypatch.setattr(fit, "_step", _refuse)
-    assert run(replace(config, resume=True)).is_file()
+    path = run(replace(config, resume=True))
+    assert [line["seconds"] > 0 for line in read_card(path).history if line["stage"] == "prune"] == [True]
 
 
 def _refuse(*_: Any, **__: Any) -> None:
