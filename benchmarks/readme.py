@@ -1,8 +1,8 @@
 """Write the tables of README.md and docs/models.md anew from benchmarks/results/: `make readme`.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-`steps` (of a compression), `runs` (of `edgeemo evaluate`), `peers`, or the first word of a table in bench's report of
-one result: accuracy, recall, robustness, against, latency, footprint, gates.
+`steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such), `peers`, or the first word of
+a table in bench's report of one result: accuracy, recall, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def rendered(text: str) -> str:
 
 
 def _table(what: str, files: list[str]) -> str:
+    if what == "ensembles":
+        return markdown(ensembles([json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in files]))
     if what in OTHERS:
         (name,) = files
         return markdown(OTHERS[what](json.loads((RESULTS / name).read_text(encoding="utf-8"))))
@@ -56,6 +58,17 @@ def _of_run(row: dict[str, Any]) -> tuple[str, ...]:
     change = f"{100 * pair['difference']:+.2f} points, p = {pair['p_value']:.2g}" if pair else ""
     shares = (f"{100 * row['macro_f1']:.2f} %", f"{label} {100 * recall:.1f} %", f"{100 * row['ece']:.2f} %")
     return (row["name"], f"{accuracy:.2f} % ({low:.2f} to {high:.2f})", *shares, change)
+
+
+def ensembles(results: list[dict[str, Any]]) -> Table:
+    """A row per ensemble of several results of `edgeemo evaluate`, with and without flips."""
+    rows = []
+    for found in results:
+        faces = found["faces"]
+        about = f"{len(found['labels'])} labels, {faces['protocol']}, n = {faces['n']:,}"
+        rows += [(about, *_of_run(row)[:-1]) for row in found["rows"] if row["name"].startswith("ensemble")]
+    head = ("faces", "ensemble", "accuracy (95 %)", "macro-F1", "lowest recall", "ECE")
+    return Table("ensembles", head, rows)
 
 
 OTHERS = {"parity": parity.table, "steps": compare.as_table, "runs": runs, "peers": peers.table}  # not bench's

@@ -66,6 +66,27 @@ def test_the_committed_result_is_of_this_file_and_these_gates(name: str, labels:
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
+def test_the_card_of_every_teacher_lies_beside_the_results(name: str) -> None:
+    """Of just the weights that the model's own card names."""
+    taught = [
+        line["measured"]["teachers"] for line in read_card(shipped.find(name)).history if "teachers" in line["measured"]
+    ]
+    assert taught
+    for teacher in taught[-1]:
+        card = json.loads((RESULTS / "teachers" / f"{teacher['name']}.json").read_text(encoding="utf-8"))
+        assert card["sha256"] == teacher["sha256"]
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_both_forms_were_asked_about_the_same_faces(name: str) -> None:
+    """Whoever puts another model here has to measure both."""
+    found = json.loads((RESULTS / f"{name}-parity.json").read_text(encoding="utf-8"))
+    asked = {(row["file"], row["model"]["sha256"]) for row in found["rows"] if "model" in row}
+    files = [shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES]
+    assert asked == {(file.name, read_card(file).sha256) for file in files}
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
 def test_a_model_is_as_right_as_its_result_says(name: str, ferplus: str) -> None:
     """On FER+ valid; another processor may round a few faces to the other side."""
     found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
