@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,10 +15,12 @@ import numpy as np
 from edgeemo.artifact import written
 from edgeemo.errors import require
 
+CONFIG = "MPLCONFIGDIR"  # where matplotlib keeps its list of fonts; by default in the user's home
+
 
 def axes(width: float, height: float) -> Any:
     """Empty axes on a figure of so many inches; MachineError without matplotlib."""
-    figures = require("matplotlib.figure", extra="bench", purpose="drawing plots")
+    figures = _import_figures()
     return figures.Figure(figsize=(width, height), layout="constrained").subplots()
 
 
@@ -38,3 +44,16 @@ def save(figure: Any, path: Path) -> Path:
     with written(path) as partial:
         figure.savefig(partial, dpi=110)
     return path
+
+
+def _import_figures() -> ModuleType:
+    """matplotlib.figure; MachineError without it. Leaves no list of fonts in a home that has none yet."""
+    cached = Path.home().joinpath(".cache", "matplotlib").is_dir() or CONFIG in os.environ
+    if cached or "matplotlib" in sys.modules:
+        return require("matplotlib.figure", extra="bench", purpose="drawing plots")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CONFIG] = folder
+        try:
+            return require("matplotlib.figure", extra="bench", purpose="drawing plots")
+        finally:
+            os.environ.pop(CONFIG, None)

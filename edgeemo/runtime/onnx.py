@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,8 @@ MAX_BYTES = 512 * 2**20  # a ResNet-50 has 100 MB; a larger file is not a model 
 # TensorProto.external_data {key: "location"} as it stands in a serialised ONNX file. Such weights lie in a second file,
 # which the card's hash does not cover.
 OUTSIDE_WEIGHTS = b"\x0a\x08location\x12"
+
+DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 # It gives 8 bits to weights that the file keeps in float on purpose, because their neighbours have 8.
 DISABLED = ("WeightBiasQuantization",)
@@ -33,19 +37,24 @@ PROVIDERS = {
 class OnnxBackend:
     """An open ONNX Runtime session: normalised batches in, logits out."""
 
-    def __init__(self, path: Path, *, threads: int, name: str = "onnxruntime") -> None:
+    def __init__(self, path: Path, *, threads: int, name: str = "onnxruntime", exact: bool = False) -> None:
         """Open `path` on PROVIDERS[name]; IntegrityError if ONNX Runtime cannot read it.
 
-        MachineError if it is not installed, or its provider is not there or does not start.
+        exact: use kernels that cannot saturate. Where the fast ones can, this costs half as much time again, elsewhere
+        twice the time for nothing, and only files whose weights are not limited need it (probe.py). MachineError if
+        ONNX Runtime is not installed, or its provider is not there or does not start.
         """
         self.name = name
         check_file(path)
         runtime = _onnxruntime()
         provider = _provider(runtime, name)
+        options = _options(runtime, threads)
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session: Any = runtime.InferenceSession(
                 path,
-                _options(runtime, threads),
+                options,
                 providers=list(dict.fromkeys([provider, PROVIDERS["onnxruntime"]])),
                 disabled_optimizers=list(DISABLED),
             )
@@ -93,9 +102,37 @@ def _provider(runtime: ModuleType, name: str) -> str:
     return provider
 
 
+def import_onnxruntime() -> ModuleType:
+    """ONNX Runtime, imported with its telemetry off; ImportError if it is not installed or does not load.
+
+    From 1.29 on, importing it writes a device id and an upload queue to the user's cache folder and starts to upload.
+    ORT_DISABLE_TELEMETRY prevents all of this; it is read during the import alone, so it is set for no longer and
+    neither the host program nor its child processes see it. A variable that is already set, to any value, is left.
+
+    If the host imported ONNX Runtime first, the id, the queue and one event that describes the process exist, and its
+    upload is tried for as long as the process lives; nothing undoes that. disable_telemetry_events still stops the
+    events of sessions to come, the host's included; those of sessions that the host has created may be in the queue.
+    """
+    if DISABLE_TELEMETRY in os.environ:
+        return import_module("onnxruntime")
+    if "onnxruntime" not in sys.modules:
+        _import_disabled()
+    runtime = import_module("onnxruntime")
+    runtime.disable_telemetry_events()
+    return runtime
+
+
+def _import_disabled() -> None:
+    os.environ[DISABLE_TELEMETRY] = "1"
+    try:
+        import_module("onnxruntime")
+    finally:
+        os.environ.pop(DISABLE_TELEMETRY, None)  # another thread may have done it
+
+
 def _onnxruntime() -> ModuleType:
     try:
-        return import_module("onnxruntime")
+        return import_onnxruntime()
     except ImportError as error:
         raise MachineError(f"reading .onnx needs ONNX Runtime:  pip install onnxruntime  ({error})") from error
 
@@ -108,6 +145,5 @@ def _options(runtime: ModuleType, threads: int) -> Any:
     options.log_severity_level = 3  # errors; they also come as exceptions
     # Spinning threads fight for a busy core: 1.3 to 3.9 times slower there, and no faster on an idle one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Denormal activations made a VGG13 74 times slower. Only the first session of a process decides.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Not session.set_denormal_as_zero: it changes the arithmetic of the calling thread and of every thread begun later.
     return options

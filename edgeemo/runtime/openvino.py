@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,8 @@ import numpy as np
 
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.runtime.onnx import check_file
+
+TELEMETRY = "openvino_telemetry"  # the package through which OpenVINO's Python modules send usage data
 
 
 class OpenvinoBackend:
@@ -59,8 +62,30 @@ def _shape(port: Any) -> tuple[int | str | None, ...]:
     return tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
 
 
-def _openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
+    """OpenVINO, imported with its telemetry off; ImportError if it is not installed or does not load.
+
+    Importing it writes a client id to ~/intel and sends events to Google Analytics, and only a file in the user's home
+    or CI=true would prevent that. It does without the telemetry package where that is not installed, so the package is
+    hidden while the import lasts; OpenVINO's own stub then takes its place for the life of the process.
+
+    If the host imported OpenVINO first, the id is written and the events are sent; nothing undoes that. Reading,
+    compiling and running a model sends no more.
+    """
+    if "openvino" in sys.modules:
+        return import_module("openvino")
+    hidden = sys.modules.get(TELEMETRY)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # importing it raises ModuleNotFoundError
     try:
         return import_module("openvino")
+    finally:
+        sys.modules.pop(TELEMETRY, None)
+        if hidden:
+            sys.modules[TELEMETRY] = hidden
+
+
+def _openvino() -> ModuleType:
+    try:
+        return import_openvino()
     except ImportError as error:
         raise MachineError(f"this backend needs OpenVINO:  pip install 'edgeemo[openvino]'  ({error})") from error
