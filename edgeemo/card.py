@@ -64,15 +64,26 @@ class Card:
     architecture: dict[str, Any]
     output: str = "logits"
     temperature: float = 1.0  # logits are divided by it before softmax
-    precision: dict[str, Any] = field(default_factory=dict)  # asked, flavour, int8_share_of_macs, ...
+    precision: dict[str, Any] = field(default_factory=dict)  # asked, flavour, int8_share_of_macs, overflow, ...
     target: dict[str, Any] = field(default_factory=dict)  # of an engine: what it was built by and for
     metrics: dict[str, Any] = field(default_factory=dict)  # by split and protocol, each with n
+    golden: dict[str, Any] = field(default_factory=dict)  # logits of the packaged faces (runtime/golden.py)
     data: dict[str, Any] = field(default_factory=dict)  # source, fingerprint, counts, licence
     licences: dict[str, str] = field(default_factory=dict)  # code, weights, images, labels
     history: tuple[dict[str, Any], ...] = ()  # one entry per stage: config, versions, parent, seconds
     sha256: str = ""
     seal: str = ""  # SHA-256 of all the rest of the card, as JSON with sorted keys and without spaces
     format: int = FORMAT
+
+    @property
+    def overflow_safe(self) -> bool:
+        """Whether no integer kernel can saturate on the file: it has no INT8 weights, or a check found none too large.
+
+        What a card does not say is not proven (compress/overflow.py makes the check).
+        """
+        overflow = self.precision.get("overflow")
+        checked = isinstance(overflow, dict) and overflow.get("safe") is True
+        return checked or self.precision.get("asked") in ("float32", "float16")
 
     def after(self, entry: dict[str, Any], **changes: Any) -> Card:
         """This card with one more history entry and the named fields changed."""
@@ -170,7 +181,7 @@ def _checks(card: Card) -> dict[str, bool]:
     """What must hold of the types and values of a card that was read, in words."""
     names, contract = card.labels, card.input
     channels = COLOURS.get(contract.colour, 0)
-    objects = (card.architecture, card.precision, card.target, card.metrics, card.data, card.licences)
+    sections = ("architecture", "precision", "target", "metrics", "golden", "data", "licences")
     return {
         "labels to be two or more distinct names": isinstance(names, tuple)
         and all(isinstance(name, str) and name for name in names)
@@ -185,9 +196,7 @@ def _checks(card: Card) -> dict[str, bool]:
         "input.std to be numbers above 0, one per channel": _are_numbers(contract.std, channels)
         and min(contract.std) > 0,
         "input.crop_margin to be a number above 0": _is_number(contract.crop_margin) and contract.crop_margin > 0,
-        "architecture, precision, target, metrics, data and licences to be objects": all(
-            isinstance(o, dict) for o in objects
-        ),
+        f"{', '.join(sections)} to be objects": all(isinstance(getattr(card, name), dict) for name in sections),
         "history to be a list of objects": isinstance(card.history, tuple)
         and all(isinstance(line, dict) for line in card.history),
     }

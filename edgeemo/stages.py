@@ -202,6 +202,17 @@ class Compress:
         "range of an activation; auto: the method that diverges least from float",
         choices=("minmax", "percentile", "entropy", "auto"),
     )
+    reduce_range: bool = option(
+        True,
+        "limit INT8 weights to +-64, which no x86 processor's kernels saturate on; --no-reduce-range: +-127, which "
+        "without VNNI needs exact arithmetic, about 1.5 times the time",
+    )
+    rounding: str = option(
+        "auto",
+        "how weights become integers: nearest; gptq, which compensates each error in the weights after it, seconds to "
+        "minutes longer; auto: gptq, and nearest after --qat, which has simulated it",
+        choices=("auto", "nearest", "gptq"),
+    )
     layers: bool = option(False, "quantize each layer alone, and leave a table and a picture of what it costs")
     keep_float: str = option("", "layers that stay in float, separated by commas; auto: the fewest that hurt most")
     min_int8_share: float = option(
@@ -241,6 +252,8 @@ class Search:
     )
     qat: bool = option(False, "tune INT8 candidates with simulated INT8 before they are quantized")
     qat_lr: float = option(1e-4, "peak learning rate of that tuning")
+    reduce_range: bool = option(True, "limit INT8 weights to +-64, as in compress")
+    rounding: str = option("auto", "how weights become integers, as in compress", choices=("auto", "nearest", "gptq"))
     keep_float: str = option("", "layers that stay in float, as in compress")
     min_int8_share: float = option(0.9, "refuse INT8 with a smaller share of multiply-adds in integers")
     min_agreement: float = option(0.98, "refuse INT8 that agrees with its float form on a smaller share of faces")
@@ -297,13 +310,19 @@ class Bench:
 
 @dataclass(frozen=True)
 class Parity:
-    """Ask every model through every backend that is here about the same faces; exit 1 if one file's answers differ."""
+    """Run every model on the same faces in every installed backend; exit 1 if one file gives different answers."""
 
     data: str = option("", DATA_HELP)
     split: str = option("valid", "which faces", choices=("train", "valid", "test"))
     protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
     count: int = option(512, "faces, evenly spread over the split; 0: all of it")
     min_agreement: float = option(99.0, "percent of the faces to which a file must give one label in every backend")
+    processors: str = option(
+        "",
+        "run .onnx files as these processors would too, separated by commas: sse4.1, avx2, avx512, cortex-a53, "
+        "cortex-a72, cortex-a76, or all; between x86 processors every logit must be the same",
+    )
+    arm64_root: str = option("", "folder with Python for ARM64, which the Cortex processors need")
     threads: int = option(1, "CPU threads")
     out: str = option("", "write the result as JSON to this file, and the table as Markdown beside it")
 

@@ -19,6 +19,7 @@ from edgeemo.progress import track
 
 MIN_SECONDS = 1.0  # of turns per model and setting, however fast it is; or turns.MAX_RUNS
 COLD_STARTS = 3
+PAYS = 1.3  # times as fast as its float form that INT8 must be to be worth its loss
 UNSTABLE = 2.0  # p95 / p50 above which something else held the core
 # Runs the module that is named first, without the current folder on the path: what python -P does from 3.11 on.
 START = "import runpy, sys; sys.path[:] = filter(None, sys.path); runpy.run_module(sys.argv.pop(1), None, '__main__')"
@@ -55,6 +56,15 @@ def cold_start(model: Path, backend: str = "") -> dict[str, Any]:
     found = [_child("cold_start", str(model), backend, str(perf_counter_ns())) for _ in steps]
     median = sorted(found, key=lambda one: one["total_ms"])[COLD_STARTS // 2]
     return {key: None if value is None else round(value, 1) for key, value in median.items()}
+
+
+def advise_on_int8(int8_ms: float, float_ms: float) -> list[str]:
+    """A sentence if INT8 is less than PAYS times as fast as its float form on this processor; none otherwise."""
+    gain = float_ms / int8_ms
+    if gain >= PAYS:
+        return []
+    found = f"INT8 is {gain:.2f} times as fast as float on this processor, less than {PAYS}"
+    return [f"{found}: ship the float file here, or train a network of plain convolutions and ReLU, such as edge_vgg."]
 
 
 def summary(samples_ns: list[int]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from edgeemo.bench.measure import advise_on_int8
 from edgeemo.bench.tables import Table
 from edgeemo.card import Card
 from edgeemo.compress.prune import Size
 from edgeemo.data import Faces
 from edgeemo.metrics import Scores, paired, scores, softmax
-from edgeemo.runtime import load
+from edgeemo.runtime import open_model
+from edgeemo.runtime.golden import golden_batch
 from edgeemo.runtime.many import logits_of
 
 FORMAT = 1
@@ -33,8 +35,14 @@ class Stage:
 
 def answers(path: Path, faces: Faces, *, threads: int) -> np.ndarray:
     """(N, K) logits of a model file, through the runtime that a device uses."""
-    with load(path, threads=threads) as model:
+    with open_model(path, threads=threads) as model:
         return logits_of(model, faces.pixels)
+
+
+def golden_logits(path: Path, *, threads: int) -> np.ndarray:
+    """(8, K) logits of a model file for the faces that come with edgeemo."""
+    with open_model(path, threads=threads) as model:
+        return model.logits(golden_batch(model.card.input))
 
 
 def judge(name: str, path: Path, card: Card, size: Size, logits: np.ndarray, faces: Faces) -> Stage:
@@ -56,7 +64,16 @@ def comparison(
         rows.append({**_row(stage), "latency_one_core": latency.get(stage.name), "against": pairs})
     labels = list(stages[0].card.labels)
     about = {"data": data, "split": "valid", "protocol": protocol, "n": len(valid), "ids_sha256": valid.fingerprint}
-    return {"format": FORMAT, "faces": about, "labels": labels, "rows": rows}
+    return {"format": FORMAT, "faces": about, "labels": labels, "rows": rows, "advice": _advice(rows)}
+
+
+def _advice(rows: list[dict[str, Any]]) -> list[str]:
+    """Whether INT8 pays on this processor, where it and the float form that it was made from were timed."""
+    timed = {row["stage"]: row["latency_one_core"]["ms_p50"] for row in rows if row["latency_one_core"]}
+    floats = [row["stage"] for row in rows if row["precision"].get("asked") == "float32" and row["stage"] in timed]
+    if "int8" not in timed or not floats:
+        return []
+    return advise_on_int8(timed["int8"], timed[floats[-1]])
 
 
 def against(first: Stage, second: Stage, truth: np.ndarray) -> dict[str, Any]:
@@ -67,7 +84,7 @@ def against(first: Stage, second: Stage, truth: np.ndarray) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The comparison as aligned text: a line per stage, recall per class in percent, then a line per paired test."""
     shown = as_table(found)
-    return "\n".join([*_aligned([shown.head, *shown.rows]), shown.title, *_tests(found)])
+    return "\n".join([*_aligned([shown.head, *shown.rows]), shown.title, *_tests(found), *found["advice"]])
 
 
 def as_table(found: dict[str, Any]) -> Table:
@@ -76,7 +93,9 @@ def as_table(found: dict[str, Any]) -> Table:
     head = ("stage", "parameters", "MACs (M)", "KB", "ms", "accuracy %", "95 % interval", "macro-F1", *labels)
     where = f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']}"
     title = f"{where}; under a label its recall in percent; ms: p50 on one core"
-    return Table(title, head, [_cells(row, labels) for row in found["rows"]], ". ".join([title, *_tests(found)]) + ".")
+    note = ". ".join([title, *_tests(found)]) + "."
+    rows = [_cells(row, labels) for row in found["rows"]]
+    return Table(title, head, rows, " ".join([note, *found.get("advice", [])]))
 
 
 def _tests(found: dict[str, Any]) -> list[str]:

@@ -56,20 +56,32 @@ class Judge:
     faces: Faces
     contract: InputContract
     flavour: str
+    reduce_range: bool
     threads: int
     expected: np.ndarray  # (N, K) float logits
 
     @classmethod
-    def of(cls, source: Path, faces: Faces, contract: InputContract, *, flavour: str, threads: int) -> Judge:
+    def of(
+        cls,
+        source: Path,
+        faces: Faces,
+        contract: InputContract,
+        *,
+        flavour: str,
+        threads: int,
+        reduce_range: bool = True,
+    ) -> Judge:
         """The judge that the float model `source` is on (at most 256 of) `faces`."""
         some = faces.spread(JUDGES)
-        return cls(some, contract, flavour, threads, file_logits(source, some, contract, threads=threads))
+        expected = file_logits(source, some, contract, threads=threads)
+        return cls(some, contract, flavour, reduce_range, threads, expected)
 
     def fidelity(self, ranges: Ranges, *, keep_float: Collection[str] = (), only: Collection[str] = ()) -> Fidelity:
         """Of the INT8 form that `quantize` writes."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
-            quantize(ranges, path, flavour=self.flavour, keep_float=keep_float, only=only)
+            how: dict[str, Any] = {"flavour": self.flavour, "reduce_range": self.reduce_range}
+            quantize(ranges, path, **how, keep_float=keep_float, only=only)
             got = file_logits(path, self.faces, self.contract, threads=self.threads)
         return Fidelity.of(self.expected, got)
 
@@ -103,16 +115,17 @@ def check(found: Fidelity, faces: int, *, least: float, untried: Sequence[str] =
 
 
 def ranges_of(
-    source: Path, faces: Faces, contract: InputContract, *, method: str, flavour: str, threads: int
+    source: Path, faces: Faces, contract: InputContract, *, method: str, **how: Any
 ) -> tuple[Ranges, dict[str, Any]]:
     """Ranges by the named method and {}, or by `auto` the least divergent method's and what each one measured.
 
-    `auto` takes ranges from every second face, judges on the others, then observes all faces by the winner.
+    `auto` takes ranges from every second face, judges on the others, then observes all faces by the winner. how: as of
+    `Judge.of`.
     """
     if method != "auto":
         return observe(source, faces, contract, method=method), {}
     seen, unseen = (faces.take(np.arange(start, len(faces), 2)) for start in (0, 1))
-    judge = Judge.of(source, unseen, contract, flavour=flavour, threads=threads)
+    judge = Judge.of(source, unseen, contract, **how)
     tried = {}
     for name in METHODS:
         try:

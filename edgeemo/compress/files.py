@@ -11,9 +11,9 @@ from typing import Any
 from edgeemo.artifact import write_json, written
 from edgeemo.bench import measure
 from edgeemo.card import Card, write_card
-from edgeemo.compress import calibrate, fidelity, half, pictures, precision
+from edgeemo.compress import calibrate, fidelity, half, overflow, pictures, precision, rounding
 from edgeemo.compress.calibrate import CalibrationList
-from edgeemo.compress.compare import Stage, against, answers, judge
+from edgeemo.compress.compare import Stage, against, answers, golden_logits, judge
 from edgeemo.compress.job import Job, named_layers
 from edgeemo.compress.learn import metrics
 from edgeemo.compress.prune import Size, size_of
@@ -22,6 +22,7 @@ from edgeemo.compress.ranges import Ranges, observe
 from edgeemo.export import to_onnx
 from edgeemo.history import entry
 from edgeemo.metrics import fit_temperature
+from edgeemo.runtime.golden import record
 from edgeemo.stages import Compress
 from edgeemo.train.network import EmotionNet
 
@@ -74,12 +75,18 @@ def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
         source.card.input,
         method=job.config.method,
         flavour=job.flavours[0],
+        reduce_range=job.config.reduce_range,
         threads=job.threads,
     )
     for sentence in fidelity.mismatched(ranges):
         log.warning("%s; the narrow branch loses most of its steps in INT8", sentence)
     calibrate.write(chosen, job.out / CALIBRATION)
-    about = {"calibration": chosen.header(), "method": ranges.method, **({"methods": tried} if tried else {})}
+    about = {
+        "calibration": chosen.header(),
+        "method": ranges.method,
+        "rounding": job.rounding,
+        **({"methods": tried} if tried else {}),
+    }
     return [_flavoured(job, source, ranges, flavour, about) for flavour in job.flavours]
 
 
@@ -89,8 +96,11 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
     keep = _kept_float(job, source, ranges, flavour)
     path = job.out / f"model.{FLAVOURS[flavour].suffix}"
     with written(path) as partial:
-        quantize(ranges, partial, flavour=flavour, keep_float=keep)
-        found = precision.truth(partial, flavour=flavour)
+        quantize(ranges, partial, flavour=flavour, reduce_range=config.reduce_range, keep_float=keep)
+        if job.rounding == "gptq":
+            exact = rounding.exact_weights(partial, ranges.model.graph)
+            rounding.round_weights(partial, exact, job.calibration_faces, source.card.input)
+        found = precision.truth(partial, flavour=flavour) | {"overflow": overflow.check_weights(partial)}
         precision.check(found, least=config.min_int8_share)
         faces = fidelity.witnesses(job.valid, job.calibration_faces)
         agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
@@ -106,7 +116,12 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
 
 def _untried(config: Compress) -> list[str]:
     """The options for a more faithful INT8 that were not given, the cheapest first."""
-    ways = {"--method auto": config.method == "auto", "--qat": config.qat, "--keep-float auto": config.keep_float}
+    ways = {
+        "--rounding gptq": config.rounding != "nearest" or config.qat,
+        "--method auto": config.method == "auto",
+        "--qat": config.qat,
+        "--keep-float auto": config.keep_float,
+    }
     return [way for way, given in ways.items() if not given]
 
 
@@ -117,7 +132,8 @@ def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[
     if not config.layers and config.keep_float != "auto":
         return named
     faces, contract = job.calibration_faces, source.card.input
-    judges = fidelity.Judge.of(source.path, faces, contract, flavour=flavour, threads=job.threads)
+    how: dict[str, Any] = {"flavour": flavour, "reduce_range": config.reduce_range, "threads": job.threads}
+    judges = fidelity.Judge.of(source.path, faces, contract, **how)
     errors = fidelity.by_layer(ranges, judges)
     told = {"flavour": flavour, "faces": len(judges.faces), "layers": {k: v.to_dict() for k, v in errors.items()}}
     suffix = "" if flavour == job.flavours[0] else f".{flavour}"
@@ -143,7 +159,8 @@ def _judged(job: Job, made: Made, source: Stage | None = None) -> Stage:
     """Ask the file through the runtime, fit its temperature on valid and seal its card; tested against `source`."""
     write_card(made.path, made.card)
     logits = answers(made.path, job.valid, threads=job.threads)
-    card = replace(made.card, temperature=fit_temperature(logits, job.valid.truth))
+    golden = record(golden_logits(made.path, threads=job.threads))
+    card = replace(made.card, temperature=fit_temperature(logits, job.valid.truth), golden=golden)
     stage = judge(made.name, made.path, card, made.size, logits, job.valid)
     result = {"accuracy": stage.scores.accuracy, "n": stage.scores.n, **vars(made.size)}
     if source:

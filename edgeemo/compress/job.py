@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # What decides nothing without another option: by that option, its dependants.
 OF_INT8 = (
     *("calibration", "calibration_count", "method", "flavour", "min_int8_share", "min_agreement"),
-    *("qat", "layers", "keep_float"),
+    *("qat", "reduce_range", "rounding", "layers", "keep_float"),
 )
 OF_CUTS = ("importance", "round_to")  # of --prune and --sensitivity
 OF_PRUNING = ("prune_steps", "ranking")
@@ -81,6 +81,13 @@ class Job:
         """How to prune."""
         config = self.config
         return Plan(config.prune, config.round_to, config.importance, config.ranking)
+
+    @property
+    def rounding(self) -> str:
+        """How weights become integers: gptq or nearest."""
+        if self.config.rounding != "auto":
+            return self.config.rounding
+        return "nearest" if self.config.qat else "gptq"
 
     @property
     def flavours(self) -> tuple[str, ...]:
@@ -174,6 +181,8 @@ def _check_together(config: Compress) -> None:
     _check_idle(config)
     if config.qat and not config.epochs:
         raise UsageError("--qat --epochs 0 tunes nothing, which is PTQ: leave out --qat, or give it epochs")
+    if config.qat and config.rounding == "gptq":
+        raise UsageError("--rounding gptq with --qat, which tunes the weights for nearest: leave out one of them")
 
 
 def _check_idle(config: Compress) -> None:

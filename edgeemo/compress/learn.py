@@ -117,12 +117,13 @@ def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train with simulated INT8, save the float network that came of it; returns it, read back from its file."""
     config = job.config
     # For both flavours the coarser steps of TensorRT's: what bears them bears the finer ones too.
-    simulated = Simulated(network, flavour=job.flavours[-1])
+    form: dict[str, Any] = {"flavour": job.flavours[-1], "reduce_range": config.reduce_range}
+    simulated = Simulated(network, **form)
     simulated.calibrate(job.calibration_faces, card.input)
     untuned = _accuracy(simulated, job, card)
     # Half-precision autocast would round to about as few steps as INT8 has.
     settings = replace(job.trained, classifier_lr=config.qat_lr, backbone_lr=config.qat_lr, precision="fp32")
-    calibrated = {"calibration": job.calibration_faces.fingerprint, "flavour": job.flavours[-1]}
+    calibrated = {"calibration": job.calibration_faces.fingerprint, **form}
     each_epoch = simulated.each_epoch(config.epochs)
     simulated, history = _recovered(job, simulated, settings, name="tune", origin=calibrated, each_epoch=each_epoch)
     measured = {"simulated_accuracy_before": untuned, "simulated_accuracy_after": history[-1]["accuracy"]}

@@ -30,6 +30,7 @@ from edgeemo.export import INPUT, quiet
 from edgeemo.images import to_input
 from edgeemo.progress import counter
 from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.probe import kernels_saturate
 
 log = logging.getLogger(__name__)
 PERCENTILE = 99.99  # of an activation's values that `percentile` keeps in range
@@ -88,7 +89,7 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
             extra_options=options,
         )
         try:
-            for batch in _batches(faces, contract, advance):
+            for batch in batches(faces, contract, advance):
                 calibrator.collect_data(_Once({INPUT: batch}))
             if method == "entropy":
                 histograms = calibrator.collector.histogram_dict
@@ -125,9 +126,10 @@ def _layer_name(node: onnx.NodeProto) -> str:
     return weight.removesuffix(".weight")
 
 
-def _batches(
+def batches(
     faces: Faces, contract: InputContract, advance: Callable[[int, str], None] = lambda *_: None
 ) -> Iterator[np.ndarray]:
+    """The faces as input, (N, channels, size, size) float32, in batches whose activations fit in memory."""
     size = max(1, min(LARGEST_BATCH, BATCH_PIXELS // contract.size**2))
     for number in range(ceil(len(faces) / size)):
         pixels = faces.pixels[number * size : (number + 1) * size]
@@ -147,8 +149,8 @@ class _Once:
 
 
 def file_logits(path: Path, faces: Faces, contract: InputContract, *, threads: int) -> np.ndarray:
-    """(N, K) float32 logits of an ONNX file that has no card yet."""
-    backend = OnnxBackend(path, threads=threads)
-    out = np.concatenate([backend.logits(batch) for batch in _batches(faces, contract)])
+    """(N, K) float32 logits of an ONNX file that has no card yet, computed in exact integers on every processor."""
+    backend = OnnxBackend(path, threads=threads, exact=kernels_saturate())
+    out = np.concatenate([backend.logits(batch) for batch in batches(faces, contract)])
     backend.close()
     return out

@@ -175,6 +175,7 @@ def chosen(rows: list[Row], config: Search) -> dict[str, Any]:
         if row is not best and best is not None:
             row["verdict"] = f"meets both, but {_name(best)} is more accurate or as accurate and faster"
     return {
+        "advice": _advice(judged),
         "budget_ms": config.budget_ms,
         "min_accuracy": config.min_accuracy,
         "best": _name(best) if best else None,
@@ -197,7 +198,17 @@ def table(result: dict[str, Any]) -> str:
         lines.append("some p95 are more than twice their p50: something else held the core; search on a quiet machine")
     asked = f"p95 <= {result['budget_ms']:g} ms and valid accuracy >= {result['min_accuracy']:g} %"
     said = f"best for {asked}: {result['best']}" if result["best"] else f"no candidate has {asked}"
-    return "\n".join([*lines, said + "; chosen on valid, so its accuracy there flatters a little"])
+    lines.append(said + "; chosen on valid, so its accuracy there flatters a little")
+    return "\n".join([*lines, *result["advice"]])
+
+
+def _advice(rows: list[Row]) -> list[str]:
+    """Whether INT8 pays on this processor, by the most accurate candidate that was measured in both precisions."""
+    timed = {_key(row): row["latency"]["ms_p50"] for row in rows if not row["refused"]}
+    for (prune, size, precision), ms in timed.items():
+        if precision == "int8" and (float_ms := timed.get((prune, size, "float32"))):
+            return measure.advise_on_int8(ms, float_ms)
+    return []
 
 
 def _verdict(row: Row, config: Search) -> str:

@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from edgeemo.card import InputContract
+from edgeemo.compress.quantize import INPUT_STEPS
 from edgeemo.data import Faces
 from edgeemo.errors import require
 from edgeemo.export import quiet
@@ -38,7 +39,8 @@ ACTIVATIONS = {
     "cpu": {"dtype": torch.uint8, "quant_min": 0, "quant_max": 255, "qscheme": torch.per_tensor_affine},
     "tensorrt": {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "qscheme": torch.per_tensor_symmetric},
 }
-WEIGHTS = {"dtype": torch.int8, "quant_min": -127, "quant_max": 127, "qscheme": torch.per_channel_symmetric}
+WEIGHTS = {"dtype": torch.int8, "qscheme": torch.per_channel_symmetric, "ch_axis": 0}
+LARGEST_WEIGHT = {True: 64, False: 127}  # by reduce_range, as the quantizer stores them
 
 
 class Simulated(EmotionNet):
@@ -46,20 +48,25 @@ class Simulated(EmotionNet):
 
     simulation: fx.GraphModule
 
-    def __init__(self, network: EmotionNet, *, flavour: str) -> None:
+    def __init__(self, network: EmotionNet, *, flavour: str, reduce_range: bool = True) -> None:
         super().__init__(network.backbone, network.attention, network.head)
         self.still = False
         self.quantizers = nn.ModuleDict()
         graph = fx.Tracer().trace(network.eval())
         for number, node in enumerate(_rounded(graph, network)):
             name = f"at_{number}"
-            self.quantizers[name] = _fake_quantize("MovingAverageMinMaxObserver", RANGE_STEP, ACTIVATIONS[flavour])
+            form = dict(ACTIVATIONS[flavour])
+            if node.op == "placeholder" and flavour == "cpu":
+                form["quant_max"] = INPUT_STEPS
+            self.quantizers[name] = _fake_quantize("MovingAverageMinMaxObserver", RANGE_STEP, form)
             with graph.inserting_after(node):
                 after = graph.call_module(f"quantizers.{name}", (node,))
             node.replace_all_uses_with(after)
             after.args = (node,)
+        largest = LARGEST_WEIGHT[reduce_range]
+        weights = {**WEIGHTS, "quant_min": -largest, "quant_max": largest}
         for layer in self._weighted():
-            observer = _fake_quantize("MovingAveragePerChannelMinMaxObserver", 1.0, {**WEIGHTS, "ch_axis": 0})
+            observer = _fake_quantize("MovingAveragePerChannelMinMaxObserver", 1.0, weights)
             parametrize.register_parametrization(layer, "weight", observer)
         # Not a child of this module: it shares all of its layers.
         object.__setattr__(self, "simulation", fx.GraphModule(self, graph))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import merging, softmax
 from edgeemo.runtime import shipped
+from edgeemo.runtime.advice import advise, saturates_here
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.openvino import OpenvinoBackend
 from edgeemo.runtime.tensorrt import TensorrtBackend
@@ -22,6 +24,7 @@ from edgeemo.runtime.tensorrt import TensorrtBackend
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+log = logging.getLogger(__name__)
 SLICE = 64  # images run at once; bounds the memory of activations, and a CPU gains nothing from more
 
 Image = np.ndarray | Path | str | bytes
@@ -42,7 +45,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Callable[[Path, Card, int], Backend]] = {
-    "onnxruntime": lambda file, _, threads: OnnxBackend(file, threads=threads),
+    "onnxruntime": lambda file, card, threads: OnnxBackend(file, threads=threads, exact=saturates_here(card)),
     "openvino": lambda file, _, threads: OpenvinoBackend(file, threads=threads),
     "onnxruntime-cuda": lambda file, _, threads: OnnxBackend(file, threads=threads, name="onnxruntime-cuda"),
     "onnxruntime-tensorrt": lambda file, _, threads: OnnxBackend(file, threads=threads, name="onnxruntime-tensorrt"),
@@ -72,12 +75,24 @@ class Prediction:
 def load(model: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = "") -> Model:
     """A model that edgeemo ships (nano, small, base; None or empty: small), or the one in a file, ready to predict.
 
+    Logs a warning where the file is a poor choice on this machine: `Model.advice`.
+
     backend: of FORMATS, what runs the file; empty is the first of its format, ONNX Runtime or TensorRT. One thread is
     the default: a face takes few milliseconds, and a device has other work. labels: a label set to answer in, as `six`
     of a model of FER+'s eight, whose probabilities are added up; empty: the model's own. IntegrityError if file and
     card are missing, damaged or do not belong together; UsageError for a suffix without a backend or labels that the
     model does not tell; MachineError if the backend is not installed or an engine is of another machine.
     """
+    loaded = open_model(model, threads=threads, backend=backend, labels=labels)
+    for sentence in loaded.advice:
+        log.warning(sentence)
+    return loaded
+
+
+def open_model(
+    model: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = ""
+) -> Model:
+    """What `load` returns, without its warnings: for those who open files to compare them."""
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected 1 or more")
     file = shipped.find(model)
@@ -106,6 +121,11 @@ class Model:
         self.backend = backend
         self.view = view
         self._merging = merging(view.places(card.labels))
+
+    @property
+    def advice(self) -> list[str]:
+        """What to know of this file in this backend on this machine, a sentence each; empty if nothing."""
+        return advise(self.card, self.backend.name, self.path.name)
 
     @property
     def labels(self) -> tuple[str, ...]:

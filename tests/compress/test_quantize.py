@@ -13,7 +13,7 @@ from edgeemo.card import read_card, write_card
 from edgeemo.compress import precision
 from edgeemo.compress.compare import answers
 from edgeemo.compress.prune import size_of
-from edgeemo.compress.quantize import quantize
+from edgeemo.compress.quantize import INPUT_STEPS, quantize
 from edgeemo.compress.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
@@ -123,8 +123,30 @@ def test_the_last_odd_batch_is_calibrated_too(float_model: Path, calibration_fac
     faces = Faces(pixels, calibration_faces.votes[:33], calibration_faces.truth[:33], calibration_faces.ids[:33])
     path = tmp_path / "odd.onnx"
     quantize(observe(float_model, faces, read_card(float_model).input, method="minmax"), path, flavour="cpu")
-    # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input; the range always holds 0, in 255 steps.
-    assert constants(path)["images_scale"] == pytest.approx(2 / 255)
+    # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input; the range always holds 0.
+    assert constants(path)["images_scale"] == pytest.approx(2 / INPUT_STEPS)
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+def test_no_gray_level_lies_on_a_rounding_tie(flavour: str, int8: dict[str, Path]) -> None:
+    """All 256 are more than a thousandth of a step away from one, so that the last bit of a float decides nothing.
+
+    Written in three ways in float32, the contract's normalisation gives the same integers.
+    """
+    stored = constants(int8[flavour])
+    scale, zero_point = float(stored["images_scale"]), int(stored["images_zero_point"])
+    pixels = np.arange(256)
+    steps = (pixels / 255 - 0.5) / 0.25 / scale + zero_point
+    assert np.abs(steps - np.floor(steps) - 0.5).min() > 1e-3
+    single = pixels.astype(np.float32)
+    ways = (
+        (single * np.float32(1 / 255) - np.float32(0.5)) / np.float32(0.25),
+        (single / np.float32(255) - np.float32(0.5)) / np.float32(0.25),
+        single * np.float32(4 / 255) - np.float32(2),
+    )
+    integers = [np.rint(way / np.float32(scale)) + zero_point for way in ways]
+    assert all(np.array_equal(found, np.rint(steps)) for found in integers)
+    assert len(np.unique(integers[0])) >= 254
 
 
 @pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])

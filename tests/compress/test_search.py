@@ -82,6 +82,7 @@ def test_the_front_holds_what_no_other_beats() -> None:
 def small(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     out = tmp_path_factory.mktemp("search")
     about = {"budget_ms": 1000.0, "min_accuracy": 10.0, "max_prune": 0.1, "calibration_count": 64}
+    about["min_agreement"] = 0.9  # so small a network, trained so little, may differ on a face or two
     return Search(run=str(trained), out=str(out), trials=3, epochs=1, threads=1, **about)
 
 

@@ -59,6 +59,18 @@ def test_weights_get_the_integers_that_they_have_in_the_file(
         assert (np.abs(ours - theirs.reshape(ours.shape)) > 0).mean() < 1e-3, name
 
 
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+def test_the_input_has_the_steps_that_it_has_in_the_file(
+    flavour: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """Where no gray level lies on a rounding tie."""
+    made = simulated(trained, calibration_faces, flavour=flavour)
+    ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
+    quantize(ranges, tmp_path / "int8.onnx", flavour=flavour)
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    assert float(made.quantizers["at_0"].scale) == pytest.approx(float(stored["images_scale"]), rel=1e-6)
+
+
 def test_eight_bits_are_eight_bits(trained: Path, calibration_faces: Faces) -> None:
     """Weights have at most 255 values a channel, activations at most 256."""
     made = simulated(trained, calibration_faces)

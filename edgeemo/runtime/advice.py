@@ -1,0 +1,46 @@
+"""What a user should know of a model on this machine: kernels that would saturate, a file of the wrong format."""
+
+from __future__ import annotations
+
+import platform
+
+from edgeemo.card import Card
+from edgeemo.errors import MachineError
+from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
+
+X86 = ("x86_64", "AMD64", "i386", "i686", "x86")
+LIMIT = "edgeemo compress RUN --int8 limits its weights"
+
+
+def advise(card: Card, backend: str, name: str) -> list[str]:
+    """Sentences about the model `name` in `backend` on this processor, each with what to do; none if all is well."""
+    found = []
+    if backend == "onnxruntime" and saturates_here(card):
+        found.append(
+            f"{name} is not proven free of saturation, and this processor's INT8 kernels saturate: it runs in exact "
+            f"arithmetic, about {EXACT_COST} times the time.  {LIMIT}"
+        )
+    if backend == "onnxruntime" and is_slow_format(card):
+        found.append(
+            f"{name} has int8 activations, made for TensorRT, which ONNX Runtime runs more slowly than float on x86.  "
+            "Open the form with uint8 activations (--flavour cpu), model.int8.onnx, instead"
+        )
+    if backend == "onnxruntime-tensorrt" and card.precision.get("flavour") == "cpu":
+        found.append(
+            f"{name} has uint8 activations, which TensorRT may refuse or clip at half of their range.  "
+            "Open the form with int8 activations (--flavour tensorrt), model.int8.tensorrt.onnx, instead"
+        )
+    return found
+
+
+def saturates_here(card: Card) -> bool:
+    """Whether the fast kernels of this processor could saturate on a file that is not proven safe."""
+    try:
+        return not card.overflow_safe and kernels_saturate()
+    except MachineError:  # no ONNX Runtime, so no kernels of its own
+        return False
+
+
+def is_slow_format(card: Card) -> bool:
+    """Whether ONNX Runtime has no fast kernels for the file here: int8 activations on x86."""
+    return card.precision.get("flavour") == "tensorrt" and platform.machine() in X86

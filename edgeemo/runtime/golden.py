@@ -1,0 +1,72 @@
+"""Golden answers: eight synthetic faces come with edgeemo, and a card holds the logits of its model for them.
+
+A processor, an update or a damaged library that changes what a model computes is seen on the device itself, with
+`edgeemo doctor --check`, without any data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edgeemo.artifact import sha256_of
+from edgeemo.card import Card, InputContract
+from edgeemo.images import to_input, to_pixels
+from edgeemo.runtime.shipped import FOLDER
+
+FACES = FOLDER / "faces.png"  # side by side; benchmarks/golden_faces.py draws them
+COUNT = 8
+DECIMALS = 5  # of a stored logit
+# Of a logit. INT8 gave the same bits on every x86 and ARM core tried (benchmarks/results/processors/parity.json); float
+# kernels add in another order, which moves a logit by about 1e-5. Saturation moves one by 0.1 to 2.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a model's answers are from its card's."""
+
+    largest: float  # of a logit
+    changed: int  # faces with another label
+    faces: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every label is the same, and every logit within the tolerance."""
+        return not self.changed and self.largest <= TOLERANCE
+
+
+def record(logits: np.ndarray) -> dict[str, Any]:
+    """The card's entry for (8, K) logits of the faces."""
+    return {"faces_sha256": faces_sha256(), "logits": np.round(logits.astype(float), DECIMALS).tolist()}
+
+
+def compare(card: Card, logits: np.ndarray) -> Difference | None:
+    """(8, K) logits of the faces against the card's; None if the card has none, or of other faces."""
+    if card.golden.get("faces_sha256") != faces_sha256():
+        return None
+    expected = np.array(card.golden["logits"])
+    changed = int((expected.argmax(1) != logits.argmax(1)).sum())
+    return Difference(float(np.abs(expected - logits).max()), changed, len(expected))
+
+
+def golden_batch(contract: InputContract) -> np.ndarray:
+    """The faces as a model's input: (8, channels, size, size) float32."""
+    return to_input(np.stack([to_pixels(face, contract) for face in _faces()]), contract)
+
+
+@cache
+def faces_sha256() -> str:
+    """Hex SHA-256 of the file of faces."""
+    return sha256_of(FACES)
+
+
+@cache
+def _faces() -> list[np.ndarray]:
+    """Eight (64, 64) uint8 faces."""
+    with Image.open(FACES, formats=("PNG",)) as strip:
+        return np.split(np.asarray(strip), COUNT, axis=1)

@@ -1,0 +1,97 @@
+"""Weights that could saturate an x86 kernel are found in the finished file, whatever wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeemo.card import read_card
+from edgeemo.compress.overflow import LARGEST_SAFE, check_weights
+from edgeemo.compress.quantize import quantize
+from edgeemo.compress.ranges import file_logits, observe
+from edgeemo.data import Faces
+from edgeemo.metrics import divergence
+
+
+def one_layer(weights: np.ndarray | None, *, data: int = TensorProto.UINT8) -> onnx.ModelProto:
+    """A QLinearMatMul with these weights, or with weights that come as a second input."""
+    constants = {"one": np.float32(1), "zero": np.zeros((), np.uint8 if data == TensorProto.UINT8 else np.int8)}
+    inputs = [helper.make_tensor_value_info("data", data, [1, 4])]
+    if weights is None:
+        inputs.append(helper.make_tensor_value_info("weights", TensorProto.INT8, [4, 2]))
+    else:
+        constants["weights"] = weights
+    constants["zero_weight"] = np.zeros((), np.int8 if weights is None else weights.dtype)
+    order = ["data", "one", "zero", "weights", "one", "zero_weight", "one", "zero"]
+    graph = helper.make_graph(
+        [helper.make_node("QLinearMatMul", order, ["sum"])],
+        "layer",
+        inputs,
+        [helper.make_tensor_value_info("sum", data, [1, 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def checked(model: onnx.ModelProto, folder: Path) -> dict:
+    onnx.save(model, folder / "layer.onnx")
+    return check_weights(folder / "layer.onnx")
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
+def test_limited_weights_are_safe_and_full_range_is_not(
+    flavour: str, reduce_range: bool, largest: int, float_model: Path, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """In both formats; every layer of the network is looked at."""
+    ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
+    quantize(ranges, tmp_path / "int8.onnx", flavour=flavour, reduce_range=reduce_range)
+    found = check_weights(tmp_path / "int8.onnx")
+    assert (found["safe"], found["largest_weight"], found["layers"]) == (reduce_range, largest, len(ranges.layers))
+    assert bool(found["unsafe"]) != reduce_range
+
+
+def test_the_limit_costs_little(float_model: Path, calibration_faces: Faces, tmp_path: Path) -> None:
+    """Seven bits instead of eight: the divergence from float stays below a hundredth of a nat."""
+    card = read_card(float_model)
+    ranges = observe(float_model, calibration_faces, card.input, method="minmax")
+    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    exact, limited = (
+        file_logits(path, calibration_faces, card.input, threads=1) for path in (float_model, tmp_path / "int8.onnx")
+    )
+    assert divergence(exact, limited) < 0.01
+
+
+def test_a_float_file_has_nothing_to_saturate(float_model: Path) -> None:
+    """No layer in integers, so no largest weight."""
+    assert check_weights(float_model) == {"safe": True, "largest_weight": None, "layers": 0, "unsafe": []}
+
+
+@pytest.mark.parametrize(("largest", "safe"), [(LARGEST_SAFE, True), (LARGEST_SAFE + 1, False)])
+def test_the_bound_is_the_largest_that_holds(largest: int, safe: bool, tmp_path: Path) -> None:
+    """Two products of 255 and 64 fit 16 bits, two of 255 and 65 do not; a negative weight counts like a positive."""
+    assert (2 * 255 * largest < 2**15) == safe
+    weights = np.zeros((4, 2), np.int8)
+    weights[1, 1] = -largest
+    found = checked(one_layer(weights), tmp_path)
+    assert (found["safe"], found["largest_weight"]) == (safe, largest)
+
+
+def test_operators_with_integers_inside_are_checked_too(tmp_path: Path) -> None:
+    """Files of other exporters have QLinear operators and no Q/DQ pairs."""
+    found = checked(one_layer(np.full((4, 2), 127, np.int8)), tmp_path)
+    assert (found["safe"], found["unsafe"]) == (False, ["weights"])
+
+
+def test_unsigned_weights_are_exact(tmp_path: Path) -> None:
+    """x86 multiplies uint8 by uint8 in 32 bits."""
+    assert checked(one_layer(np.full((4, 2), 255, np.uint8)), tmp_path)["safe"]
+
+
+def test_weights_that_are_no_constant_are_not_proven(tmp_path: Path) -> None:
+    """They may be anything when the file runs."""
+    assert not checked(one_layer(None), tmp_path)["safe"]
