@@ -193,15 +193,24 @@ def parity(ctx: click.Context, /, models: tuple[str, ...], **given: Any) -> None
 
 
 @main.command()
-@click.option("--json", is_flag=True, help="as JSON")
-def doctor(json: bool) -> None:
-    """Show which engines this machine can build and run, and what to install for the rest."""
-    stage = _stage("doctor", extra="tensorrt", purpose="the doctor")
-    found = stage.run()
-    if json:
-        click.echo(_json(found))
-    else:
-        _print(stage.table(found))
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--check", is_flag=True, help="run models (default: all shipped) on packaged faces; exit 1 if one fails")
+@click.option("--baseline", default="", help="JSON of an earlier check here: fail if a model became 1.5 times slower")
+@click.option("--json", is_flag=True, help="print JSON")
+@click.pass_context
+def doctor(ctx: click.Context, /, models: tuple[str, ...], check: bool, baseline: str, json: bool) -> None:
+    """Show which engines this machine can build and run; with --check, whether its answers and speed still hold."""
+    if not check and (models or baseline):
+        raise UsageError("MODEL and --baseline would do nothing here: add --check, or leave them out")
+    if not check:
+        stage = _stage("doctor", extra="tensorrt", purpose="the doctor")
+        found = stage.run()
+        _print_found(found, stage.table, as_json=json)
+        return
+    stage = _stage("check", extra="bench", purpose="the check")
+    result = stage.run(models, baseline=baseline)
+    _print_found(result, stage.show, as_json=json)
+    ctx.exit(0 if result["passed"] else 1)
 
 
 @main.command(help=stages.Report.__doc__)
@@ -227,8 +236,11 @@ def predict(images: tuple[str, ...], model: str, label_set: str, json: bool) -> 
             _tell(name, loaded.predict(Path(name)), as_json=json)
 
 
-def _json(found: dict[str, Any]) -> str:
-    return json.dumps(found, indent=2, sort_keys=True)
+def _print_found(found: dict[str, Any], table: Callable[[dict[str, Any]], Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=2, sort_keys=True))
+    else:
+        _print(table(found))
 
 
 def _tell(name: str, prediction: edgeemo.Prediction, *, as_json: bool) -> None:

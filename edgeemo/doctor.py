@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from rich.box import SIMPLE
@@ -13,18 +16,24 @@ from rich.table import Table
 from edgeemo.errors import MachineError
 from edgeemo.machine import Machine, this_machine
 from edgeemo.runtime.cuda import Cuda
-from edgeemo.runtime.onnx import PROVIDERS
+from edgeemo.runtime.onnx import PROVIDERS, import_onnxruntime
+from edgeemo.runtime.openvino import import_openvino
+from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
 from edgeemo.runtime.tensorrt import LIBRARIES, knows, library
 
 # Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.
 INT8 = {
     "amx_int8": "AMX: OpenVINO uses it, ONNX Runtime does not",
-    "avx512_vnni": "VNNI: INT8 is about three times as fast as float",
-    "avx_vnni": "VNNI: INT8 is about three times as fast as float",
+    "avx512_vnni": "VNNI: INT8 is two to three times as fast as float",
+    "avx_vnni": "VNNI: INT8 is two to three times as fast as float",
     "i8mm": "i8mm: INT8 matrix products",
     "asimddp": "dot product: INT8 is faster than float",
 }
-SLOW = "none of VNNI, AMX or dot product: INT8 gains little here"
+SLOW = "none of VNNI, AMX or dot product: INT8 is about one and a half times as fast as float"
+SATURATES = (
+    "its INT8 kernels saturate on weights over 64, so models without that limit (--no-reduce-range) run in exact "
+    f"arithmetic, about {EXACT_COST} times the time"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ def run() -> dict[str, Any]:
     machine = this_machine()
     gpu, lacking = _gpu()
     parts = [_onnxruntime(gpu), _openvino(), *(_engines(name, gpu, lacking) for name in LIBRARIES), _workshop()]
-    return {"machine": asdict(machine), "int8": int8_on(machine), "gpu": gpu, "parts": [asdict(part) for part in parts]}
+    int8 = "; ".join(filter(None, [int8_on(machine), saturation()]))
+    return {"machine": asdict(machine), "int8": int8, "gpu": gpu, "parts": [asdict(part) for part in parts]}
 
 
 def int8_on(machine: Machine) -> str:
@@ -52,6 +62,14 @@ def int8_on(machine: Machine) -> str:
         return "this system does not tell which instructions it has"
     found = dict.fromkeys(text for feature, text in INT8.items() if feature in machine.features)
     return "; ".join(found) or SLOW
+
+
+def saturation() -> str:
+    """What the kernels of this processor do to full-range weights; empty if nothing, or without ONNX Runtime."""
+    try:
+        return SATURATES if kernels_saturate() else ""
+    except MachineError:
+        return ""
 
 
 def table(found: dict[str, Any]) -> Group:
@@ -88,17 +106,17 @@ def _gpu() -> tuple[dict[str, Any] | None, str]:
 
 def _onnxruntime(gpu: dict[str, Any] | None) -> Part:
     """With the CPU, and with what it was compiled for of a GPU that is there."""
-    name, (version, advice) = "ONNX Runtime (.onnx)", _version("onnxruntime", "pip install onnxruntime")
+    name, (version, advice) = "ONNX Runtime (.onnx)", _version(import_onnxruntime, "pip install onnxruntime")
     if advice:
         return Part(name, runs=False, builds=False, version="", advice=advice)
-    compiled = import_module("onnxruntime").get_available_providers()
+    compiled = import_onnxruntime().get_available_providers()
     here = [kind for kind, provider in PROVIDERS.items() if provider in compiled and (gpu or kind == "onnxruntime")]
     places = ", ".join("CPU" if kind == "onnxruntime" else kind.removeprefix("onnxruntime-") for kind in here)
     return Part(name, runs=True, builds=False, version=f"{version} ({places})", advice="")
 
 
 def _openvino() -> Part:
-    version, advice = _version("openvino", "pip install 'edgeemo[openvino]'")
+    version, advice = _version(import_openvino, "pip install 'edgeemo[openvino]'")
     return Part("OpenVINO (.onnx)", bool(version), False, version, advice)
 
 
@@ -118,14 +136,14 @@ def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
 
 
 def _workshop() -> Part:
-    version, advice = _version("torch", "to train and compress: pip install 'edgeemo[train]'")
+    version, advice = _version(partial(import_module, "torch"), "to train and compress: pip install 'edgeemo[train]'")
     return Part("PyTorch (training)", bool(version), bool(version), version, advice)
 
 
-def _version(module: str, install: str) -> tuple[str, str]:
+def _version(load: Callable[[], ModuleType], install: str) -> tuple[str, str]:
     """The version and no advice, or no version and what to do: `install` it, or else why it does not load."""
     try:
-        return str(import_module(module).__version__).partition("-")[0], ""  # OpenVINO adds its build
+        return str(load().__version__).partition("-")[0], ""  # OpenVINO adds its build
     except ModuleNotFoundError:
         return "", install
     except (ImportError, OSError) as error:  # a library that it is linked against is not there

@@ -23,10 +23,10 @@ def cold_start(model: str, backend: str, started_ns: int) -> dict[str, float | N
     marks = [started_ns, perf_counter_ns()]
     import numpy as np  # noqa: PLC0415  timed
 
-    from edgeemo.runtime import load  # noqa: PLC0415  timed
+    from edgeemo.runtime import open_model  # noqa: PLC0415  timed
 
     marks.append(perf_counter_ns())
-    opened = load(model, backend=backend)
+    opened = open_model(model, backend=backend)
     marks.append(perf_counter_ns())
     opened.predict(np.arange(96 * 96, dtype=np.uint8).reshape(96, 96))
     marks.append(perf_counter_ns())

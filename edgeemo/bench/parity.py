@@ -1,13 +1,14 @@
-"""Parity: the same faces through every file and every backend that is here, and who answers otherwise.
+"""Parity: run each file on the same faces in every installed backend, and as other processors would run it.
 
-A file must name the same emotions wherever it runs: that is the gate. What a file loses against the first one, by
-quantization or by another flavour, is told beside it and held by no gate here; bench tests accuracy in pairs.
+A file must name the same emotions wherever it runs: that is the gate. Between x86 processors, whose integer kernels
+compute the same sums unless they saturate, every logit must be the same. What a file loses against the first one, by
+quantization or by another flavour, is shown beside it and held by no gate here; bench tests accuracy in pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.text import Text
 
 import edgeemo
 from edgeemo.artifact import check_result, write_json, write_text
+from edgeemo.bench.processors import PROCESSORS, Processor, logits_on
 from edgeemo.bench.report import page_of
 from edgeemo.bench.run import about
 from edgeemo.bench.tables import Table, markdown, rich_of
@@ -28,11 +30,12 @@ from edgeemo.images import to_input
 from edgeemo.machine import this_machine
 from edgeemo.metrics import paired, softmax
 from edgeemo.progress import track
-from edgeemo.runtime import Model, load, shipped
+from edgeemo.runtime import Model, open_model, shipped
 from edgeemo.runtime.model import FORMATS, SLICE
 from edgeemo.stages import Parity, check_ranges
 
 FORMAT = 1
+SAME_LOGIT = 1e-4  # the last float product may be rounded once (fused) or twice; 1e-6 was seen, saturation makes 0.1
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Answers:
     source_sha256: str  # of the ONNX file that it is, or was built from
     logits: np.ndarray  # (N, K)
     probabilities: np.ndarray  # (N, K); zeros where a logit is not finite
+    processor: Processor | None = None  # None: this one
 
 
 def run(models: list[Path], config: Parity) -> dict[str, Any]:
@@ -55,11 +59,12 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
     asked = _Asked(config, cards[0])
     rows: list[dict[str, Any]] = []
     said: list[Answers] = []
+    chosen = _processors(config)
     lacking: dict[Path, str] = {}  # of each file, what the first backend that did not run it lacked
     pairs = list(_pairs(models))
     for path, backend in track(pairs, "asking", total=len(pairs)):
         try:
-            with load(path, threads=config.threads, backend=backend) as model:
+            with open_model(path, threads=config.threads, backend=backend) as model:
                 said.append(_answers(model, backend, asked.faces(model.card.input)))
         except MachineError as error:
             missing = {"file": path.name, "backend": backend, "not_run": _reason(error, path)}
@@ -68,6 +73,8 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
                 rows.append(missing)
             continue
         rows.append(_row(said[-1], said, asked, config))
+        if backend == "onnxruntime":
+            rows += _on_processors(path, cards[models.index(path)], chosen, said, asked, config)
     ran = {answers.model["sha256"] for answers in said}
     if idle := [path for path, card in zip(models, cards, strict=True) if card.sha256 not in ran]:
         raise MachineError(f"no backend here runs {idle[0]}: {lacking[idle[0]]}.  See:  edgeemo doctor")
@@ -83,6 +90,34 @@ def show(result: dict[str, Any]) -> Group:
     """The result for a terminal, verdict last."""
     verdict = Text(result["verdict"], style="bold green" if result["passed"] else "bold red")
     return Group(rich_of(table(result)), *map(Text, _sentences(result)), verdict)
+
+
+def _processors(config: Parity) -> list[Processor]:
+    """The processors to stand in for; UsageError for an unknown one."""
+    names = [name.strip() for name in config.processors.split(",") if name.strip()]
+    for name in names:
+        if name not in (*PROCESSORS, "all"):
+            raise known("processor", name, (*PROCESSORS, "all"))
+    return [one for one in PROCESSORS.values() if one.name in names or "all" in names]
+
+
+def _on_processors(
+    path: Path, card: Card, chosen: list[Processor], said: list[Answers], asked: _Asked, config: Parity
+) -> list[dict[str, Any]]:
+    """A row per processor, each against the first answers of the same file, or why it was not run."""
+    rows: list[dict[str, Any]] = []
+    batch = to_input(asked.faces(card.input).pixels, card.input)
+    for processor in track(chosen, f"{path.name} on other processors", total=len(chosen)):
+        about_row = {"file": path.name, "backend": "onnxruntime", "processor": processor.name}
+        try:
+            logits, how = logits_on(processor, path, batch, arm64_root=config.arm64_root)
+        except MachineError as error:
+            if str(error) not in {row.get("not_run") for row in rows}:  # once is enough for all ARM cores
+                rows.append({**about_row, "not_run": str(error)})
+            continue
+        own = replace(said[-1], logits=logits, probabilities=_probabilities(logits, card), processor=processor)
+        rows.append({**_row(own, said, asked, config), **about_row, "how": how})
+    return rows
 
 
 def _check(config: Parity) -> None:
@@ -152,10 +187,15 @@ def _answers(model: Model, backend: str, asked: Faces) -> Answers:
     starts = range(0, len(asked), SLICE)
     batches = (to_input(asked.pixels[start : start + SLICE], model.card.input) for start in starts)
     logits = np.concatenate([model.backend.logits(batch) for batch in batches])
-    finite = np.isfinite(logits).all(1, keepdims=True)
-    probabilities = softmax(np.where(finite, logits, 0.0), temperature=model.card.temperature) * finite
     source = model.card.target.get("source_sha256", model.card.sha256)
-    return Answers(about(model), backend, source, logits, probabilities)
+    return Answers(about(model), backend, source, logits, _probabilities(logits, model.card))
+
+
+def _probabilities(logits: np.ndarray, card: Card) -> np.ndarray:
+    """Zeros where a logit is not finite."""
+    finite = np.isfinite(logits).all(1, keepdims=True)
+    found: np.ndarray = softmax(np.where(finite, logits, 0.0), temperature=card.temperature) * finite
+    return found
 
 
 def _row(own: Answers, said: list[Answers], asked: _Asked, config: Parity) -> dict[str, Any]:
@@ -172,8 +212,15 @@ def _row(own: Answers, said: list[Answers], asked: _Asked, config: Parity) -> di
         "accuracy": float(right.mean()),
         "same_file": None if same is own else {"backend": same.backend, **_differences(same, own, asked)},
         "first_file": None if said[0] is own else {"backend": said[0].backend, **_differences(said[0], own, asked)},
-        "passed": not broken and _agreement(same, own) >= config.min_agreement / 100,
+        "passed": not broken and _agrees(same, own, config.min_agreement),
     }
+
+
+def _agrees(one: Answers, other: Answers, min_agreement: float) -> bool:
+    """On enough faces; between x86 processors on all of them, logit by logit."""
+    if other.processor and other.processor.family == "x86":
+        return _agreement(one, other) == 1 and bool(np.abs(one.logits - other.logits).max() <= SAME_LOGIT)
+    return _agreement(one, other) >= min_agreement / 100
 
 
 def _agreement(one: Answers, other: Answers) -> float:
@@ -189,16 +236,18 @@ def _differences(one: Answers, other: Answers, asked: _Asked) -> dict[str, Any]:
     return {
         **asdict(compared),
         "largest_difference": float(np.abs(one.probabilities - other.probabilities).max()),
+        "largest_logit_difference": float(np.abs(one.logits - other.logits).max()),
         "moved": {label: count for label, count in moved.items() if count},
     }
 
 
 def _result(rows: list[dict[str, Any]], asked: _Asked, config: Parity) -> dict[str, Any]:
     ran = [row for row in rows if "not_run" not in row]
-    failed = [f"{row['file']} in {row['backend']}" for row in ran if not row["passed"]]
+    failed = [f"{row['file']} in {_place(row)}" for row in ran if not row["passed"]]
     passed = not failed
     twice = sum(row["same_file"] is not None for row in ran)
-    proven = f"{twice} answers agree with another backend's on {config.min_agreement:g} % of the faces or more"
+    others = "backend's or processor's" if config.processors else "backend's"
+    proven = f"{twice} answers agree with another {others} on {config.min_agreement:g} % of the faces or more"
     verdict = f"PASS ({proven})" if passed else f"FAIL ({', '.join(failed)})"
     if passed and not twice:
         verdict = "PASS (every answer is finite; no file ran in a second backend)"
@@ -232,19 +281,24 @@ def table(result: dict[str, Any]) -> Table:
     return Table("Parity", head, [_cells(row) for row in result["rows"]], note)
 
 
+def _place(row: dict[str, Any]) -> str:
+    """The backend, or the processor where ONNX Runtime ran as on another one."""
+    return f"as {row['processor']}" if "processor" in row else str(row["backend"])
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if "not_run" in row:
-        return (row["file"], row["backend"], "not run", "", "", "", "")
+        return (row["file"], _place(row), "not run", "", "", "", "")
     pairs = (row["same_file"], row["first_file"])
     cells = (pair and (f"{100 * pair['agreement']:.2f}", f"{pair['largest_difference']:.4f}") for pair in pairs)
-    return (row["file"], row["backend"], f"{100 * row['accuracy']:.2f}", *(c for two in cells for c in two or ("", "")))
+    return (row["file"], _place(row), f"{100 * row['accuracy']:.2f}", *(c for two in cells for c in two or ("", "")))
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:
     """What moved where, and what was not run, a line each."""
     told = []
     for row in result["rows"]:
-        name = f"{row['file']} in {row['backend']}"
+        name = f"{row['file']} in {_place(row)}"
         if "not_run" in row:
             told.append(f"{name} was not run: {row['not_run']}")
             continue

@@ -17,7 +17,8 @@ from edgeemo.bench.tables import show
 from edgeemo.errors import UsageError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine
-from edgeemo.runtime import Model, load
+from edgeemo.runtime import Model, open_model
+from edgeemo.runtime.advice import saturates_here
 from edgeemo.stages import Bench, check_idle
 
 __all__ = ["run", "show"]
@@ -33,7 +34,7 @@ def run(config: Bench) -> dict[str, Any]:
     target = gates.read_target(config.target)
     _check(config)
     with ExitStack() as opened:
-        model = opened.enter_context(load(config.engine, backend=config.backend, labels=config.label_set))
+        model = opened.enter_context(open_model(config.engine, backend=config.backend, labels=config.label_set))
         other = _other(config)
         opened.enter_context(other or nullcontext())
         result = _setting(config, model) | _measured(config, model, other)
@@ -49,7 +50,7 @@ def run(config: Bench) -> dict[str, Any]:
 def _other(config: Bench) -> Model | None:
     if not config.against:
         return None
-    return load(config.against, backend=config.against_backend, labels=config.label_set)
+    return open_model(config.against, backend=config.against_backend, labels=config.label_set)
 
 
 def about(model: Model) -> dict[str, Any]:
@@ -62,6 +63,9 @@ def about(model: Model) -> dict[str, Any]:
         "size_bytes": model.path.stat().st_size,
         "architecture": card.architecture,
         "precision": card.precision,
+        "overflow_safe": card.overflow_safe,
+        "exact_arithmetic": model.backend.name == "onnxruntime" and saturates_here(card),
+        "advice": model.advice,
         "labels": list(model.labels),
         "input": asdict(card.input),
     }
@@ -103,11 +107,21 @@ def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any
     against = None
     if other:
         ratio = latency["one_core"]["total"]["ms_p50"] / rest[0]["one_core"]["total"]["ms_p50"]
-        sides = {"latency": rest[0], "latency_ratio_p50": round(ratio, 4), "accuracy": judged["paired"]}
+        advice = measure.advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
+        sides = {
+            "latency": rest[0],
+            "latency_ratio_p50": round(ratio, 4),
+            "accuracy": judged["paired"],
+            "advice": advice,
+        }
         against = {"model": about(other), **sides}
     cold_start = measure.cold_start(model.path, config.backend)
     faces = {"accuracy": judged["accuracy"], "robustness": judged["robustness"]}
     return {**faces, "latency": latency, "cold_start": cold_start, "against": against}
+
+
+def _is_int8(model: Model) -> bool:
+    return bool(model.card.precision.get("asked") == "int8")
 
 
 def _judged(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:

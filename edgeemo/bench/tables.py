@@ -139,7 +139,8 @@ def _against(result: dict[str, Any]) -> Table:
         *(_ratio(name, setting, against["latency"][name]) for name, setting in settings(latency)),
         _sizes(result["model"]["size_bytes"], other["size_bytes"]),
     ]
-    note = "Both models took turns in slices of 0.1 s in the same process."
+    turns = "Both models took turns in slices of 0.1 s in the same process."
+    note = " ".join([turns, *against.get("advice", [])])
     if paired := against["accuracy"]:
         ours = result["accuracy"]["accuracy"]
         shares = (amount(share, "share") for share in (ours, ours - paired["difference"]))
@@ -182,6 +183,7 @@ def _latency(result: dict[str, Any]) -> Table:
     ]
     shaky = [name.replace("_", " ") for name, setting in settings(result["latency"]) if setting["unstable"]]
     note = " ".join(f"{part}: {what}." for part, what in TIMED.items())
+    note = " ".join([note, *result["model"].get("advice", [])])
     if shaky:
         note += f" Unstable on {' and '.join(shaky)}: p95 is over twice p50; something else held the machine."
     return Table("Latency in ms", ("setting", "runs", "p50", "p95", "p99", "min", "mean"), rows, note)

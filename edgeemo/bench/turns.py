@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.runtime import Backend, Model, load
+from edgeemo.runtime import Backend, Model, open_model
 
 WARM_UP_RUNS = 10
 SLICE_SECONDS = 0.1
@@ -98,7 +98,7 @@ def _unfinished(players: Sequence[Turns], runs: int) -> bool:
 
 def player(path: str, backend: str, *, threads: int) -> Turns:
     """A model file, warmed up."""
-    opened = load(path, threads=threads, backend=backend)
+    opened = open_model(path, threads=threads, backend=backend)
     watch = Stopwatch(opened.backend)
     model = Model(opened.path, opened.card, watch, opened.view)
     pixels = np.random.default_rng(0).integers(0, 256, (1, *model.card.input.pixels), dtype=np.uint8)

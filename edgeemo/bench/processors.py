@@ -1,0 +1,162 @@
+"""Run a model file as other processors would: older x86 kernels and ARM cores, masked or emulated on this machine.
+
+x86 without VNNI, with AVX-512 or AVX2 alone: the instruction sets are hidden from ONNX Runtime (mask_cpuid.c) where
+Linux and the processor allow it, which runs at full speed. Older x86, and AVX2 elsewhere: QEMU's user-mode emulation.
+ARM: QEMU with a folder that holds Python and the packages for ARM64 (benchmarks/arm64_root.sh).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import edgeemo
+from edgeemo.errors import MachineError
+from edgeemo.machine import this_machine
+from edgeemo.runtime.advice import X86
+
+MASK = Path(__file__).with_name("mask_cpuid.c")
+UNSUPPORTED = 70  # exit code of mask_cpuid.c
+MODULE = "edgeemo.bench.one_file"  # what runs in the child
+INSTALL = "apt-get install qemu-user"
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A kind of processor, and how this machine can stand in for it."""
+
+    name: str
+    family: str  # x86 or arm: within x86 answers must be the same
+    emulated: str = ""  # QEMU's name of the CPU; empty: QEMU 7.2 cannot emulate it
+    masked: str = ""  # value of MASK_CPUID; empty: masking cannot make it
+    needs: tuple[str, ...] = ()  # instruction sets that this machine must have for the mask
+
+
+PROCESSORS = {
+    one.name: one
+    for one in (
+        Processor("sse4.1", "x86", emulated="Nehalem"),
+        Processor("avx2", "x86", emulated="max", masked="avx2", needs=("avx2",)),
+        Processor("avx512", "x86", masked="avx512", needs=("avx512f",)),
+        Processor("cortex-a53", "arm", emulated="cortex-a53"),
+        Processor("cortex-a72", "arm", emulated="cortex-a72"),
+        Processor("cortex-a76", "arm", emulated="cortex-a76"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How a processor is stood in for: a command line to put arguments to, and its environment."""
+
+    how: str  # for the table: masked, qemu 7.2
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def logits_on(processor: Processor, model: Path, batch: np.ndarray, *, arm64_root: str = "") -> tuple[np.ndarray, str]:
+    """(N, K) float32 logits of `model` for a batch as this processor's fast kernels give them, and how it was run.
+
+    Without the exact arithmetic that edgeemo uses for files that could saturate: other hosts open the file without it.
+    MachineError if this machine can neither mask nor emulate the processor; it says what to install.
+    """
+    with stand_in(processor, arm64_root=arm64_root) as stand, tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "batch.npy", Path(folder) / "logits.npy"
+        np.save(given, batch)
+        run(stand, str(model.resolve()), str(given), str(found))
+        return np.load(found, allow_pickle=False), stand.how
+
+
+def run(stand: Stand, *arguments: str) -> None:
+    """Run MODULE there; MachineError if it fails."""
+    package = str(Path(edgeemo.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1", **stand.environment}
+    command = [*stand.command, "-m", MODULE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")  # noqa: S603
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise MachineError(f"{stand.how}: the process ended with {done.returncode}: {last}")
+
+
+@contextmanager
+def stand_in(processor: Processor, *, arm64_root: str = "") -> Iterator[Stand]:
+    """The best way to stand in for a processor here; MachineError with what is missing if there is none."""
+    if processor.family == "arm":
+        yield _arm(processor, arm64_root)
+        return
+    if platform.machine() not in X86:
+        raise MachineError(f"{processor.name} needs an x86 machine; this is {platform.machine()}")
+    with tempfile.TemporaryDirectory() as folder:
+        yield _masked(processor, Path(folder)) or _emulated(processor)
+
+
+def _masked(processor: Processor, folder: Path) -> Stand | None:
+    """The processor with instruction sets hidden; None where that is not possible."""
+    features = this_machine().features or ()
+    if not processor.masked or set(processor.needs) - set(features) or platform.system() != "Linux":
+        return None
+    library = _compiled(folder)
+    if not library:
+        return None
+    stand = Stand("masked", (sys.executable,), {"LD_PRELOAD": str(library), "MASK_CPUID": processor.masked})
+    environment = {**os.environ, **stand.environment}
+    tried = subprocess.run([sys.executable, "-c", ""], check=False, env=environment)
+    return None if tried.returncode == UNSUPPORTED else stand
+
+
+def _compiled(folder: Path) -> Path | None:
+    """The mask as a shared library; None without a C compiler."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return None
+    library = folder / "mask_cpuid.so"
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(MASK), "-ldl"]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+    return None if done.returncode else library
+
+
+def _emulated(processor: Processor) -> Stand:
+    if not processor.emulated:
+        raise MachineError(
+            f"{processor.name} cannot be emulated; to mask it, a processor with {' and '.join(processor.needs)}, Linux "
+            "with CPUID faulting and a C compiler are needed"
+        )
+    emulator = _emulator("qemu-x86_64")
+    return Stand(_version(emulator), (emulator, "-cpu", processor.emulated, sys.executable))
+
+
+def _arm(processor: Processor, root: str) -> Stand:
+    if not root:
+        raise MachineError(
+            "ARM processors need --arm64-root, a folder with Python for ARM64.  "
+            "Make one:  bash benchmarks/arm64_root.sh FOLDER"
+        )
+    python = Path(root).resolve() / processor.emulated / "python"  # runs Python in QEMU as this core
+    if not python.is_file():
+        raise MachineError(f"{python} does not exist.  Make the folder:  bash benchmarks/arm64_root.sh FOLDER")
+    return Stand(_version(_emulator("qemu-aarch64")), (str(python),))
+
+
+def _emulator(name: str) -> str:
+    found = shutil.which(name) or shutil.which(f"{name}-static")
+    if not found:
+        raise MachineError(f"{name} is not installed:  {INSTALL}")
+    return found
+
+
+@cache
+def _version(emulator: str) -> str:
+    """Its name and version, as qemu-x86_64 7.2.22."""
+    done = subprocess.run([emulator, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+    return f"{Path(emulator).name} {done.stdout.split()[2]}"

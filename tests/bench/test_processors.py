@@ -1,0 +1,93 @@
+"""A file gives the same answers on every x86 processor, and one that does not is caught, here, by emulation."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from full_range import full_range
+
+from edgeemo.bench import parity, processors
+from edgeemo.bench.processors import PROCESSORS, logits_on, stand_in
+from edgeemo.card import read_card
+from edgeemo.errors import MachineError, UsageError
+from edgeemo.runtime import shipped
+from edgeemo.runtime.golden import golden_batch
+from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.stages import Parity
+
+X86 = [name for name, one in PROCESSORS.items() if one.family == "x86"]
+
+
+def logits_as(name: str, path: Path) -> np.ndarray:
+    """(8, K) golden logits on that processor, or a skip with the reason."""
+    try:
+        return logits_on(PROCESSORS[name], path, golden_batch(read_card(path).input))[0]
+    except MachineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("processor", X86)
+@pytest.mark.parametrize("model", shipped.NAMES)
+def test_a_shipped_model_gives_the_same_logits_on_every_x86_processor(model: str, processor: str) -> None:
+    """Those in its card, for the faces that come with edgeemo, but for the last float rounding."""
+    path = shipped.find(model)
+    expected = np.array(read_card(path).golden["logits"])
+    assert logits_as(processor, path) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("processor", ["avx2", "avx512"])
+def test_full_range_weights_saturate_without_vnni(processor: str, tmp_path: Path) -> None:
+    """The emulation shows the fault: logits are off by more than a tenth, and exact arithmetic is not."""
+    path = full_range(tmp_path / "full.onnx")
+    batch = golden_batch(read_card(path).input)
+    exact = OnnxBackend(path, threads=1, exact=True).logits(batch)
+    assert np.abs(logits_as(processor, path) - exact).max() > 0.1
+
+
+def test_the_gate_passes_a_limited_model_and_fails_a_full_range_one(tmp_path: Path) -> None:
+    """The same network twice, as AVX2 runs it; the verdict names the file and the processor."""
+    try:
+        with stand_in(PROCESSORS["avx2"]):
+            pass
+    except MachineError as error:
+        pytest.skip(str(error))
+    files = [shipped.find("nano"), full_range(tmp_path / "full.onnx")]
+    result = parity.run(files, Parity(data="synthetic:300", count=40, processors="avx2", min_agreement=0))
+    ours, other = (row for row in result["rows"] if row.get("processor") == "avx2")
+    assert ours["passed"]
+    assert ours["same_file"]["largest_logit_difference"] <= parity.SAME_LOGIT
+    assert not other["passed"]
+    assert result["verdict"] == "FAIL (full.onnx in as avx2)"
+
+
+def test_the_probe_measures_what_the_kernels_do() -> None:
+    """Under QEMU /proc/cpuinfo still lists the host's VNNI; the probe sees the emulated processor."""
+    if not shutil.which("qemu-x86_64"):
+        pytest.skip(f"qemu-x86_64 is not installed:  {processors.INSTALL}")
+    script = "from edgeemo.runtime.probe import kernels_saturate; print(kernels_saturate())"
+    for name, expected in (("sse4.1", "False"), ("avx2", "True")):
+        command = [*processors._emulated(PROCESSORS[name]).command, "-c", script]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == expected
+
+
+def test_a_processor_that_cannot_be_had_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a compiler nor QEMU, and no folder for ARM64."""
+    monkeypatch.setattr(processors.shutil, "which", lambda _: None)
+    batch = np.zeros((1, 1, 48, 48), np.float32)
+    for name, words in {
+        "avx2": "apt-get install qemu-user",
+        "avx512": "C compiler",
+        "cortex-a76": "--arm64-root",
+    }.items():
+        with pytest.raises(MachineError, match=words):
+            logits_on(PROCESSORS[name], shipped.find("nano"), batch)
+
+
+def test_an_unknown_processor_lists_the_known_ones() -> None:
+    """And `all`."""
+    with pytest.raises(UsageError, match=r"unknown processor 'z80'; known: sse4.1, avx2, .*, all"):
+        parity.run([shipped.find("nano")], Parity(data="synthetic:300", processors="z80"))

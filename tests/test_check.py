@@ -1,0 +1,142 @@
+"""`doctor --check` passes where answers and speed hold, and fails, with the cause, where they do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from full_range import full_range
+from PIL import Image
+
+from edgeemo import check
+from edgeemo.bench.processors import PROCESSORS, stand_in
+from edgeemo.card import InputContract, read_card, write_card
+from edgeemo.cli import main
+from edgeemo.errors import DataError, MachineError
+from edgeemo.runtime import golden, open_model, shipped
+
+
+def copy_of(name: str, folder: Path, **changes) -> Path:
+    """A shipped model in a folder, its card changed."""
+    path = folder / f"{name}.onnx"
+    shutil.copy(shipped.find(name), path)
+    write_card(path, replace(read_card(shipped.find(name)), **changes))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "RUNS", 5)
+
+
+def test_every_shipped_model_passes_here() -> None:
+    """Exit 0, a row each, whatever processor this is."""
+    done = CliRunner().invoke(main, ["doctor", "--check", "--json"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.output)["models"]
+    assert [row["file"] for row in rows] == [f"{name}.onnx" for name in shipped.NAMES]
+    assert all(row["golden"]["changed"] == 0 and not row["failures"] for row in rows)
+
+
+def test_the_table_says_pass_and_names_each_model() -> None:
+    done = CliRunner().invoke(main, ["doctor", "--check", "nano"])
+    assert done.exit_code == 0
+    assert "nano.onnx" in done.output
+    assert done.output.rstrip().endswith("PASS")
+
+
+@pytest.mark.parametrize("shift", [golden.TOLERANCE * 2, -5.0])
+def test_other_answers_fail(shift: float, tmp_path: Path) -> None:
+    """By a little in one logit, or by a label; exit 1, and the sentence says how far."""
+    wanted = read_card(shipped.find("nano")).golden
+    logits = np.array(wanted["logits"])
+    logits[0, logits[0].argmax()] += shift
+    path = copy_of("nano", tmp_path, golden={**wanted, "logits": logits.tolist()})
+    done = CliRunner().invoke(main, ["doctor", "--check", str(path)])
+    assert done.exit_code == 1
+    found = " ".join(done.output.split())
+    assert f"logits by up to {abs(shift):.3f} differ from its card" in found
+    assert f"{int(shift < -1)} of 8 labels" in found
+
+
+@pytest.mark.parametrize("kept", [{}, {"faces_sha256": "of other faces", "logits": []}])
+def test_a_card_without_golden_logits_of_these_faces_fails(kept: dict, tmp_path: Path) -> None:
+    """What was not compared has not passed."""
+    found = check.run((str(copy_of("nano", tmp_path, golden=kept)),))
+    assert not found["passed"]
+    assert "edgeemo compress RUN" in found["models"][0]["failures"][0]
+
+
+def test_a_model_slower_than_its_baseline_fails(tmp_path: Path) -> None:
+    """And the same one passes against a time that holds."""
+    first = check.run(("nano",))
+    for factor, passed in ((100.0, True), (0.001, False)):
+        first["models"][0]["ms_p50"] = factor
+        baseline = tmp_path / "baseline.json"
+        baseline.write_text(json.dumps(first))
+        found = check.run(("nano",), baseline=str(baseline))
+        assert found["passed"] == passed
+        assert passed or "of the baseline" in found["models"][0]["failures"][0]
+
+
+def test_a_model_over_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product's own gate, 50 ms."""
+    monkeypatch.setattr(check, "_milliseconds", lambda _: (40.0, 60.0))
+    assert check.run(("nano",))["models"][0]["failures"] == ["p95 on one thread is 60.0 ms, limit 50 ms"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"models": [{"file": "nano.onnx"}]}'])
+def test_a_baseline_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
+    """With the command that makes one."""
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(DataError, match=r"edgeemo doctor --check --json > baseline.json"):
+        check.run(("nano",), baseline=str(tmp_path / "other.json"))
+
+
+def test_options_of_the_check_alone_are_refused_without_it() -> None:
+    """They would do nothing."""
+    for arguments in (["nano"], ["--baseline", "x.json"]):
+        assert CliRunner().invoke(main, ["doctor", *arguments]).exit_code == 2
+
+
+def test_weights_that_saturate_fail_without_vnni(tmp_path: Path) -> None:
+    """As AVX2 runs it, with the cause; on a processor whose kernels are exact the same file passes."""
+    path = full_range(tmp_path / "full.onnx")
+    card = read_card(path)
+    with open_model(path) as model:
+        exact = golden.record(model.logits(golden.golden_batch(card.input)))
+    write_card(path, replace(card, golden=exact))
+    try:
+        with stand_in(PROCESSORS["avx2"]) as stand:
+            start = "from edgeemo.cli import main; main()"
+            command = [*stand.command, "-c", start, "doctor", "--check", str(path)]
+            environment = {**os.environ, **stand.environment}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    except MachineError as error:
+        pytest.skip(str(error))
+    assert done.returncode == 1, done.stderr
+    assert "saturate this processor's INT8 kernels" in " ".join(done.stdout.split())
+
+
+def test_the_faces_are_eight_and_fit_every_contract() -> None:
+    """64 px gray; a colour model of another size gets them too."""
+    with Image.open(golden.FACES) as strip:
+        assert (strip.mode, strip.size) == ("L", (golden.COUNT * 64, 64))
+    rgb = InputContract(size=32, colour="rgb", mean=(0.5,) * 3, std=(0.25,) * 3)
+    assert golden.golden_batch(rgb).shape == (golden.COUNT, 3, 32, 32)
+
+
+def test_the_package_needs_no_workshop_for_the_check() -> None:
+    """On a device: no torch, no onnx."""
+    blocked = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
+    script = blocked + "from edgeemo import check; check.RUNS = 3; print(check.run(('nano',))['passed'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
