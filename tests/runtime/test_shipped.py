@@ -38,7 +38,8 @@ def test_the_flavours_of_a_name_are_one_network(name: str) -> None:
     """Quantized from the same float file, so they name nearly every face alike."""
     files = [shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES]
     first, second = (read_card(file) for file in files)
-    assert first.history[-1]["parent_sha256"] == second.history[-1]["parent_sha256"]
+    parents = [{line["stage"]: line["parent_sha256"] for line in card.history}["quantize"] for card in (first, second)]
+    assert parents[0] == parents[1]
     faces = load("synthetic:400", "valid", label_set("six"), contract=first.input).pixels
     said = []
     for file in files:
@@ -88,13 +89,13 @@ def test_both_forms_were_asked_about_the_same_faces(name: str) -> None:
 
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_a_model_is_as_right_as_its_result_says(name: str, ferplus: str) -> None:
-    """On FER+ valid; another processor may round a few faces to the other side."""
+    """On FER+ valid, on every processor: no kernel saturates, and no gray level lies on a rounding tie."""
     found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     with edgeemo.load(name) as model:
         faces = load(ferplus, "valid", label_set("ferplus8"), contract=model.card.input)
         right = (model.probabilities(faces.pixels).argmax(1) == faces.truth).mean()
     assert len(faces) == found["accuracy"]["n"]
-    assert right == pytest.approx(found["accuracy"]["accuracy"], abs=0.002)
+    assert right == pytest.approx(found["accuracy"]["accuracy"], abs=1 / len(faces))  # a face whose logits are equal
 
 
 def test_without_a_name_the_default_is_meant() -> None:
@@ -121,10 +122,13 @@ def test_an_installation_without_models_says_so(monkeypatch: pytest.MonkeyPatch,
         edgeemo.load()
 
 
-def test_a_shipped_model_becomes_an_engine_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of the flavour that TensorRT takes, and in the working folder, not in the package's."""
+def test_a_shipped_model_becomes_an_engine_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the flavour that TensorRT takes, and in the working folder; what INT8 is worth there is not promised."""
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.chdir(tmp_path)
     engine = build(Build(model="nano", library="rtx", compute_capability="8.9"))
     assert engine == Path("nano.trt")
+    assert "does not list them as supported" in caplog.text
     assert read_card(engine).precision["flavour"] == "tensorrt"

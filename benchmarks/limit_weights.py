@@ -1,0 +1,159 @@
+"""Limit the weights of finished INT8 files to +-64, where the float networks that they came from are gone.
+
+python benchmarks/limit_weights.py FOLDER DATA [NAME...]   (FOLDER: full-range NAME.onnx, NAME.tensorrt.onnx and cards)
+
+Where the largest weight of an output channel exceeds 64, its scale is enlarged so that it becomes 64; int32 biases
+follow their scale. The input gets 254 steps instead of 255 (compress/quantize.py says why). The weights are rounded to
+the least error of each layer on the calibration faces of the card, which are train faces; nothing is retrained. Each
+file is evaluated again on the valid faces of DATA, its temperature fitted and its card continued, and it replaces the
+model that edgeemo ships under that name.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgeemo.artifact import written
+from edgeemo.card import Card, label_set_of, read_card, write_card
+from edgeemo.compress import calibrate
+from edgeemo.compress.compare import answers, golden_logits
+from edgeemo.compress.fidelity import Fidelity
+from edgeemo.compress.overflow import LARGEST_SAFE, check_weights
+from edgeemo.compress.quantize import INPUT_STEPS
+from edgeemo.compress.rounding import round_weights
+from edgeemo.data import Faces, load
+from edgeemo.export import INPUT
+from edgeemo.history import entry
+from edgeemo.metrics import fit_temperature, paired, scores, softmax
+from edgeemo.runtime import shipped
+from edgeemo.runtime.golden import record
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The settings of this step, for the card's history."""
+
+    largest: int = LARGEST_SAFE
+    rounding: str = "gptq"
+
+
+def limit_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Limit int8 weights to 64 in place; scales and int32 biases follow.
+
+    Returns by name the weights before they were rounded, in units of their new scale.
+    """
+    exact = {}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    factors: dict[str, np.ndarray] = {}  # by layer: the factor of each output channel's scale
+    pairs = [node.input[:2] for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    stored = [(values, scale) for values, scale in pairs if values in tensors]
+    for values, scale in stored:
+        weights = numpy_helper.to_array(tensors[values])
+        if weights.dtype != np.int8:
+            continue
+        by_channel = weights.reshape(len(weights), -1).astype(float)
+        factor = np.maximum(1, np.abs(by_channel).max(1) / LARGEST_SAFE)
+        exact[values] = (by_channel / factor[:, None]).reshape(weights.shape)
+        _replace(tensors[values], np.rint(exact[values]).astype(np.int8))
+        _scale(tensors[scale], factor)
+        factors[_layer(values)] = factor
+    first = _first_layer(model)
+    steps = _widen_input(model, tensors)
+    for values, scale in stored:
+        biases = numpy_helper.to_array(tensors[values])
+        if biases.dtype == np.int32:
+            factor = factors[_layer(values)] * (steps if _layer(values) == first else 1)
+            _replace(tensors[values], np.rint(biases / factor).astype(np.int32))
+            _scale(tensors[scale], factor)
+    return exact
+
+
+def _widen_input(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]) -> float:
+    """Give an input that has a zero point INPUT_STEPS over the same range; returns the factor of its scale."""
+    node = next(node for node in model.graph.node if node.input[0] == INPUT)
+    if numpy_helper.to_array(tensors[node.input[2]]).dtype != np.uint8:
+        return 1.0
+    factor = 255 / INPUT_STEPS
+    _scale(tensors[node.input[1]], np.array(factor))
+    return factor
+
+
+def _first_layer(model: onnx.ModelProto) -> str:
+    """The layer that meets the input."""
+    source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    return _layer(source[first.input[1]])
+
+
+def _layer(tensor: str) -> str:
+    return tensor.removesuffix("_quantized").rpartition(".")[0]
+
+
+def _scale(tensor: onnx.TensorProto, factor: np.ndarray) -> None:
+    _replace(tensor, (numpy_helper.to_array(tensor) * factor).astype(np.float32))
+
+
+def _replace(tensor: onnx.TensorProto, values: np.ndarray) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def remake(name: str, flavour: str, folder: Path, data: str) -> None:
+    """Limit one file, evaluate it and write it with its card where edgeemo's models are."""
+    start, source = perf_counter(), folder / (name + shipped.SUFFIXES[flavour])
+    card, target = read_card(source), shipped.FOLDER / source.name
+    labels = label_set_of(card)
+    valid = load(data, "valid", labels, contract=card.input, protocol=card.data["protocol"])
+    model = onnx.load(source)
+    exact = limit_weights(model)
+    with written(target) as partial:
+        onnx.save(model, partial)
+        round_weights(partial, exact, _calibration(card, data), card.input)
+    write_card(target, card)
+    before, after = (answers(path, valid, threads=1) for path in (source, target))
+    new = replace(_judged(card, target, valid, before, after), golden=record(golden_logits(target, threads=1)))
+    pair = paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
+    told = {"accuracy": new.metrics["valid"]["accuracy"], "against_source": vars(pair), "n": len(valid)}
+    line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **told)
+    write_card(target, new.after(line))
+    print(f"{target.name}: {100 * told['accuracy']:.2f} %, {100 * pair.difference:+.2f} points, p = {pair.p_value:.2f}")
+
+
+def _calibration(card: Card, data: str) -> Faces:
+    """The faces that gave the activations their ranges, drawn again; they must be those that the card names."""
+    drawn = card.precision["calibration"]
+    how = {"protocol": drawn["protocol"], "count": drawn["count"], "seed": drawn["seed"]}
+    chosen = calibrate.draw(data, label_set_of(card), **how)
+    if chosen.sha256 != drawn["ids_sha256"]:
+        sys.exit(f"{data} does not give the calibration faces that the card names")
+    return calibrate.faces(chosen, data, card.input)
+
+
+def _judged(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.ndarray) -> Card:
+    """The card with the temperature and scores of the new logits, and what the limit changed on the valid faces."""
+    temperature = fit_temperature(after, valid.truth)
+    found = scores(softmax(after, temperature=temperature), valid.truth, card.labels)
+    changed = {**Fidelity.of(before, after).to_dict(), "faces": len(valid)}
+    precision = {**card.precision, "overflow": check_weights(path), "reduce_range": True, "against_full_range": changed}
+    metrics = {"valid": {**card.metrics["valid"], **found.to_dict()}}
+    return replace(card, temperature=temperature, metrics=metrics, precision=precision)
+
+
+def main() -> None:
+    """Remake every named model in both flavours."""
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    folder, data, *names = sys.argv[1:]
+    for name in names or shipped.NAMES:
+        for flavour in shipped.SUFFIXES:
+            remake(name, flavour, Path(folder), data)
+
+
+if __name__ == "__main__":
+    main()

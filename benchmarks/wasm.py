@@ -1,0 +1,71 @@
+"""Do the shipped models give the same logits in WebAssembly as here? Runs onnxruntime-web in Node.js.
+
+python benchmarks/wasm.py NODE_FOLDER DATA OUT.json   (in NODE_FOLDER: npm install onnxruntime-web)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgeemo
+from edgeemo.artifact import write_json
+from edgeemo.card import label_set_of
+from edgeemo.data import load
+from edgeemo.data.faces import kind_of
+from edgeemo.history import versions
+from edgeemo.images import to_input
+from edgeemo.machine import this_machine
+from edgeemo.runtime import open_model, shipped
+
+COUNT = 64
+SCRIPT = Path(__file__).with_suffix(".mjs").resolve()
+
+
+def main() -> None:
+    """Compare every shipped model and write the result; exit 1 if a label differs."""
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    folder, data, out = sys.argv[1:]
+    batches, expected = [], {}
+    for name in shipped.NAMES:
+        with open_model(name) as model:
+            faces = load(data, "valid", label_set_of(model.card), contract=model.card.input).spread(COUNT)
+            batch = to_input(faces.pixels, model.card.input)
+            expected[name] = model.logits(batch)
+            file = str(model.path.resolve())
+        batches.append({"name": name, "file": file, "shape": batch.shape, "values": batch.ravel().tolist()})
+    found = _run(Path(folder), batches)
+    rows = {name: _compare(expected[name], found["models"][name]) for name in shipped.NAMES}
+    about = {"kind": "wasm", "edgeemo": edgeemo.__version__, "versions": versions(), "machine": asdict(this_machine())}
+    faces_of = {"data": kind_of(data), "split": "valid", "n": COUNT}
+    write_json(Path(out), {**about, "onnxruntime_web": found["onnxruntime_web"], "faces": faces_of, "models": rows})
+    print(json.dumps(rows))
+    sys.exit(any(row["changed"] for row in rows.values()))
+
+
+def _run(folder: Path, batches: list[dict[str, Any]]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        given, answer = Path(temporary) / "batch.json", Path(temporary) / "logits.json"
+        given.write_text(json.dumps(batches), encoding="utf-8")
+        command = ["node", str(SCRIPT), str(given), str(answer)]
+        subprocess.run(command, check=True, cwd=folder)
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return found
+
+
+def _compare(ours: np.ndarray, theirs: dict[str, Any]) -> dict[str, Any]:
+    other = np.array(theirs["logits"]).reshape(theirs["shape"])
+    changed = int((ours.argmax(1) != other.argmax(1)).sum())
+    return {"changed": changed, "largest_logit_difference": float(np.abs(ours - other).max())}
+
+
+if __name__ == "__main__":
+    main()
