@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SUFFIX = ".trt"
+# NVIDIA's support matrix of TensorRT for RTX lists FP32, FP16, BF16 and weight-only INT8 matrix products.
+RTX_INT8 = (
+    "TensorRT for RTX builds INT8 convolutions, but does not list them as supported: they may run in another precision "
+    "on the GPU.  Compare with a float16 engine there:  edgeemo compress RUN --fp16"
+)
 
 
 def run(config: Build) -> Path:
@@ -41,6 +46,8 @@ def run(config: Build) -> Path:
     log.info("%s %s (%s)", LIBRARIES[name].name, found.__version__, reason)
     if name == "rtx":
         _check_rtx(config)
+        if card.precision.get("asked") == "int8":
+            log.warning(RTX_INT8)
     gpu = _gpu()
     target = _target(config, name, found.__version__, gpu, source, card)
     out = _out(config, source)

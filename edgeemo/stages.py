@@ -275,7 +275,8 @@ class Build:
         "auto", "tensorrt, rtx, or auto: the first that is installed", choices=("auto", "tensorrt", "rtx")
     )
     compute_capability: str = option(
-        "", "rtx: GPUs to build for, as 8.6,8.9 (7.5 to 12.1); empty: the one of this machine"
+        "",
+        "rtx: GPUs to build for, as 8.6,8.9 (7.5, which takes float16 alone, to 12.1); empty: the one of this machine",
     )
     max_batch: int = option(8, "most faces that the engine takes at once; it is tuned for one")
     workspace_mib: int = option(0, "memory that building may use on the GPU, MiB; 0: as the library chooses")

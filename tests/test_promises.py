@@ -114,7 +114,9 @@ def test_wheel_holds_the_package_alone(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"edgeemo"}
     files = [f"edgeemo/models/{name}{suffix}" for name in shipped.NAMES for suffix in shipped.SUFFIXES.values()]
-    assert {*files, *(f"{file}.json" for file in files)} == {name for name in names if "/models/" in name}
+    golden = "edgeemo/models/faces.png"
+    assert {golden, *files, *(f"{file}.json" for file in files)} == {name for name in names if "/models/" in name}
+    assert {"edgeemo/runtime/probe.onnx", "edgeemo/bench/mask_cpuid.c"} <= set(names)
     (source,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         assert not [name for name in archive.getnames() if "/runs/" in name or "/.venv/" in name]

@@ -190,3 +190,13 @@ def test_labels_that_a_model_does_not_tell_are_refused() -> None:
     """Six cannot answer in eight."""
     with pytest.raises(UsageError, match="also needs disgust, contempt"):
         edgeemo.load(make_tiny.HERE / "tiny.onnx", labels="ferplus8")
+
+
+def test_a_provider_that_does_not_start_is_no_reason_to_run_on_the_cpu(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime goes on without it and says so at most in a warning; edgeemo refuses."""
+    compiled = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: compiled)
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(MachineError, match="does not start"):
+        edgeemo.load(tiny, backend="onnxruntime-cuda")
