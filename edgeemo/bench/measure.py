@@ -63,8 +63,8 @@ def advise_on_int8(int8_ms: float, float_ms: float) -> list[str]:
     gain = float_ms / int8_ms
     if gain >= PAYS:
         return []
-    found = f"INT8 is {gain:.2f} times as fast as float on this processor, less than {PAYS}"
-    return [f"{found}: ship the float file here, or train a network of plain convolutions and ReLU, such as edge_vgg."]
+    found = f"INT8 is {gain:.2f} times as fast as float on this processor, less than {PAYS}: ship the float file here"
+    return [f"{found}. Very small networks, and those with Hardswish, SiLU or squeeze-and-excitation, gain little."]
 
 
 def summary(samples_ns: list[int]) -> dict[str, Any]:

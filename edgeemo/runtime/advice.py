@@ -20,6 +20,11 @@ def advise(card: Card, backend: str, name: str) -> list[str]:
             f"{name} is not proven free of saturation, and this processor's INT8 kernels saturate: it runs in exact "
             f"arithmetic, about {EXACT_COST} times the time.  {LIMIT}"
         )
+    if backend == "openvino" and saturates_here(card):
+        found.append(
+            f"{name} is not proven free of saturation, this processor has no VNNI, and OpenVINO has no exact "
+            f"arithmetic: run it in ONNX Runtime.  {LIMIT}"
+        )
     if backend == "onnxruntime" and is_slow_format(card):
         found.append(
             f"{name} has int8 activations, made for TensorRT, which ONNX Runtime runs more slowly than float on x86.  "

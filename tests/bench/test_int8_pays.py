@@ -1,0 +1,74 @@
+"""Where INT8 is not worth its loss, whoever measured it beside its float form says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import make_tiny
+import pytest
+
+from edgeemo.bench import measure
+from edgeemo.bench import run as bench
+from edgeemo.bench.tables import of_result
+from edgeemo.card import read_card, write_card
+from edgeemo.compress import compare, search
+from edgeemo.stages import Bench, Search
+
+
+@pytest.mark.parametrize(("int8_ms", "sentences"), [(1.0, 1), (0.78, 1), (0.76, 0), (0.3, 0)])
+def test_less_than_a_third_faster_does_not_pay(int8_ms: float, sentences: int) -> None:
+    """Float takes 1 ms: 1.28 times as fast is too little, 1.32 times is enough; the sentence names the better file."""
+    found = measure.advise_on_int8(int8_ms, 1.0)
+    assert len(found) == sentences
+    assert all("ship the float file here" in sentence for sentence in found)
+
+
+def timed(stage: str, asked: str, ms: float | None) -> dict[str, Any]:
+    latency = None if ms is None else {"ms_p50": ms}
+    return {"stage": stage, "precision": {"asked": asked}, "latency_one_core": latency}
+
+
+@pytest.mark.parametrize(
+    ("float_ms", "int8_ms", "sentences"), [(1.0, 0.9, 1), (1.0, 0.5, 0), (None, 0.9, 0), (1.0, None, 0)]
+)
+def test_compress_compares_with_the_float_form_that_int8_was_made_from(
+    float_ms: float | None, int8_ms: float | None, sentences: int
+) -> None:
+    """With the pruned network, not with the slower original; without times there is nothing to say."""
+    rows = [timed("original", "float32", 9.0), timed("pruned", "float32", float_ms), timed("int8", "int8", int8_ms)]
+    if float_ms is None:
+        rows = rows[1:]
+    assert len(compare._advice(rows)) == sentences
+
+
+@pytest.mark.parametrize(("int8_ms", "sentences"), [(0.9, 1), (0.5, 0)])
+def test_search_compares_candidates_of_one_shape(int8_ms: float, sentences: int) -> None:
+    """The same pruning and size in both precisions; the table holds the sentence."""
+
+    def row(precision: str, ms: float, prune: float = 0.0) -> dict[str, Any]:
+        place = {"prune": prune, "size": 0, "precision": precision, "refused": "", "size_bytes": 1}
+        return {**place, "latency": {"ms_p50": ms, "ms_p95": ms}, "accuracy": 0.9}
+
+    result = search.chosen([row("int8", int8_ms), row("float32", 1.0), row("float32", 0.1, prune=0.5)], Search())
+    assert len(result["advice"]) == sentences
+    assert ("ship the float file here" in search.table(result)) == bool(sentences)
+
+
+def test_bench_compares_an_int8_file_with_a_float_one(
+    quick: None,  # noqa: ARG001  pytest reads the name
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By what their cards say, and only in this direction; the sentence stands under the table."""
+    monkeypatch.setattr(measure, "PAYS", 1e9)  # whatever the times
+    in_float = make_tiny.write(tmp_path / "float.onnx")
+    int8 = make_tiny.write(tmp_path / "int8.onnx")
+    precision = {"asked": "int8", "got": "int8", "flavour": "cpu", "overflow": {"safe": True}}
+    write_card(int8, replace(read_card(int8), precision=precision))
+    found = bench.run(Bench(engine=str(int8), against=str(in_float), runs=20))
+    assert len(found["against"]["advice"]) == 1
+    notes = [table.note for table in of_result(found) if table.title.startswith("Against")]
+    assert "ship the float file here" in notes[0]
+    assert bench.run(Bench(engine=str(in_float), against=str(int8), runs=20))["against"]["advice"] == []
