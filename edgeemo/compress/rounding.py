@@ -26,6 +26,8 @@ from edgeemo.progress import counter
 
 FACES = 128  # that the layers' inputs are taken from
 ROWS = 30_000  # input vectors of a layer, drawn from all positions of these faces
+MOST_INPUTS = 2304  # of a layer, as 3 x 3 of 256 channels; wider ones, which lose least, keep the nearest: time
+BLOCK = 128  # inputs that are rounded before the error of all of them is compensated in the rest, for speed
 DAMPING = 0.01  # of the mean of the Hessian's diagonal, as in the paper; keeps it invertible
 
 
@@ -74,11 +76,13 @@ def round_weights(path: Path, exact: dict[str, np.ndarray], faces: Faces, contra
     """Replace the int8 weights of the Q/DQ file `path` by integers that err least in each layer's output on the faces.
 
     exact: by the name of a stored int8 tensor, its weights before rounding, in units of its scale. No weight grows
-    beyond the largest one stored; scales, zero points and biases stay as they are. Layers with groups are left alone.
+    beyond the largest one stored; scales, zero points and biases stay as they are. Layers with groups, with
+    dilation or of more than MOST_INPUTS inputs are left alone.
     """
     model = onnx.load(path)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    layers = [layer for layer in _layers(model) if layer.stored in exact and layer.supported]
+    found = (layer for layer in _layers(model) if layer.stored in exact and layer.supported)
+    layers = [layer for layer in found if layer.by_output(exact[layer.stored]).shape[1] <= MOST_INPUTS]
     hessians = _hessians(model, layers, tensors, faces.spread(FACES), contract)
     for layer, hessian in zip(layers, hessians, strict=True):
         before = numpy_helper.to_array(tensors[layer.stored])
@@ -120,14 +124,24 @@ def compensate(weights: np.ndarray, hessian: np.ndarray, *, largest: int) -> np.
     order = np.argsort(-np.diag(damped))  # the inputs that carry most first, while most is left to compensate with
     factor = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)])).T
     left = weights[:, order].astype(np.float64)
-    rounded = np.zeros_like(left)
-    for k in range(left.shape[1]):
-        rounded[:, k] = np.clip(np.rint(left[:, k]), -largest, largest)
-        error = (left[:, k] - rounded[:, k]) / factor[k, k]
-        left[:, k:] -= error[:, None] * factor[k, k:]
-    restored = np.empty_like(rounded)
-    restored[:, order] = rounded
+    for start in range(0, left.shape[1], BLOCK):
+        block = slice(start, start + BLOCK)
+        errors = _round_block(left[:, block], factor[block, block], largest)
+        left[:, start + BLOCK :] -= errors @ factor[block, start + BLOCK :]
+    restored = np.empty_like(left)
+    restored[:, order] = left
     return restored
+
+
+def _round_block(left: np.ndarray, factor: np.ndarray, largest: int) -> np.ndarray:
+    """Round some inputs in place, compensating within them; returns their errors, for the inputs after them."""
+    errors = np.empty_like(left)
+    for k in range(left.shape[1]):
+        rounded = np.clip(np.rint(left[:, k]), -largest, largest)
+        errors[:, k] = (left[:, k] - rounded) / factor[k, k]
+        left[:, k:] -= errors[:, k, None] * factor[k, k:]
+        left[:, k] = rounded
+    return errors
 
 
 def _layers(model: onnx.ModelProto) -> Iterator[Layer]:

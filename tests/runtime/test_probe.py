@@ -81,6 +81,17 @@ def test_load_names_the_cost_where_kernels_saturate(
     assert all("exact arithmetic" in line and "edgeemo compress RUN --int8" in line for line in found)
 
 
+@pytest.mark.parametrize(("precision", "lines"), [(UNSAFE, 1), (SAFE, 0)])
+def test_openvino_which_has_no_exact_arithmetic_is_advised_against(
+    precision: dict, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a file that is not proven safe, on a processor without VNNI."""
+    monkeypatch.setattr(advice, "kernels_saturate", lambda: True)
+    found = advice.advise(replace(make_tiny.card(), precision=precision), "openvino", "m.onnx")
+    assert len(found) == lines
+    assert all("run it in ONNX Runtime" in line for line in found)
+
+
 @pytest.mark.parametrize(("machine", "lines"), [("x86_64", 1), ("AMD64", 1), ("aarch64", 0)])
 def test_load_names_the_better_format_for_this_backend(
     machine: str, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
