@@ -9,69 +9,95 @@ AVX2 and AVX-512 without VNNI.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import AttributeProto, TensorProto, numpy_helper
 
-# Operators with weights, and which of their inputs are data and weights.
-OPERANDS = {
-    "Conv": (0, 1),
-    "ConvTranspose": (0, 1),
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "ConvInteger": (0, 1),
-    "MatMulInteger": (0, 1),
-    "MatMulIntegerToFloat": (0, 1),
-    "DynamicQuantizeMatMul": (0, 1),
-    "QLinearConv": (0, 3),
-    "QLinearMatMul": (0, 3),
-    "QGemm": (0, 3),
+# Operators with weights, and which of their inputs holds them.
+WEIGHTS_AT = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+    "DynamicQuantizeMatMul": 1,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+    "QGemm": 3,
 }
-ONLY_INTEGER = frozenset(OPERANDS) - {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+ONLY_INTEGER = frozenset(WEIGHTS_AT) - {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 LARGEST_SAFE = 64  # 2 * 255 * 64 = 32,640 < 2**15 = 32,768 < 2 * 255 * 65
+NAMED = 3  # of the unsafe weights
 
 
 def check_weights(path: Path) -> dict[str, Any]:
     """What a card says of the weights of an ONNX file: whether they rule saturation out, and the largest one.
 
-    Returns `safe`; `largest_weight`, the largest magnitude of a stored int8 weight that meets 8-bit data, None if there
-    is none; `layers`, how many such layers there are; and `unsafe`, the first weight names of those that can saturate.
-    uint8 weights are exact on every x86 kernel, float ones do not concern it.
+    Every int8 constant counts, wherever it stands and whatever lies between it and an operator, because optimisers move
+    what lies between; single values, such as zero points, do not. Returns `safe`; `largest_weight`, the largest
+    magnitude, None without int8 constants; `unsafe`, the first names of what can saturate: constants with a value over
+    64, and int8 weights that are no constant. uint8 weights are exact on every x86 kernel, float ones do not matter.
     """
-    graph = onnx.load(path).graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    pairs = _integer_pairs(graph)
-    largest = {weights: _largest(stored.get(weights)) for weights in pairs}
-    unsafe = [name for name, value in largest.items() if value is None or value > LARGEST_SAFE]
-    known = [value for value in largest.values() if value is not None]
-    return {
-        "safe": not unsafe,
-        "largest_weight": max(known, default=None),
-        "layers": len(pairs),
-        "unsafe": unsafe[:3],
-    }
+    model = onnx.load(path)
+    nodes = [node for graph in (model.graph, *model.functions) for node in _nodes(graph)]
+    weights = {name: _largest(tensor) for name, tensor in _int8_constants(model, nodes)}
+    unsafe = [name for name, largest in weights.items() if largest > LARGEST_SAFE] + _loose_weights(model, nodes)
+    return {"safe": not unsafe, "largest_weight": max(weights.values(), default=None), "unsafe": unsafe[:NAMED]}
 
 
-def _integer_pairs(graph: onnx.GraphProto) -> list[str]:
-    """Names of the 8-bit weights that meet 8-bit data in one operator, in the order of the graph."""
-    dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    pairs = []
+def _nodes(graph: Any) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph or function, those inside of control flow included."""
     for node in graph.node:
-        if node.op_type not in OPERANDS:
+        yield node
+        for inner in _graphs_in(node):
+            yield from _nodes(inner)
+
+
+def _graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from ([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+
+
+def _constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Initializers of all graphs, and the values of Constant nodes."""
+    inner = [graph for node in nodes for graph in _graphs_in(node)]
+    for graph in (model.graph, *inner):
+        yield from ((tensor.name, tensor) for tensor in graph.initializer)
+    for node in nodes:
+        if node.op_type == "Constant":
+            yield from ((node.output[0], one.t) for one in node.attribute if one.type == AttributeProto.TENSOR)
+
+
+def _int8_constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for name, tensor in _constants(model, nodes):
+        if tensor.data_type == TensorProto.INT8 and np.prod(tensor.dims) > 1:
+            yield name, tensor
+
+
+def _loose_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
+    """8-bit weights that are computed or come as an input, and are not known to be uint8."""
+    constants = dict(_constants(model, nodes))
+    dequantize = {node.output[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
+    loose = []
+    for node in nodes:
+        if node.op_type not in WEIGHTS_AT or len(node.input) <= WEIGHTS_AT[node.op_type]:
             continue
-        data, weights = (node.input[at] for at in OPERANDS[node.op_type])
-        if node.op_type in ONLY_INTEGER or (data in dequantized and weights in dequantized):
-            pairs.append(dequantized.get(weights, weights))
-    return list(dict.fromkeys(pairs))
+        name = node.input[WEIGHTS_AT[node.op_type]]
+        source = dequantize.get(name)
+        stored = source.input[0] if source else name
+        if stored in constants or not (source or node.op_type in ONLY_INTEGER):
+            continue
+        zero_point = constants.get(source.input[2]) if source and len(source.input) > 2 else None
+        if zero_point is None or zero_point.data_type != TensorProto.UINT8:
+            loose.append(stored)
+    return loose
 
 
-def _largest(tensor: onnx.TensorProto | None) -> int | None:
-    """The largest magnitude of int8 weights, 0 for uint8; None where they are no constant of the file."""
-    if tensor is None:
-        return None
-    if tensor.data_type == TensorProto.UINT8:
-        return 0
+def _largest(tensor: onnx.TensorProto) -> int:
     return int(np.abs(numpy_helper.to_array(tensor).astype(np.int32)).max(initial=0))
