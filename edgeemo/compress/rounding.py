@@ -109,7 +109,9 @@ def exact_weights(path: Path, floats: onnx.GraphProto) -> dict[str, np.ndarray]:
 
 
 def _along(scale: np.ndarray, dimensions: int, axis: int) -> np.ndarray:
-    """A scale per channel, shaped so that it divides weights with their channels at `axis`."""
+    """A scale, or one per channel, shaped so that it divides weights with their channels at `axis`."""
+    if scale.size == 1:
+        return scale.reshape(())
     shape = [1] * dimensions
     shape[axis] = scale.size
     return scale.reshape(shape)

@@ -100,3 +100,12 @@ def test_tuned_weights_are_rounded_as_they_were_simulated() -> None:
     """QAT simulates the nearest integers, so GPTQ after it is refused."""
     with pytest.raises(UsageError, match=r"--rounding gptq with --qat"):
         job.check(Compress(run="runs/any", int8=True, qat=True, rounding="gptq"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "dimensions", "axis", "shape"),
+    [(np.ones(()), 1, 1, ()), (np.ones(1), 4, 1, ()), (np.ones(5), 4, 0, (5, 1, 1, 1)), (np.ones(3), 2, 1, (1, 3))],
+)
+def test_a_scale_divides_its_weights(scale: np.ndarray, dimensions: int, axis: int, shape: tuple[int, ...]) -> None:
+    """One for all, as of the one-dimensional constants that DenseNet has, or one for each channel."""
+    assert rounding._along(scale, dimensions, axis).shape == shape
