@@ -97,9 +97,8 @@ def main() -> None:
     with stand_in(PROCESSORS[processor[0]]) as stand:
         if stand.how != "masked":
             sys.exit(f"{processor[0]} can only be emulated here, and an emulator's times say nothing")
-        done = subprocess.run(
-            [sys.executable, __file__, out], check=False, env={**os.environ, **stand.environment, NAME: processor[0]}
-        )
+        environment = {**stand.environment, NAME: processor[0]}
+        done = subprocess.run([sys.executable, __file__, out], check=False, env=environment)
     sys.exit(done.returncode)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import fake_cudart
@@ -13,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeemo.data import synthetic
+from edgeemo.data.drawing import draw_face
+from edgeemo.images import to_input
 from edgeemo.runtime.onnx import import_onnxruntime
 
 # Some test modules import these engines themselves, before edgeemo does; neither shall collect usage data meanwhile.
@@ -27,6 +32,56 @@ def ferplus() -> str:
     if not FERPLUS.is_file():
         pytest.skip("the real FER+ faces (../shared/data/ferplus.zip) are not here")
     return f"ferplus:{FERPLUS}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """A synthetic face is drawn once, which takes 4 ms; tests/data proves that its number alone decides its pixels."""
+
+    @cache
+    def draw(label: str, *, seed: int, size: int) -> np.ndarray:
+        face = draw_face(label, seed=seed, size=size)
+        face.flags.writeable = False  # every test gets this one
+        return face
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "draw_face", draw)
+        yield
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A backbone's float ONNX with its card beside it, and what torch says of the same faces."""
+
+    path: Path
+    pixels: np.ndarray  # (16, 64, 64[, 3]) uint8 noise, on which the BatchNorms have settled
+    faces: np.ndarray  # (16, C, 64, 64) float32, the same as the network takes them
+    logits: np.ndarray  # (16, 6) float32
+
+
+@pytest.fixture(scope="session")
+def backbone_as_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """By its name, with enhanced head, attention and settled BatchNorms, at 64 px; exported once, for up to 20 s."""
+    import grid
+    import torch
+
+    from edgeemo.card import Card
+    from edgeemo.export import to_onnx
+    from edgeemo.labels import LABEL_SETS
+
+    @cache
+    def export(name: str) -> Exported:
+        torch.set_num_threads(1)
+        contract = grid.contract(name)
+        pixels = np.random.default_rng(0).integers(0, 256, (16, *contract.pixels), dtype=np.uint8)
+        faces = to_input(pixels, contract)
+        network = grid.settled(name, torch.from_numpy(faces))
+        path = tmp_path_factory.mktemp(name) / "float.onnx"
+        to_onnx(network, Card(LABEL_SETS["six"].labels, "six", contract, grid.architecture(name)), path)
+        with torch.inference_mode():
+            return Exported(path, pixels, faces, network(torch.from_numpy(faces)).numpy())
+
+    return export
 
 
 @pytest.fixture

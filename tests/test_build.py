@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
-import grid
 import make_tiny
 import numpy as np
 import pytest
@@ -19,16 +20,13 @@ from fake_tensorrt import BuilderFlag, DeviceType, HardwareCompatibilityLevel, M
 
 import edgeemo
 from edgeemo.build import run
-from edgeemo.card import Card, read_card, write_card
+from edgeemo.card import card_path, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.compress import half
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError, MachineError, UsageError
-from edgeemo.export import to_onnx
-from edgeemo.images import to_input
-from edgeemo.labels import LABEL_SETS
 from edgeemo.machine import this_machine
 from edgeemo.stages import Build
 from edgeemo.train.network import BACKBONES
@@ -280,11 +278,16 @@ def test_bench_names_what_an_engine_lacks_and_exits_with_5(source: Path) -> None
         assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_becomes_an_engine_in_every_form(name: str, tmp_path: Path) -> None:
-    """Enhanced head and attention included: NVIDIA's parser and compiler take float, FP16 and INT8."""
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "resnet101"])
+def test_every_backbone_becomes_an_engine_in_every_form(
+    name: str, backbone_as_onnx: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Enhanced head and attention included: NVIDIA's parser and compiler take float, FP16 and INT8.
+
+    All but ResNet-101, which has more of ResNet-50's blocks and nothing else.
+    """
     pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
-    forms = exported(name, tmp_path)
+    forms = in_every_form(backbone_as_onnx(name), tmp_path)
     cards = [read_card(rtx_engine(form)) for form in forms]
     assert [card.target["source"] for card in cards] == [form.name for form in forms]
     for form, card in zip(forms, cards, strict=True):
@@ -293,17 +296,14 @@ def test_every_backbone_becomes_an_engine_in_every_form(name: str, tmp_path: Pat
         assert card.history[-1]["measured"]["size_bytes"] > 100_000, form.name
 
 
-def exported(name: str, folder: Path) -> list[Path]:
-    """Float, FP16 and INT8 ONNX of a backbone with settled BatchNorms, at 64 px."""
-    torch.set_num_threads(1)
-    contract = grid.contract(name)
-    pixels = np.random.default_rng(0).integers(0, 256, (4, *contract.pixels), dtype=np.uint8)
-    noise = Faces(pixels, np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
-    net = grid.settled(name, torch.from_numpy(to_input(pixels, contract)))
-    form = folder / "float.onnx"
-    to_onnx(net, Card(LABEL_SETS["six"].labels, "six", contract, grid.architecture(name)), form)
+def in_every_form(made: Any, folder: Path) -> list[Path]:
+    """Float, FP16 and INT8 ONNX of an exported backbone."""
+    form, contract = folder / "float.onnx", read_card(made.path).input
+    for source in (made.path, card_path(made.path)):
+        shutil.copy(source, folder / source.name)
+    noise = Faces(made.pixels[:4], np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
     half.halve(form, folder / "fp16.onnx")
     quantize(observe(form, noise, contract, method="minmax"), folder / "int8.onnx", flavour="tensorrt")
-    for made in ("fp16.onnx", "int8.onnx"):
-        write_card(folder / made, read_card(form))
+    for made_of_it in ("fp16.onnx", "int8.onnx"):
+        write_card(folder / made_of_it, read_card(form))
     return [form, folder / "fp16.onnx", folder / "int8.onnx"]

@@ -62,7 +62,13 @@ class Stand:
 
     how: str  # for the table: masked, qemu 7.2
     command: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)  # to the environment
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the process; a library that is preloaded here is of no use in an emulator."""
+        own = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MASK_CPUID")}
+        return {**own, **self.added}
 
 
 def logits_on(processor: Processor, model: Path, batch: np.ndarray, *, arm64_root: str = "") -> tuple[np.ndarray, str]:
@@ -81,7 +87,7 @@ def logits_on(processor: Processor, model: Path, batch: np.ndarray, *, arm64_roo
 def run(stand: Stand, *arguments: str) -> None:
     """Run MODULE there; MachineError if it fails."""
     package = str(Path(edgeemo.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1", **stand.environment}
+    environment = {**stand.environment, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*stand.command, "-m", MODULE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")  # noqa: S603
     if done.returncode:
@@ -110,8 +116,7 @@ def _masked(processor: Processor, folder: Path) -> Stand | None:
     if not library:
         return None
     stand = Stand("masked", (sys.executable,), {"LD_PRELOAD": str(library), "MASK_CPUID": processor.masked})
-    environment = {**os.environ, **stand.environment}
-    tried = subprocess.run([sys.executable, "-c", ""], check=False, env=environment)
+    tried = subprocess.run([sys.executable, "-c", ""], check=False, env=stand.environment)
     return None if tried.returncode == UNSUPPORTED else stand
 
 

@@ -70,8 +70,10 @@ def test_the_probe_measures_what_the_kernels_do() -> None:
         pytest.skip(f"qemu-x86_64 is not installed:  {processors.INSTALL}")
     script = "from edgeemo.runtime.probe import kernels_saturate; print(kernels_saturate())"
     for name, expected in (("sse4.1", "False"), ("avx2", "True")):
-        command = [*processors._emulated(PROCESSORS[name]).command, "-c", script]
-        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == expected
+        stand = processors._emulated(PROCESSORS[name])
+        command = [*stand.command, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=stand.environment)
+        assert done.stdout.strip() == expected
 
 
 def test_a_processor_that_cannot_be_had_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

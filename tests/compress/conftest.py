@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
+from edgeemo import export
+from edgeemo.bench import measure
+from edgeemo.card import InputContract
 from edgeemo.compress import calibrate
 from edgeemo.data import Faces
 from edgeemo.export import to_onnx
@@ -17,17 +23,42 @@ from edgeemo.train import run as training
 from edgeemo.train import weights
 
 DATA = "synthetic:120"
+TRANSLATED: dict[str, bytes] = {}  # networks as ONNX, by their layers, weights and input
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hurried() -> Iterator[None]:
+    """Models take turns for their number of runs alone, and a network is translated to ONNX once.
+
+    That takes 2 s each time, and most of these tests export the same few networks. `to_onnx` goes on comparing every
+    file with its network, whoever translated it.
+    """
+    translate = export._translated
+
+    def translated(network: torch.nn.Module, contract: InputContract) -> onnx.ModelProto:
+        digest = hashlib.sha256(f"{network}{contract}".encode())
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        if digest.hexdigest() not in TRANSLATED:
+            TRANSLATED[digest.hexdigest()] = translate(network, contract).SerializeToString()
+        return onnx.ModelProto.FromString(TRANSLATED[digest.hexdigest()])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_translated", translated)
+        patch.setattr(measure, "MIN_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder: edge_vgg_slim that has learned 120 drawn faces by heart.
 
-    After one epoch its logits are nearly constant, and any quantization would pass a test on them.
+    After one epoch its logits are nearly constant, and any quantization would pass a test on them. In fp32, which a
+    processor with bf16 would not choose: what it learns shall not depend on that.
     """
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
-    by_heart = replace(RECIPES["demo"], epochs=12, ema=0.0, augment="none", smoothing=0.0)
+    by_heart = replace(RECIPES["demo"], epochs=12, ema=0.0, augment="none", smoothing=0.0, precision="fp32")
     training.run(replace(by_heart, data=DATA, batch_size=16, threads=1, out=str(folder)))
     return folder
 

@@ -117,9 +117,20 @@ def test_an_unknown_layer_is_refused(ranges: Ranges, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_kept_where_int8_agrees(ranges: Ranges, judge: Judge) -> None:
-    """This network loses nothing: no layer stays in float."""
-    assert fidelity.kept_float(ranges, judge, fidelity.by_layer(ranges, judge)) == ()
+def test_nothing_is_kept_where_int8_agrees() -> None:
+    """With a judge that wants no layer out: none stays in float."""
+    errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
+    assert fidelity.kept_float(None, Wanting(0), errors) == ()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("aim", "kept"), [(0.0, 0), (1.01, 2)])
+def test_a_judge_keeps_what_a_network_needs(
+    aim: float, kept: int, ranges: Ranges, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a real one, where any agreement is enough, none; where none can be, the two worst of nine layers."""
+    monkeypatch.setattr(fidelity, "AIM", aim)
+    errors = fidelity.by_layer(ranges, judge)
+    assert fidelity.kept_float(ranges, judge, errors) == tuple(errors)[:kept]
 
 
 def test_the_worst_layers_are_kept_until_int8_agrees() -> None:

@@ -77,7 +77,7 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(
 
 def test_what_ended_is_not_trained_again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gate that fails after an hour of recovery costs no second hour: no step is taken; the card tells the first."""
-    config = replace(ALL, run=str(trained), out=str(tmp_path), qat=False)
+    config = replace(ALL, run=str(trained), out=str(tmp_path), qat=False, rounding="nearest")
     with monkeypatch.context() as patch:
         patch.setattr("edgeemo.compress.fidelity.check", _refuse)
         with pytest.raises(IntegrityError, match="refused here"):

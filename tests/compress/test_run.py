@@ -24,14 +24,14 @@ from edgeemo.stages import Compress
 from edgeemo.train import fit, weights
 
 PLAIN = Compress(threads=1, time=False)
-INT8 = replace(PLAIN, int8=True, calibration_count=64, min_agreement=0.9)
+INT8 = replace(PLAIN, int8=True, calibration_count=64, min_agreement=0.9, rounding="nearest")  # gptq takes seconds
 
 
 @pytest.fixture(scope="session")
 def compressed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pruned by half, recovered for an epoch, quantized for this CPU."""
     out = tmp_path_factory.mktemp("compressed")
-    run(replace(INT8, run=str(trained), out=str(out), prune=0.5, epochs=1))
+    run(replace(INT8, run=str(trained), out=str(out), prune=0.5, epochs=1, rounding="auto"))
     return out
 
 
@@ -136,10 +136,9 @@ def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Pat
 def test_the_next_command_is_for_the_engine_of_the_file(trained: Path, tmp_path: Path) -> None:
     """TensorRT's file is built; in ONNX Runtime it would be slow, and judged so."""
     words = ["compress", str(trained), "--int8", "--calibration-count", "64", "--no-time", "--threads", "1"]
+    words += ["--rounding", "nearest", "--min-agreement", "0.9"]
     for flavour, following in (("cpu", "bench --engine"), ("both", "build")):
-        told = CliRunner().invoke(
-            main, [*words, "--min-agreement", "0.9", "--flavour", flavour, "--out", str(tmp_path)]
-        )
+        told = CliRunner().invoke(main, [*words, "--flavour", flavour, "--out", str(tmp_path)])
         path, command = told.output.splitlines()[-2:]
         assert command.startswith(f"next:  edgeemo {following} {path}")
 
@@ -166,6 +165,7 @@ def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             fp16=True,
             layers=True,
             method="auto",
+            rounding="auto",
         )
     )
     return out

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgeemo.card import InputContract
-from edgeemo.data import faces
+from edgeemo.data import faces, synthetic
+from edgeemo.data.drawing import draw_face
 from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
 from edgeemo.train.network import contract_for
@@ -19,8 +20,9 @@ def test_labels_are_balanced_and_counts_exact():
     assert len(valid) == 12
 
 
-def test_two_readings_are_identical():
-    """Drawn faces depend on their number alone."""
+def test_two_readings_are_identical(monkeypatch):
+    """Drawn faces depend on their number alone, each time anew; other tests share one drawing."""
+    monkeypatch.setattr(synthetic, "draw_face", draw_face)
     first, second = (faces.load("synthetic:60", "valid", SIX, contract=InputContract(48)) for _ in range(2))
     assert np.array_equal(first.pixels, second.pixels)
 

@@ -1,4 +1,4 @@
-"""Several processes, and processes that are killed: real ones, on the command line."""
+"""Several processes, and processes that are killed: real ones, with the words of the command line."""
 
 import json
 import os
@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
+
+from edgeemo.cli import main
 
 ROOT = Path(__file__).parents[2]
 FEW_STEPS = ["train", "--recipe", "demo", "--data", "synthetic:120", "--epochs", "2", "--batch-size", "24"]
@@ -19,27 +23,20 @@ EXACT = ["--threads", "1", "--precision", "fp32", "--checkpoint-steps", "1"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def edgeemo(*arguments):
-    return subprocess.Popen(
-        [sys.executable, ROOT / "cli.py", *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finished(process):
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+def finished(process, said):
+    process.join(300)
+    assert process.exitcode == 0, said.read_text()
 
 
 def killed_after(process, folder, checkpoints):
     """SIGKILL as soon as so many more checkpoints have been begun; whatever is half written stays."""
     before, seen = begun(folder), set()
-    while process.poll() is None and len(seen) < checkpoints:
+    while process.is_alive() and len(seen) < checkpoints:
         seen |= begun(folder) - before
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said  # it did not end by itself
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL  # it did not end by itself
 
 
 def begun(folder):
@@ -49,11 +46,12 @@ def begun(folder):
 
 def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path):
     """SIGKILL three times between and inside checkpoints, resumed each time: weights, optimizer and log are equal."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    finished(edgeemo(*FEW_STEPS, *EXACT, "--out", whole))
+    whole, parts, said = (tmp_path / name for name in ("whole", "parts", "said"))
+    train = [*FEW_STEPS, *EXACT, "--data", "synthetic:60", "--batch-size", "12", "--out"]
+    finished(forked.edgeemo(said, *train, whole), said)
     for checkpoints in (2, 2, 3):
-        killed_after(edgeemo(*FEW_STEPS, *EXACT, "--out", parts, "--resume"), parts, checkpoints)
-    finished(edgeemo(*FEW_STEPS, *EXACT, "--out", parts, "--resume"))
+        killed_after(forked.edgeemo(said, *train, parts, "--resume"), parts, checkpoints)
+    finished(forked.edgeemo(said, *train, parts, "--resume"), said)
     first, second = ((folder / "model.safetensors").read_bytes() for folder in (whole, parts))
     assert first == second
     newest = [max((folder / "checkpoints").iterdir()) for folder in (whole, parts)]
@@ -82,31 +80,47 @@ def epochs(folder):
     return [(row["loss"], row["accuracy"]) for row in rows]
 
 
-@pytest.mark.parametrize("mode", [["finetune"], ["gradual", "--unfreeze-epochs", "0.5"]], ids=lambda mode: mode[0])
-def test_two_processes_train_as_one_does(tmp_path, mode):
+MODES = {"finetune": [], "gradual": ["--unfreeze-epochs", "0.5"]}
+EVERY_MODE = """
+import sys
+import torch.distributed as dist
+from edgeemo.cli import main
+leave, commands = dist.destroy_process_group, {commands}
+for command in commands:
+    # torchrun lets them meet once: all trainings are one meeting's, and the last ends it
+    dist.destroy_process_group = leave if command is commands[-1] else lambda: None
+    sys.argv = ["edgeemo", *command]
+    main(standalone_mode=False)
+"""
+
+
+def test_two_processes_train_as_one_does(tmp_path):
     """Started by torchrun on CPU (gloo): the loss of one within 3 %, since BatchNorm sees half of a batch each.
 
-    That both hold the same weights in the end is checked by every such training itself.
+    One start trains in every mode that DDP is set up for in another way, and thereby twice. That both processes hold
+    the same weights in the end is checked by every such training itself.
     """
-    same = [*FEW_STEPS, *EXACT, "--augment", "none", "--dropout", "0", "--mode", *mode]
-    finished(edgeemo(*same, "--out", tmp_path / "one"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, ROOT / "cli.py", *same, "--out", tmp_path / "two"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+
+    def command(mode, out):
+        still = ("--augment", "none", "--dropout", "0")
+        return [*FEW_STEPS, *EXACT, *still, "--mode", mode, *MODES[mode], "--out", str(tmp_path / out)]
+
+    program, said = tmp_path / "every_mode.py", tmp_path / "said"
+    program.write_text(EVERY_MODE.format(commands=[command(mode, f"{mode}-two") for mode in MODES]))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program]
+    done = subprocess.run(torchrun, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    for (alone, _), (shared, _) in zip(epochs(tmp_path / "one"), epochs(tmp_path / "two"), strict=True):
-        assert shared == pytest.approx(alone, rel=0.03)
+    for mode in MODES:
+        finished(forked.edgeemo(said, *command(mode, f"{mode}-one")), said)
+        one, two = (epochs(tmp_path / f"{mode}-{processes}") for processes in ("one", "two"))
+        for (alone, _), (shared, _) in zip(one, two, strict=True):
+            assert shared == pytest.approx(alone, rel=0.03)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
     """Said before any face is looked for."""
-    process = subprocess.run(
-        [sys.executable, ROOT / "cli.py", *FEW_STEPS, "--data", "folder:none", "--batch-size", "25", "--out", tmp_path],
-        env={**ENVIRONMENT, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert process.returncode == 2
-    assert "multiple of the 2 processes" in process.stderr
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(main, [*FEW_STEPS, "--data", "folder:none", "--batch-size", "25", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "multiple of the 2 processes" in done.output

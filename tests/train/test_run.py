@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 
@@ -24,9 +26,30 @@ def states_equal(first, second):
     return left.keys() == right.keys() and all((left[name] == right[name]).all() for name in left)
 
 
-def test_run_folder_holds_all_that_was_promised(tiny):
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """The model of a run that was never stopped; each way to train is gone once."""
+
+    @cache
+    def trained(config):
+        return run(replace(config, out=str(tmp_path_factory.mktemp("whole") / "run")))
+
+    def whole(config):
+        return trained(replace(config, out="", checkpoint_steps=type(config).checkpoint_steps))
+
+    return whole
+
+
+@pytest.fixture
+def finished(tiny, once):
+    """A tiny run that ended, as its own copy."""
+    shutil.copytree(once(tiny).parent, tiny.out)
+    return tiny
+
+
+def test_run_folder_holds_all_that_was_promised(tiny_with_pictures):
     """Model, card, curves, confusion matrix, log; the card says what was measured on how many faces."""
-    path = run(tiny)
+    path = run(tiny_with_pictures)
     names = {file.name for file in path.parent.iterdir()}
     assert names >= {"model.safetensors", "model.safetensors.json", "curves.png", "confusion.png", "log.json"}
     card = read_card(path)
@@ -66,14 +89,14 @@ def stop_after(config, *, steps):
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
 @pytest.mark.parametrize(("checkpoint_steps", "accumulate"), [(1, 1), (2, 1), (200, 1), (1, 2), (2, 3)])
-def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tiny, steps, checkpoint_steps, accumulate):
+def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tiny, once, steps, checkpoint_steps, accumulate):
     """Stopped after a step, with or without a checkpoint there: weights and log equal those of a whole run.
 
-    A checkpoint never falls between steps whose gradients are still being added up.
+    That one writes no checkpoint but after its epochs. A checkpoint never falls between steps whose gradients are still
+    being added up.
     """
-    tiny = replace(tiny, batch_size=16, checkpoint_steps=checkpoint_steps, accumulate=accumulate)
-    whole = run(tiny)
-    parts = replace(tiny, out=tiny.out + "-parts")
+    parts = replace(tiny, batch_size=24, checkpoint_steps=checkpoint_steps, accumulate=accumulate)
+    whole = once(parts)
     stop_after(parts, steps=steps)
     again = run(replace(parts, resume=True))
     assert states_equal(whole, again)
@@ -84,10 +107,10 @@ def losses_of(model):
     return [row["loss"] for row in json.loads((model.parent / "log.json").read_text())["epochs"]]
 
 
-def test_interrupted_judging_is_done_again(tiny, monkeypatch):
+def test_interrupted_judging_is_done_again(tiny, once, monkeypatch):
     """Stopped while its second epoch is judged and resumed, a run ends with the weights of one never stopped."""
-    whole = run(replace(tiny, epochs=3))
-    stopped = replace(tiny, epochs=3, out=tiny.out + "-stopped")
+    stopped = replace(tiny, epochs=3)
+    whole = once(stopped)
     judge, calls = fit._judged, []
 
     def stop_in_the_second_epoch(*arguments):
@@ -131,11 +154,10 @@ def test_the_kept_epoch_is_not_the_last(tiny):
     assert any((best[name] != last[name]).any() for name in best)
 
 
-def test_finished_folder_is_not_overwritten(tiny):
+def test_finished_folder_is_not_overwritten(finished):
     """A second run in the same folder needs --resume or another --out."""
-    run(tiny)
     with pytest.raises(UsageError, match="--resume"):
-        run(tiny)
+        run(finished)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +168,10 @@ def test_finished_folder_is_not_overwritten(tiny):
     ],
     ids=["settings", "faces"],
 )
-def test_resuming_another_run_is_refused(tiny, change, message):
+def test_resuming_another_run_is_refused(finished, change, message):
     """Other settings or other faces: it would not be the same run."""
-    run(tiny)
     with pytest.raises(IntegrityError, match=message):
-        run(replace(tiny, resume=True, **change))
+        run(replace(finished, resume=True, **change))
 
 
 def test_resuming_without_the_teacher_is_refused(tiny, tmp_path):
@@ -207,35 +228,33 @@ def test_two_checkpoints_are_kept(tiny):
 
 
 @pytest.mark.parametrize("file", [checkpoint.STATE, checkpoint.WEIGHTS])
-def test_damaged_checkpoint_gives_way_to_the_one_before(tiny, file, caplog):
+def test_damaged_checkpoint_gives_way_to_the_one_before(finished, file, caplog):
     """One damaged byte in the newest: it is named, and the run ends in the same bits from the one before."""
-    whole = load_file(run(tiny))
-    damaged = newest(tiny) / file
+    whole = load_file(Path(finished.out) / "model.safetensors")
+    damaged = newest(finished) / file
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 0xFF
     damaged.write_bytes(content)
-    again = load_file(run(replace(tiny, resume=True)))
-    assert str(newest(tiny)) in caplog.text
+    again = load_file(run(replace(finished, resume=True)))
+    assert str(newest(finished)) in caplog.text
     assert all((whole[name] == tensor).all() for name, tensor in again.items())
 
 
-def test_no_readable_checkpoint_is_refused(tiny):
+def test_no_readable_checkpoint_is_refused(finished):
     """Both damaged: nothing is made up."""
-    run(tiny)
-    for path in checkpoint.in_folder(Path(tiny.out)):
+    for path in checkpoint.in_folder(Path(finished.out)):
         (path / checkpoint.STATE).write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match=r"to start anew"):
-        run(replace(tiny, resume=True))
+        run(replace(finished, resume=True))
 
 
-def test_checkpoint_runs_no_foreign_code(tiny, tmp_path):
+def test_checkpoint_runs_no_foreign_code(finished, tmp_path):
     """A pickle that would write a file when opened, with the right hash: refused, nothing written."""
-    run(tiny)
-    for path in checkpoint.in_folder(Path(tiny.out)):
+    for path in checkpoint.in_folder(Path(finished.out)):
         (path / checkpoint.STATE).write_bytes(pickle.dumps(Bomb(tmp_path / "fallen")))
         (path / checkpoint.SUMS).write_text(checkpoint._sums(path))
     with pytest.raises(IntegrityError):
-        run(replace(tiny, resume=True))
+        run(replace(finished, resume=True))
     assert not (tmp_path / "fallen").exists()
 
 
@@ -263,12 +282,12 @@ def test_diverged_training_stops_and_keeps_the_checkpoint_before(tiny):
         assert all(bool(weight.isfinite().all()) for weight in load_file(path / checkpoint.WEIGHTS).values())
 
 
-def test_model_without_checkpoint_is_not_overwritten(tiny):
+def test_model_without_checkpoint_is_not_overwritten(finished):
     """A finished model is as precious as a checkpoint."""
-    checkpoint.remove(run(tiny).parent)
+    checkpoint.remove(Path(finished.out))
     for resume in (False, True):
         with pytest.raises(UsageError, match=r"model\.safetensors"):
-            run(replace(tiny, resume=resume))
+            run(replace(finished, resume=resume))
 
 
 def test_enhanced_head_attention_and_class_weights_train(tiny):
@@ -292,11 +311,10 @@ def test_enhanced_head_attention_and_class_weights_train(tiny):
     ],
     ids=lambda change: "-".join(map(str, change.values())),
 )
-def test_a_resumed_run_equals_a_whole_one(tiny, change):
+def test_a_resumed_run_equals_a_whole_one(tiny, once, change):
     """Whatever is chosen, two epochs in one sitting or in two end in the same bits."""
-    config = replace(tiny, **change)
-    whole = run(config)
-    parts = replace(config, out=tiny.out + "-parts")
+    parts = replace(tiny, **change)
+    whole = once(parts)
     stop_after(parts, steps=4)
     assert states_equal(whole, run(replace(parts, resume=True)))
 
