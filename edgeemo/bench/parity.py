@@ -18,7 +18,7 @@ from rich.text import Text
 
 import edgeemo
 from edgeemo.artifact import check_result, write_json, write_text
-from edgeemo.bench.processors import PROCESSORS, Processor, logits_on
+from edgeemo.bench.processors import PROCESSORS, BrokenChild, Processor, logits_on
 from edgeemo.bench.report import page_of
 from edgeemo.bench.run import about
 from edgeemo.bench.tables import Table, markdown, rich_of
@@ -112,8 +112,8 @@ def _on_processors(
         try:
             logits, how = logits_on(processor, path, batch, arm64_root=config.arm64_root)
         except MachineError as error:
-            if str(error) not in {row.get("not_run") for row in rows}:  # once is enough for all ARM cores
-                rows.append({**about_row, "not_run": str(error)})
+            wanted = isinstance(error, BrokenChild) or processor.name in config.processors
+            rows.append({**about_row, "not_run": str(error), "passed": not wanted})
             continue
         own = replace(said[-1], logits=logits, probabilities=_probabilities(logits, card), processor=processor)
         rows.append({**_row(own, said, asked, config), **about_row, "how": how})
@@ -243,7 +243,7 @@ def _differences(one: Answers, other: Answers, asked: _Asked) -> dict[str, Any]:
 
 def _result(rows: list[dict[str, Any]], asked: _Asked, config: Parity) -> dict[str, Any]:
     ran = [row for row in rows if "not_run" not in row]
-    failed = [f"{row['file']} in {_place(row)}" for row in ran if not row["passed"]]
+    failed = [f"{row['file']} in {_place(row)}" for row in rows if not row.get("passed", True)]
     passed = not failed
     twice = sum(row["same_file"] is not None for row in ran)
     others = "backend's or processor's" if config.processors else "backend's"

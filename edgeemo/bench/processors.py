@@ -32,12 +32,17 @@ MODULE = "edgeemo.bench.one_file"  # what runs in the child
 INSTALL = "apt-get install qemu-user"
 
 
+class BrokenChild(MachineError):
+    """A process that ran as another processor and failed: a finding, not something that is missing."""
+
+
 @dataclass(frozen=True)
 class Processor:
     """A kind of processor, and how this machine can stand in for it."""
 
     name: str
     family: str  # x86 or arm: within x86 answers must be the same
+    saturates: bool = False  # what its fast kernels do, which the child proves
     emulated: str = ""  # QEMU's name of the CPU; empty: QEMU 7.2 cannot emulate it
     masked: str = ""  # value of MASK_CPUID; empty: masking cannot make it
     needs: tuple[str, ...] = ()  # instruction sets that this machine must have for the mask
@@ -47,8 +52,8 @@ PROCESSORS = {
     one.name: one
     for one in (
         Processor("sse4.1", "x86", emulated="Nehalem"),
-        Processor("avx2", "x86", emulated="max", masked="avx2", needs=("avx2",)),
-        Processor("avx512", "x86", masked="avx512", needs=("avx512f",)),
+        Processor("avx2", "x86", saturates=True, emulated="max", masked="avx2", needs=("avx2",)),
+        Processor("avx512", "x86", saturates=True, masked="avx512", needs=("avx512f",)),
         Processor("cortex-a53", "arm", emulated="cortex-a53"),
         Processor("cortex-a72", "arm", emulated="cortex-a72"),
         Processor("cortex-a76", "arm", emulated="cortex-a76"),
@@ -75,24 +80,25 @@ def logits_on(processor: Processor, model: Path, batch: np.ndarray, *, arm64_roo
     """(N, K) float32 logits of `model` for a batch as this processor's fast kernels give them, and how it was run.
 
     Without the exact arithmetic that edgeemo uses for files that could saturate: other hosts open the file without it.
-    MachineError if this machine can neither mask nor emulate the processor; it says what to install.
+    MachineError if this machine can neither mask nor emulate the processor; it says what to install. BrokenChild if it
+    can, and the process fails or its kernels are not those of the processor.
     """
     with stand_in(processor, arm64_root=arm64_root) as stand, tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "batch.npy", Path(folder) / "logits.npy"
         np.save(given, batch)
-        run(stand, str(model.resolve()), str(given), str(found))
+        run(stand, str(model.resolve()), str(given), str(found), str(processor.saturates))
         return np.load(found, allow_pickle=False), stand.how
 
 
 def run(stand: Stand, *arguments: str) -> None:
-    """Run MODULE there; MachineError if it fails."""
+    """Run MODULE there; BrokenChild if it fails."""
     package = str(Path(edgeemo.__file__).parent.parent)
     environment = {**stand.environment, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*stand.command, "-m", MODULE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")  # noqa: S603
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MachineError(f"{stand.how}: the process ended with {done.returncode}: {last}")
+        raise BrokenChild(f"{stand.how}: the process ended with {done.returncode}: {last}")
 
 
 @contextmanager

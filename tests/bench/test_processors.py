@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 from full_range import full_range
 
 from edgeemo.bench import parity, processors
-from edgeemo.bench.processors import PROCESSORS, logits_on, stand_in
+from edgeemo.bench.processors import PROCESSORS, BrokenChild, logits_on, stand_in
 from edgeemo.card import read_card
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.runtime import shipped
 from edgeemo.runtime.golden import golden_batch
 from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.probe import kernels_saturate
 from edgeemo.stages import Parity
 
 X86 = [name for name, one in PROCESSORS.items() if one.family == "x86"]
@@ -26,6 +28,8 @@ def logits_as(name: str, path: Path) -> np.ndarray:
     """(8, K) golden logits on that processor, or a skip with the reason."""
     try:
         return logits_on(PROCESSORS[name], path, golden_batch(read_card(path).input))[0]
+    except BrokenChild:
+        raise  # the processor can be had here, and running as it failed
     except MachineError as error:
         pytest.skip(str(error))
 
@@ -93,3 +97,24 @@ def test_an_unknown_processor_lists_the_known_ones() -> None:
     """And `all`."""
     with pytest.raises(UsageError, match=r"unknown processor 'z80'; known: sse4.1, avx2, .*, all"):
         parity.run([shipped.find("nano")], Parity(data="synthetic:300", processors="z80"))
+
+
+def test_a_mask_that_does_not_take_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the dynamic loader ignores the library: the child measures that its kernels are still this machine's."""
+    if kernels_saturate():
+        pytest.skip("this processor saturates by itself")
+    monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("unmasked", (sys.executable,)))
+    result = parity.run([shipped.find("nano")], Parity(data="synthetic:300", count=8, processors="avx2"))
+    assert not result["passed"]
+    assert result["verdict"] == "FAIL (nano.onnx in as avx2)"
+    with pytest.raises(BrokenChild, match="not hidden"):
+        logits_as("avx2", shipped.find("nano"))
+
+
+def test_a_named_processor_that_cannot_be_had_fails_and_all_may_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for one by name is not told that all is well without it."""
+    monkeypatch.setattr(processors.shutil, "which", lambda _: None)
+    for names, passed in (("avx2,sse4.1", False), ("all", True)):
+        result = parity.run([shipped.find("nano")], Parity(data="synthetic:300", count=8, processors=names))
+        assert result["passed"] == passed, names
+    assert sum(row.get("processor") is not None for row in result["rows"]) == len(PROCESSORS)
