@@ -22,7 +22,7 @@ FACES = FOLDER / "faces.png"  # side by side; benchmarks/golden_faces.py draws t
 COUNT = 8
 DECIMALS = 5  # of a stored logit
 # Of a logit. INT8 gave the same bits on every x86 and ARM core tried (benchmarks/results/processors/parity.json); float
-# kernels add in another order, which moves a logit by about 1e-5. Saturation moves one by 0.1 to 2.
+# kernels add in another order, which moves a logit by about 1e-5. Saturation moves one by 0.1 to 8.
 TOLERANCE = 1e-3
 
 

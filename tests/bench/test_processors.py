@@ -99,7 +99,7 @@ def test_an_unknown_processor_lists_the_known_ones() -> None:
         parity.run([shipped.find("nano")], Parity(data="synthetic:300", processors="z80"))
 
 
-def test_a_mask_that_does_not_take_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the dynamic loader ignores the library: the child measures that its kernels are still this machine's."""
     if kernels_saturate():
         pytest.skip("this processor saturates by itself")
