@@ -84,7 +84,7 @@ def test_offline_download_names_both_other_ways(monkeypatch):
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.os.path.exists", lambda _: False)
     for name in (name for name, entry in networks.BACKBONES.items() if entry.pixels == IMAGENET):
-        with pytest.raises(MachineError, match=rf"{name}.*--weights FILE.*--weights none"):
+        with torch.device("meta"), pytest.raises(MachineError, match=rf"{name}.*--weights FILE.*--weights none"):
             networks.build(describe(name), weights="imagenet")
 
 
@@ -92,19 +92,24 @@ FAMILIES = ("resnet18", "vgg16", "densenet121", "mobilenet_v3_large", "efficient
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("order", ["as published", "shuffled"])
-def test_torchvision_file_fills_the_backbone(tmp_path, name, order):
+def test_torchvision_file_fills_the_backbone(tmp_path, name):
     """A .pth as torchvision publishes it gives the same features, in whatever order its tensors stand."""
     source = torchvision.models.get_model(name, weights=None).eval()
     settle(source)
-    state = list(source.state_dict().items())
-    state = state if order == "as published" else state[::-1]
-    torch.save(dict(state), tmp_path / "weights.pth")
-    network = networks.build(describe(name), weights=str(tmp_path / "weights.pth")).eval()
     batch = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         theirs = features_of(source, batch)
-        assert torch.allclose(network.backbone(batch), theirs, atol=1e-4)
+    published = [(key, slight(tensor)) for key, tensor in source.state_dict().items()]
+    for state in (published, published[::-1]):
+        torch.save(dict(state), tmp_path / "weights.pth")
+        network = networks.build(describe(name), weights=str(tmp_path / "weights.pth")).eval()
+        with torch.inference_mode():
+            assert torch.allclose(network.backbone(batch), theirs, atol=1e-4)
+
+
+def slight(tensor):
+    """The same, or what takes no room in a file: a classifier of ten million weights and more, which nobody reads."""
+    return tensor if tensor.numel() < 1e7 else torch.zeros(1).expand_as(tensor)
 
 
 def settle(network):
