@@ -42,12 +42,15 @@ def check_weights(path: Path) -> dict[str, Any]:
     Every int8 constant counts, wherever it stands and whatever lies between it and an operator, because optimisers move
     what lies between; single values, such as zero points, do not. Returns `safe`; `largest_weight`, the largest
     magnitude, None without int8 constants; `unsafe`, the first names of what can saturate: constants with a value over
-    64, and int8 weights that are no constant. uint8 weights are exact on every x86 kernel, float ones do not matter.
+    64, and int8 weights that are no constant: computed by the graph, or an input with a default value. uint8 weights
+    are exact on every x86 kernel, float ones do not matter.
     """
     model = onnx.load(path)
     nodes = [node for graph in (model.graph, *model.functions) for node in _nodes(graph)]
     weights = {name: _largest(tensor) for name, tensor in _int8_constants(model, nodes)}
-    unsafe = [name for name, largest in weights.items() if largest > LARGEST_SAFE] + _loose_weights(model, nodes)
+    inputs = {value.name for value in model.graph.input}
+    unsafe = [name for name, largest in weights.items() if largest > LARGEST_SAFE or name in inputs]
+    unsafe += [*_loose_weights(model, nodes), *_computed_weights(model, nodes)]
     return {"safe": not unsafe, "largest_weight": max(weights.values(), default=None), "unsafe": unsafe[:NAMED]}
 
 
@@ -97,6 +100,42 @@ def _loose_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[
         if zero_point is None or zero_point.data_type != TensorProto.UINT8:
             loose.append(stored)
     return loose
+
+
+def _computed_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
+    """Tensors that the graph quantizes or casts to int8 from constants alone; what they hold is not computed here."""
+    constants = dict(_constants(model, nodes))
+    many = {name: np.prod(tensor.dims) > 1 for name, tensor in constants.items()}  # derived from constants; of a vector
+    found = []
+    for node in _in_order(nodes, many):
+        many.update(dict.fromkeys(node.output, any(many.get(name, False) for name in node.input)))
+        if many[node.output[0]] and _makes_int8(node, constants):
+            found.append(node.output[0])
+    return found
+
+
+def _in_order(nodes: list[onnx.NodeProto], derived: dict[str, bool]) -> Iterator[onnx.NodeProto]:
+    """Nodes whose inputs all derive from constants, each after those that it depends on."""
+    left = [node for node in nodes if node.input]
+    while left:
+        ready, waiting = [], []
+        for node in left:
+            (ready if all(not name or name in derived for name in node.input) else waiting).append(node)
+        if not ready:
+            return
+        yield from ready
+        left = waiting
+
+
+def _makes_int8(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether its output may be int8; a zero point that is not stored may have any type."""
+    if node.op_type == "Cast":
+        return any(one.name == "to" and one.i == TensorProto.INT8 for one in node.attribute)
+    if node.op_type != "QuantizeLinear":
+        return False
+    if len(node.input) > 2 and node.input[2]:
+        return node.input[2] not in constants or constants[node.input[2]].data_type == TensorProto.INT8
+    return any(one.name == "output_dtype" and one.i == TensorProto.INT8 for one in node.attribute)
 
 
 def _largest(tensor: onnx.TensorProto) -> int:

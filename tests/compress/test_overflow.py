@@ -152,3 +152,45 @@ def test_a_product_of_two_activations_is_safe_if_both_are_unsigned(
     graph = helper.make_graph(nodes, "attention", inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert checked(model, tmp_path)["safe"] == safe
+
+
+def computed_layer(how: str, *, moved: bool = False, data: type = np.int8) -> onnx.ModelProto:
+    """A MatMul whose 8-bit weights the graph makes from constants, in one of the ways that exporters write."""
+    stored = {"scale": np.float32(1), "zero": np.uint8(0), "zero_weight": data(0), "exact": np.full((4, 4), 90.0, "f4")}
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("x", TensorProto.FLOAT, [1, 4])], [value("y", TensorProto.FLOAT, [1, 4])]
+    making = {
+        "quantized": [helper.make_node("QuantizeLinear", ["exact", "scale", "zero_weight"], ["weights"])],
+        "cast": [helper.make_node("Cast", ["exact"], ["weights"], to=helper.np_dtype_to_tensor_dtype(np.dtype(data)))],
+        "input": [],
+    }[how]
+    if how == "input":
+        stored["weights"] = np.full((4, 4), 1, np.int8)
+        inputs.append(value("weights", TensorProto.INT8, [4, 4]))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["data"]),
+        *making,
+        helper.make_node("Transpose" if moved else "Identity", ["weights"], ["placed"]),
+        helper.make_node("DequantizeLinear", ["placed", "scale", "zero_weight"], ["w"]),
+        helper.make_node("Identity", ["w"], ["moved"]),
+        helper.make_node("MatMul", ["data", "moved"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in stored.items()]
+    graph = helper.make_graph(nodes, "computed", inputs, outputs, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("how", ["quantized", "cast", "input"])
+def test_weights_that_the_graph_computes_are_not_proven(how: str, moved: bool, tmp_path: Path) -> None:
+    """Quantized or cast from a constant when the file is opened, or an input whose default a caller may replace."""
+    model = computed_layer(how, moved=moved)
+    onnx.checker.check_model(model)
+    assert not checked(model, tmp_path)["safe"]
+
+
+@pytest.mark.parametrize("how", ["quantized", "cast"])
+def test_unsigned_weights_that_the_graph_computes_are_exact(how: str, tmp_path: Path) -> None:
+    """The same, as uint8."""
+    assert checked(computed_layer(how, data=np.uint8), tmp_path)["safe"]
