@@ -49,6 +49,12 @@ class InputContract:
         return COLOURS[self.colour]
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest input: black or white in the channel that goes furthest."""
+        ends = [(level - mean) / std for mean, std in zip(self.mean, self.std, strict=True) for level in (0.0, 1.0)]
+        return min(ends), max(ends)
+
+    @property
     def pixels(self) -> tuple[int, ...]:
         """Shape of one face of images.to_pixels, uint8: (size, size), and (size, size, 3) for rgb and gray3."""
         return (self.size, self.size) + ((self.channels,) if self.channels > 1 else ())

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationMethod
-from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization.calibrate import TensorData, TensorsData, create_calibrator
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -72,6 +72,8 @@ class Ranges:
 def observe(source: Path, faces: Faces, contract: InputContract, *, method: str) -> Ranges:
     """Run the float model `source` over the faces and note the range of every activation, by the named method.
 
+    The input's range is that of the contract, black to white, whatever the faces hold: it decides which integer each
+    gray level becomes, and which of them lie on a rounding tie (quantize.INPUT_STEPS).
     UsageError where a method cannot draw its histogram: its bins are those of the first batch, and an activation that
     was all but constant there and wide later would need millions of them.
     """
@@ -94,7 +96,7 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
             if method == "entropy":
                 histograms = calibrator.collector.histogram_dict
                 histograms.update({name: coarser(found) for name, found in histograms.items()})
-            return Ranges(onnx.load(prepared), calibrator.compute_data(), method)
+            tensors = calibrator.compute_data()
         except (ValueError, MemoryError) as error:
             if method == "minmax":
                 raise
@@ -102,6 +104,9 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
                 f"--method {method} cannot draw a histogram of this network's activations on these faces ({error}).  "
                 "Use --method minmax, or auto, which passes over it"
             ) from error
+        low, high = (np.array(end, np.float32) for end in contract.range)
+        tensors[INPUT] = TensorData(lowest=low, highest=high)
+        return Ranges(onnx.load(prepared), tensors, method)
 
 
 def coarser(histogram: tuple[Any, ...]) -> tuple[Any, ...]:

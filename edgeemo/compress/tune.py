@@ -47,6 +47,7 @@ class Simulated(EmotionNet):
     """A network that rounds as its INT8 form will; its backbone, attention and head are those of the real one."""
 
     simulation: fx.GraphModule
+    of_input: str  # name of the quantizer of the network's input, whose range is the contract's
 
     def __init__(self, network: EmotionNet, *, flavour: str, reduce_range: bool = True) -> None:
         super().__init__(network.backbone, network.attention, network.head)
@@ -56,8 +57,9 @@ class Simulated(EmotionNet):
         for number, node in enumerate(_rounded(graph, network)):
             name = f"at_{number}"
             form = dict(ACTIVATIONS[flavour])
-            if node.op == "placeholder" and flavour == "cpu":
-                form["quant_max"] = INPUT_STEPS
+            if node.op == "placeholder":
+                self.of_input = name
+                form["quant_max"] = INPUT_STEPS if flavour == "cpu" else form["quant_max"]
             self.quantizers[name] = _fake_quantize("MovingAverageMinMaxObserver", RANGE_STEP, form)
             with graph.inserting_after(node):
                 after = graph.call_module(f"quantizers.{name}", (node,))
@@ -80,14 +82,17 @@ class Simulated(EmotionNet):
         """As any module; ranges are learned in training mode only, so that faces which judge do not shape them."""
         super().train(mode)
         learns = mode and not self.still
-        for quantizer in self.quantizers.values():
-            cast("Any", quantizer).enable_observer(learns)
+        for name, quantizer in self.quantizers.items():
+            cast("Any", quantizer).enable_observer(learns and name != self.of_input)
         for norm in self._norms():
             norm.train(learns)
         return self
 
     def calibrate(self, faces: Faces, contract: InputContract) -> None:
-        """Set the range of every activation to the widest on these faces, as minmax does for the file."""
+        """Set the range of every activation to the widest on these faces, as minmax does for the file.
+
+        The input's is that of the contract, and stays it.
+        """
         self.eval()
         quantizers: list[Any] = list(self.quantizers.values())
         for quantizer in quantizers:
@@ -104,6 +109,7 @@ class Simulated(EmotionNet):
         ranges = torch.stack(seen)
         for quantizer, low, high in zip(quantizers, ranges[..., 0].amin(0), ranges[..., 1].amax(0), strict=True):
             _set_range(quantizer, low, high)
+        _set_range(self.quantizers[self.of_input], *map(torch.tensor, contract.range))
 
     def each_epoch(self, epochs: int) -> Any:
         """What `fit` is to call when an epoch begins: from the middle on ranges and BatchNorm's statistics stand.

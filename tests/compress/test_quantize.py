@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgeemo.compress.quantize import INPUT_STEPS, quantize
 from edgeemo.compress.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
+from edgeemo.export import INPUT
 from edgeemo.train import weights
 
 
@@ -116,15 +118,29 @@ def test_percentile_cuts_ranges(
     assert max(ratios) <= 1.001
 
 
-def test_the_last_odd_batch_is_calibrated_too(float_model: Path, calibration_faces: Faces, tmp_path: Path) -> None:
-    """A count that is no multiple of the batch loses no face: the brightest one, put last, widens the input's range."""
+def test_the_last_odd_batch_is_calibrated_too(float_model: Path, calibration_faces: Faces) -> None:
+    """A count that is no multiple of the batch loses no face: the brightest one, put last, widens a layer's range."""
     pixels = np.full_like(calibration_faces.pixels[:33], 128)
     pixels[-1] = 255
-    faces = Faces(pixels, calibration_faces.votes[:33], calibration_faces.truth[:33], calibration_faces.ids[:33])
-    path = tmp_path / "odd.onnx"
-    quantize(observe(float_model, faces, read_card(float_model).input, method="minmax"), path, flavour="cpu")
-    # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input; the range always holds 0.
-    assert constants(path)["images_scale"] == pytest.approx(2 / INPUT_STEPS)
+    faces = replace(calibration_faces.take(np.arange(33)), pixels=pixels)
+    contract, all_but_last = read_card(float_model).input, faces.take(np.arange(32))
+    without, with_last = (observe(float_model, some, contract, method="minmax") for some in (all_but_last, faces))
+    logits = without.model.graph.output[0].name
+    assert without.of(logits) != with_last.of(logits)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize(("darkest", "brightest"), [(0, 254), (1, 255), (90, 170)])
+def test_the_range_of_the_input_is_black_to_white(
+    darkest: int, brightest: int, method: str, float_model: Path, calibration_faces: Faces, tmp_path: Path
+) -> None:
+    """Whatever the faces span: 254 gray levels would put every level on a rounding tie again."""
+    faces = replace(calibration_faces, pixels=calibration_faces.pixels.clip(darkest, brightest))
+    ranges = observe(float_model, faces, read_card(float_model).input, method=method)
+    assert ranges.of(INPUT) == (-2, 2)
+    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input.
+    assert constants(tmp_path / "int8.onnx")["images_scale"] == pytest.approx(4 / INPUT_STEPS)
 
 
 @pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
