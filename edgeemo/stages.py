@@ -32,7 +32,8 @@ def check_idle(config: Any, needs: dict[str, tuple[bool, tuple[str, ...]]]) -> N
     for needed, (given, dependants) in needs.items():
         for name in dependants:
             if not given and getattr(config, name) != getattr(type(config), name):
-                raise UsageError(f"--{name.replace('_', '-')} would do nothing here: add {needed}, or leave it out")
+                flag = f"--{'no-' if getattr(config, name) is False else ''}{name.replace('_', '-')}"
+                raise UsageError(f"{flag} would do nothing here: add {needed}, or leave it out")
 
 
 OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # options that decide nothing without one
@@ -204,13 +205,13 @@ class Compress:
     )
     reduce_range: bool = option(
         True,
-        "limit INT8 weights to +-64, which no x86 processor's kernels saturate on; --no-reduce-range: +-127, which "
+        "limit INT8 weights to +-64, so that no x86 kernel can saturate; --no-reduce-range: +-127, which "
         "without VNNI needs exact arithmetic, about 1.5 times the time",
     )
     rounding: str = option(
         "auto",
-        "how weights become integers: nearest; gptq, which compensates each error in the weights after it, seconds to "
-        "minutes longer; auto: gptq, and nearest after --qat, which has simulated it",
+        "how weights become integers: nearest; gptq, which compensates each error in the weights after it, in layers "
+        "of at most 2,304 inputs, seconds to minutes longer; auto: gptq, or nearest after --qat, which simulates it",
         choices=("auto", "nearest", "gptq"),
     )
     layers: bool = option(False, "quantize each layer alone, and leave a table and a picture of what it costs")

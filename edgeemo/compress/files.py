@@ -99,7 +99,10 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
         quantize(ranges, partial, flavour=flavour, reduce_range=config.reduce_range, keep_float=keep)
         if job.rounding == "gptq":
             exact = rounding.exact_weights(partial, ranges.model.graph)
-            rounding.round_weights(partial, exact, job.calibration_faces, source.card.input)
+            about = {
+                **about,
+                "gptq_layers": rounding.round_weights(partial, exact, job.calibration_faces, source.card.input),
+            }
         found = precision.truth(partial, flavour=flavour) | {"overflow": overflow.check_weights(partial)}
         precision.check(found, least=config.min_int8_share)
         faces = fidelity.witnesses(job.valid, job.calibration_faces)

@@ -143,6 +143,7 @@ def check(config: Compress) -> None:
         "ranking": RANKINGS,
         "flavour": (*FLAVOURS, "both"),
         "method": (*METHODS, "auto"),
+        "rounding": ("auto", "nearest", "gptq"),
     }
     for name, names in tables.items():
         if getattr(config, name) not in names:

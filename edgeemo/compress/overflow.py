@@ -118,7 +118,8 @@ def _in_order(nodes: list[onnx.NodeProto], derived: dict[str, bool]) -> Iterator
     """Nodes whose inputs all derive from constants, each after those that it depends on."""
     left = [node for node in nodes if node.input]
     while left:
-        ready, waiting = [], []
+        ready: list[onnx.NodeProto] = []
+        waiting: list[onnx.NodeProto] = []
         for node in left:
             (ready if all(not name or name in derived for name in node.input) else waiting).append(node)
         if not ready:

@@ -72,12 +72,12 @@ class Layer:
         return chosen.reshape(len(face), -1)
 
 
-def round_weights(path: Path, exact: dict[str, np.ndarray], faces: Faces, contract: InputContract) -> None:
+def round_weights(path: Path, exact: dict[str, np.ndarray], faces: Faces, contract: InputContract) -> int:
     """Replace the int8 weights of the Q/DQ file `path` by integers that err least in each layer's output on the faces.
 
     exact: by the name of a stored int8 tensor, its weights before rounding, in units of its scale. No weight grows
     beyond the largest one stored; scales, zero points and biases stay as they are. Layers with groups, with
-    dilation or of more than MOST_INPUTS inputs are left alone.
+    dilation or of more than MOST_INPUTS inputs are left alone. Returns the number of layers that were rounded.
     """
     model = onnx.load(path)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -91,6 +91,7 @@ def round_weights(path: Path, exact: dict[str, np.ndarray], faces: Faces, contra
         after = rounded.reshape(before.shape) if layer.node.op_type == "Conv" else layer.by_output(rounded)
         tensors[layer.stored].CopyFrom(numpy_helper.from_array(after.astype(np.int8), layer.stored))
     onnx.save(model, path)
+    return len(layers)
 
 
 def exact_weights(path: Path, floats: onnx.GraphProto) -> dict[str, np.ndarray]:

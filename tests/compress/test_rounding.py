@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_layers_err_less_and_only_their_weights_change(
         quantize(ranges, file, flavour=flavour)
     exact = exact_weights(rounded, ranges.model.graph)
     assert len(exact) == len(ranges.layers)
-    round_weights(rounded, exact, calibration_faces, contract)
+    assert round_weights(rounded, exact, calibration_faces, contract) == len(exact)
     before, after = map(constants, (path, rounded))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == set(exact)
     assert all(np.abs(before[name] - exact[name]).max() <= 0.5 + 1e-4 for name in exact)  # what `exact` means
@@ -94,6 +95,27 @@ def test_layers_err_less_and_only_their_weights_change(
         errors = [layer.by_output(found[layer.stored].astype(float)) - wanted for found in (before, after)]
         nearest, ours = (np.einsum("oi,ij,oj->", error, hessian, error) for error in errors)
         assert ours < nearest / 2, layer.stored
+
+
+def test_wide_layers_keep_the_nearest_integers(
+    ranges: Ranges, float_model: Path, calibration_faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are not counted."""
+    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    exact, before = exact_weights(tmp_path / "int8.onnx", ranges.model.graph), constants(tmp_path / "int8.onnx")
+    inputs = {name: weights[0].size for name, weights in exact.items() if weights.ndim == 4}
+    monkeypatch.setattr(rounding, "MOST_INPUTS", min(inputs.values()))
+    count = round_weights(tmp_path / "int8.onnx", exact, calibration_faces, read_card(float_model).input)
+    after = constants(tmp_path / "int8.onnx")
+    assert 0 < count < len(exact)
+    assert sum(not np.array_equal(before[name], after[name]) for name in exact) == count
+
+
+@pytest.mark.parametrize("name", ["rounding", "method", "flavour", "importance", "ranking"])
+def test_an_unknown_name_is_refused_before_any_face_is_read(name: str) -> None:
+    """From Python, where click has not looked at it."""
+    with pytest.raises(UsageError, match=rf"unknown {name} 'oracle'; known: "):
+        job.check(replace(Compress(run="runs/any", int8=True, prune=0.5), **{name: "oracle"}))
 
 
 def test_tuned_weights_are_rounded_as_they_were_simulated() -> None:
