@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -27,8 +28,16 @@ from edgeemo.runtime import Model, golden, open_model, shipped
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 
+# The cause of other answers where this processor's kernels saturate, by whether the card calls the weights safe.
+SATURATED = {
+    False: "its weights saturate this processor's INT8 kernels.  edgeemo.load asks for exact arithmetic, which is "
+    "slower; other hosts need weights of at most 64:  edgeemo compress RUN --int8",
+    True: "the installed ONNX Runtime computes something else than where the model was made, or the weights saturate "
+    "this processor's INT8 kernels although the card calls them safe.  Make both again:  edgeemo compress RUN --int8",
+}
 WARM_UP, RUNS = 20, 300
 SLOWEST_MS = 50.0  # p95 at batch 1 on one thread, the product's own gate
+BASELINE = "Make one:  edgeemo doctor --check --json > baseline.json"
 SLOWER = 1.5  # times the p50 of an earlier check; the same machine, quiet, repeats within 1.1
 
 
@@ -36,9 +45,9 @@ def run(models: tuple[str, ...] = (), *, baseline: str = "") -> dict[str, Any]:
     """Check the named models, or all that edgeemo ships; `passed` says whether all answers and times hold.
 
     baseline: JSON of an earlier check on this machine, whose times must not have grown by half; DataError for another
-    file.
+    file, or one without these models.
     """
-    earlier = _read(Path(baseline)) if baseline else {}
+    earlier = _read(Path(baseline)) if baseline else None
     rows = [_check(name, earlier) for name in models or shipped.NAMES]
     return {
         "kind": "check",
@@ -63,7 +72,7 @@ def show(result: dict[str, Any]) -> Group:
     return Group(table, *failures, verdict)
 
 
-def _check(name: str, earlier: dict[str, float]) -> dict[str, Any]:
+def _check(name: str, earlier: dict[str, float] | None) -> dict[str, Any]:
     with open_model(name) as model:
         logits = _logits(model)
         difference = golden.compare(model.card, logits)
@@ -76,7 +85,9 @@ def _check(name: str, earlier: dict[str, float]) -> dict[str, Any]:
             "ms_p50": p50,
             "ms_p95": p95,
         }
-        failures = [*_wrong(model, difference), *_slow(p50, p95, earlier.get(model.card.sha256))]
+        if earlier is not None and model.card.sha256 not in earlier:
+            raise DataError(f"--baseline has no times of {model.path.name} as it is now; {BASELINE}")
+        failures = [*_wrong(model, difference), *_slow(p50, p95, (earlier or {}).get(model.card.sha256))]
     return {**row, "failures": failures}
 
 
@@ -98,11 +109,8 @@ def _wrong(model: Model, difference: golden.Difference | None) -> list[str]:
     if difference.passed or (engine and not difference.changed):
         return []
     cause = "the installed ONNX Runtime or the processor computes something else than where the model was made"
-    if kernels_saturate() and not model.card.overflow_safe:
-        cause = (
-            "its weights saturate this processor's INT8 kernels.  edgeemo.load runs it in exact arithmetic, more "
-            "slowly; other hosts need weights of at most 64:  edgeemo compress RUN --int8"
-        )
+    if kernels_saturate() and not engine:
+        cause = SATURATED[model.card.overflow_safe]
     changed = f"{difference.changed} of {difference.faces} labels and logits by up to {difference.largest:.3f}"
     return [f"{changed} differ from its card (at most {golden.TOLERANCE} is allowed): {cause}"]
 
@@ -133,12 +141,14 @@ def _read(path: Path) -> dict[str, float]:
     """The p50 of each model of an earlier check, by its hash."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {row["sha256"]: float(row["ms_p50"]) for row in found["models"]}
+        times = {row["sha256"]: float(row["ms_p50"]) for row in found["models"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"--baseline {path} is no result of a check ({type(error).__name__}: {error}).  "
-            "Make one:  edgeemo doctor --check --json > baseline.json"
+            f"--baseline {path} is no result of a check ({type(error).__name__}: {error}).  {BASELINE}"
         ) from error
+    if not all(0 < time < inf for time in times.values()):
+        raise DataError(f"--baseline {path}: expected a p50 above 0 ms for every model, got {times}.  {BASELINE}")
+    return times
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

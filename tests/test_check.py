@@ -92,6 +92,44 @@ def test_a_model_over_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.run(("nano",))["models"][0]["failures"] == ["p95 on one thread is 60.0 ms, limit 50 ms"]
 
 
+@pytest.mark.parametrize(
+    "logits", [None, "NaN", [[1.0, 2.0], [3.0]], [[0.0] * 8] * 7, [[0.0] * 7] * 8, [[float("nan")] * 8] * 8]
+)
+def test_damaged_golden_logits_are_refused(logits: object, tmp_path: Path) -> None:
+    """Not a traceback, and not a pass."""
+    path = copy_of("nano", tmp_path, golden={**read_card(shipped.find("nano")).golden, "logits": logits})
+    done = CliRunner().invoke(main, ["doctor", "--check", str(path)])
+    assert done.exit_code == 4, done.output
+    assert "8 x 8 finite numbers" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("time", [0, -1, float("nan"), float("inf")])
+def test_a_baseline_without_a_time_is_refused(time: float, tmp_path: Path) -> None:
+    """Nothing is 1.5 times as slow as that."""
+    rows = [{"sha256": read_card(shipped.find("nano")).sha256, "ms_p50": time}]
+    (tmp_path / "baseline.json").write_text(json.dumps({"models": rows}))
+    with pytest.raises(DataError, match="expected a p50 above 0 ms"):
+        check.run(("nano",), baseline=str(tmp_path / "baseline.json"))
+
+
+def test_a_baseline_without_the_model_is_refused(tmp_path: Path) -> None:
+    """What was not compared has not passed."""
+    (tmp_path / "baseline.json").write_text(json.dumps(check.run(("nano",))))
+    with pytest.raises(DataError, match=r"no times of small.onnx as it is now"):
+        check.run(("nano", "small"), baseline=str(tmp_path / "baseline.json"))
+
+
+def test_a_card_that_wrongly_claims_safety_is_suspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where kernels saturate, saturation is a cause whatever the card says."""
+    card = read_card(shipped.find("nano"))
+    wrong = {**card.golden, "logits": (np.array(card.golden["logits"]) + 1).tolist()}
+    path = copy_of("nano", tmp_path, golden=wrong)
+    for saturates in (False, True):
+        monkeypatch.setattr(check, "kernels_saturate", lambda saturates=saturates: saturates)
+        (sentence,) = check.run((str(path),))["models"][0]["failures"]
+        assert ("although the card calls them safe" in sentence) == saturates
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"models": [{"file": "nano.onnx"}]}'])
 def test_a_baseline_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
     """With the command that makes one."""

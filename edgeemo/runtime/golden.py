@@ -15,6 +15,7 @@ from PIL import Image
 
 from edgeemo.artifact import sha256_of
 from edgeemo.card import Card, InputContract
+from edgeemo.errors import IntegrityError
 from edgeemo.images import to_input, to_pixels
 from edgeemo.runtime.shipped import FOLDER
 
@@ -46,12 +47,29 @@ def record(logits: np.ndarray) -> dict[str, Any]:
 
 
 def compare(card: Card, logits: np.ndarray) -> Difference | None:
-    """(8, K) logits of the faces against the card's; None if the card has none, or of other faces."""
+    """(8, K) logits of the faces against the card's; None if the card has none, or of other faces.
+
+    IntegrityError if what the card holds is no finite (8, K).
+    """
     if card.golden.get("faces_sha256") != faces_sha256():
         return None
-    expected = np.array(card.golden["logits"])
+    expected = _stored(card, logits.shape)
     changed = int((expected.argmax(1) != logits.argmax(1)).sum())
     return Difference(float(np.abs(expected - logits).max()), changed, len(expected))
+
+
+def _stored(card: Card, shape: tuple[int, ...]) -> np.ndarray:
+    """The card's logits, checked."""
+    try:
+        stored = np.array(card.golden.get("logits"), dtype=float)
+    except (TypeError, ValueError):  # ragged, or no numbers
+        stored = np.full((), np.nan)
+    if stored.shape != shape or not np.isfinite(stored).all():
+        raise IntegrityError(
+            f"the card's golden logits are no {' x '.join(map(str, shape))} finite numbers, one row per golden face; "
+            "the card is damaged: copy model and card again, or make them again with  edgeemo compress RUN"
+        )
+    return stored
 
 
 def golden_batch(contract: InputContract) -> np.ndarray:
