@@ -1,8 +1,10 @@
 /* Preloaded into a process, this hides instruction sets from the libraries in it, which then choose older kernels.
 
-   MASK_CPUID=avx2 hides AVX-512, VNNI and AMX; MASK_CPUID=avx512 hides VNNI and AMX alone. Linux on x86-64 can make the
-   CPUID instruction fault (arch_prctl(2), ARCH_SET_CPUID); the handler runs it and clears the bits. The kernels run at
-   their own speed, so unlike an emulator this also shows what they cost. Exit code 70: not supported here. */
+   MASK_CPUID=avx2 hides AVX-512, VNNI and AMX; MASK_CPUID=avx512 hides VNNI, AMX and the 16-bit floats of AVX-512, which
+   no processor has without VNNI. Linux on x86-64 can make the CPUID instruction fault (arch_prctl(2), ARCH_SET_CPUID);
+   the handler runs it and clears the bits. The kernels run at their own speed, so unlike an emulator this also shows
+   what they cost. A program that blocks SIGSEGV and then runs CPUID dies of it. Exit code 70: not supported here, or
+   an unknown value. */
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <cpuid.h>
@@ -35,6 +37,7 @@ static void answer_cpuid(int number, siginfo_t *info, void *context) {
     uint32_t a, b, c, d, leaf = (uint32_t)registers[REG_RAX], sub_leaf = (uint32_t)registers[REG_RCX];
     (void)info;
     if (instruction[0] != 0x0f || instruction[1] != 0xa2) { /* a real fault: let it happen again */
+        active = 0;
         signal(number, SIG_DFL);
         return;
     }
@@ -61,7 +64,12 @@ static void answer_cpuid(int number, siginfo_t *info, void *context) {
     registers[REG_RIP] += 2;
 }
 
-/* Python's faulthandler would take SIGSEGV away. */
+/* Python's faulthandler would take SIGSEGV away; others use the older signal(). */
+__sighandler_t signal(int number, __sighandler_t wanted) {
+    __sighandler_t (*next)(int, __sighandler_t) = dlsym(RTLD_NEXT, "signal");
+    return active && number == SIGSEGV ? SIG_DFL : next(number, wanted);
+}
+
 int sigaction(int number, const struct sigaction *wanted, struct sigaction *before) {
     int (*next)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
     if (active && number == SIGSEGV && wanted) {
@@ -76,6 +84,7 @@ __attribute__((constructor)) static void begin(void) {
     struct sigaction action;
     if (!wanted) return;
     hide_avx512 = !strcmp(wanted, "avx2");
+    if (!hide_avx512 && strcmp(wanted, "avx512")) _exit(70);
     memset(&action, 0, sizeof action);
     action.sa_sigaction = answer_cpuid;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;

@@ -38,7 +38,7 @@ class BrokenChild(MachineError):
 
 @dataclass(frozen=True)
 class Processor:
-    """A kind of processor, and how this machine can stand in for it."""
+    """A kind of processor, and how this machine can run code as if it were one."""
 
     name: str
     family: str  # x86 or arm: within x86 answers must be the same
@@ -63,7 +63,7 @@ PROCESSORS = {
 
 @dataclass(frozen=True)
 class Stand:
-    """How a processor is stood in for: a command line to put arguments to, and its environment."""
+    """How to run a process as another processor: a command line, to be followed by arguments, and its environment."""
 
     how: str  # for the table: masked, qemu 7.2
     command: tuple[str, ...]
@@ -87,15 +87,22 @@ def logits_on(processor: Processor, model: Path, batch: np.ndarray, *, arm64_roo
         given, found = Path(folder) / "batch.npy", Path(folder) / "logits.npy"
         np.save(given, batch)
         run(stand, str(model.resolve()), str(given), str(found), str(processor.saturates))
+        if not found.is_file():
+            raise BrokenChild(f"{stand.how}: the process ended without logits")
         return np.load(found, allow_pickle=False), stand.how
 
 
 def run(stand: Stand, *arguments: str) -> None:
-    """Run MODULE there; BrokenChild if it fails."""
-    package = str(Path(edgeemo.__file__).parent.parent)
-    environment = {**stand.environment, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*stand.command, "-m", MODULE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")  # noqa: S603
+    """Run MODULE there; BrokenChild if it fails, MachineError if it cannot be started."""
+    with tempfile.TemporaryDirectory() as folder:
+        # This edgeemo and nothing beside it: site-packages hold libraries of this processor, not of the emulated one.
+        (Path(folder) / "edgeemo").symlink_to(Path(edgeemo.__file__).resolve().parent)
+        environment = {**stand.environment, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [*stand.command, "-m", MODULE, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")  # noqa: S603
+        except OSError as error:
+            raise MachineError(f"{stand.command[0]} cannot be started: {error.strerror}") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise BrokenChild(f"{stand.how}: the process ended with {done.returncode}: {last}")

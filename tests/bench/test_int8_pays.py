@@ -13,8 +13,9 @@ from edgeemo.bench import measure
 from edgeemo.bench import run as bench
 from edgeemo.bench.tables import of_result
 from edgeemo.card import read_card, write_card
-from edgeemo.compress import compare, search
-from edgeemo.stages import Bench, Search
+from edgeemo.compress import compare, files, search
+from edgeemo.runtime import advice
+from edgeemo.stages import Bench, Compress, Search
 
 
 @pytest.mark.parametrize(("int8_ms", "sentences"), [(1.0, 1), (0.78, 1), (0.76, 0), (0.3, 0)])
@@ -72,3 +73,32 @@ def test_bench_compares_an_int8_file_with_a_float_one(
     notes = [table.note for table in of_result(found) if table.title.startswith("Against")]
     assert "ship the float file here" in notes[0]
     assert bench.run(Bench(engine=str(in_float), against=str(int8), runs=20))["against"]["advice"] == []
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+@pytest.mark.parametrize("safe", [False, True])
+def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
+    quick: None,  # noqa: ARG001  pytest reads the name
+    saturates: bool,
+    safe: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the result, and a sentence where exact arithmetic was asked for."""
+    monkeypatch.setattr(advice, "kernels_saturate", lambda: saturates)
+    path = make_tiny.write(tmp_path / "int8.onnx")
+    precision = {"asked": "int8", "got": "int8", "flavour": "cpu", "overflow": {"safe": safe}}
+    write_card(path, replace(read_card(path), precision=precision))
+    found = bench.run(Bench(engine=str(path), runs=20))["model"]
+    exact = saturates and not safe
+    assert (found["overflow_safe"], found["exact_arithmetic"]) == (safe, exact)
+    assert len(found["advice"]) == exact
+    assert all("exact arithmetic" in sentence for sentence in found["advice"])
+
+
+def test_what_else_could_make_int8_more_faithful_is_what_was_not_given() -> None:
+    """The cheapest first; GPTQ is named where it could help, and not after QAT, which it cannot follow."""
+    every = Compress(int8=True, rounding="nearest")
+    assert files._untried(every) == ["--rounding gptq", "--method auto", "--qat", "--keep-float auto"]
+    assert files._untried(replace(every, rounding="auto")) == ["--method auto", "--qat", "--keep-float auto"]
+    assert files._untried(replace(every, qat=True, method="auto")) == ["--keep-float auto"]

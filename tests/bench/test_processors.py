@@ -65,7 +65,7 @@ def test_the_gate_passes_a_limited_model_and_fails_a_full_range_one(tmp_path: Pa
     assert ours["passed"]
     assert ours["same_file"]["largest_logit_difference"] <= parity.SAME_LOGIT
     assert not other["passed"]
-    assert result["verdict"] == "FAIL (full.onnx in as avx2)"
+    assert result["verdict"] == "FAIL (full.onnx as avx2)"
 
 
 def test_the_probe_measures_what_the_kernels_do() -> None:
@@ -93,6 +93,60 @@ def test_a_processor_that_cannot_be_had_says_what_to_install(monkeypatch: pytest
             logits_on(PROCESSORS[name], shipped.find("nano"), batch)
 
 
+def test_a_python_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a folder for ARM64 from another machine."""
+    (tmp_path / "cortex-a53").mkdir()
+    (tmp_path / "cortex-a53" / "python").write_text("no program")
+    monkeypatch.setattr(processors, "_emulator", lambda name: name)
+    monkeypatch.setattr(processors, "_version", lambda name: name)
+    with pytest.raises(MachineError, match="python cannot be started: Permission denied"):
+        logits_on(PROCESSORS["cortex-a53"], shipped.find("nano"), np.zeros(1), arm64_root=str(tmp_path))
+
+
+def test_a_process_without_logits_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it ends with 0."""
+    monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("true", ("true",)))
+    with pytest.raises(BrokenChild, match="ended without logits"):
+        logits_on(PROCESSORS["avx2"], shipped.find("nano"), np.zeros(1))
+
+
+def test_a_process_sees_this_edgeemo_and_no_library_beside_it(tmp_path: Path) -> None:
+    """A folder of packages for this processor, put first, would hide those of the emulated one."""
+    seen = tmp_path / "seen"
+    listing = f'ls "$PYTHONPATH" > {seen}; ls -L "$PYTHONPATH/edgeemo" >> {seen}'
+    processors.run(processors.Stand("a shell", ("sh", "-c", listing)))
+    found = seen.read_text().split()
+    assert found[0] == "edgeemo"
+    assert "card.py" in found
+    assert "numpy" not in found
+
+
+def test_a_mask_of_another_name_is_refused(tmp_path: Path) -> None:
+    """Not taken for the mildest."""
+    library = processors._compiled(tmp_path)
+    if not library:
+        pytest.skip("no C compiler is installed")
+    done = subprocess.run(["true"], check=False, env={"LD_PRELOAD": str(library), "MASK_CPUID": "avx3"})
+    assert done.returncode == processors.UNSUPPORTED
+
+
+@pytest.mark.parametrize(("changed", "passed"), [(0, True), (1, False)])
+def test_an_int8_file_must_name_the_same_labels_on_every_arm_core(
+    changed: int, passed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One face of 40 is too much, though --min-agreement would allow it."""
+    path = shipped.find("nano")
+
+    def emulated(_: object, model: Path, batch: np.ndarray, **__: object) -> tuple[np.ndarray, str]:
+        logits = OnnxBackend(model, threads=1).logits(batch)
+        logits[:changed] *= -1
+        return logits, "emulated"
+
+    monkeypatch.setattr(parity, "logits_on", emulated)
+    config = Parity(data="synthetic:300", count=40, processors="cortex-a76", min_agreement=90)
+    assert parity.run([path], config)["passed"] == passed
+
+
 def test_an_unknown_processor_lists_the_known_ones() -> None:
     """And `all`."""
     with pytest.raises(UsageError, match=r"unknown processor 'z80'; known: sse4.1, avx2, .*, all"):
@@ -106,7 +160,7 @@ def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("unmasked", (sys.executable,)))
     result = parity.run([shipped.find("nano")], Parity(data="synthetic:300", count=8, processors="avx2"))
     assert not result["passed"]
-    assert result["verdict"] == "FAIL (nano.onnx in as avx2)"
+    assert result["verdict"] == "FAIL (nano.onnx as avx2)"
     with pytest.raises(BrokenChild, match="not hidden"):
         logits_as("avx2", shipped.find("nano"))
 
