@@ -35,7 +35,7 @@ mv "$new/apt/root/usr" "$new/"
 cp -a "$new/apt/root/lib/." "$new/usr/lib/"
 rm -r "$new/apt"
 
-# pip takes no wheel for an older manylinux than the one that it is told, so each is named.
+# pip accepts wheels of exactly the platforms that are listed, older ones not included, so every one is listed.
 "$python" -m pip install --quiet --disable-pip-version-check --no-warn-conflicts \
   --constraint "$checkout/constraints.txt" \
   --target "$new/usr/lib/python3/dist-packages" --only-binary=:all: --implementation cp --python-version 3.11 \

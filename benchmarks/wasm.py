@@ -34,16 +34,17 @@ def main() -> None:
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     folder, data, out = sys.argv[1:]
-    batches, expected = [], {}
+    batches, expected, hashes = [], {}, {}
     for name in shipped.NAMES:
         with open_model(name) as model:
             faces = load(data, "valid", label_set_of(model.card), contract=model.card.input).spread(COUNT)
             batch = to_input(faces.pixels, model.card.input)
             expected[name] = model.logits(batch)
+            hashes[name] = model.card.sha256
             file = str(model.path.resolve())
         batches.append({"name": name, "file": file, "shape": batch.shape, "values": batch.ravel().tolist()})
     found = _run(Path(folder), batches)
-    rows = {name: _compare(expected[name], found["models"][name]) for name in shipped.NAMES}
+    rows = {name: {"sha256": hashes[name], **_compare(expected[name], found["models"][name])} for name in shipped.NAMES}
     about = {"kind": "wasm", "edgeemo": edgeemo.__version__, "versions": versions(), "machine": asdict(this_machine())}
     faces_of = {"data": kind_of(data), "split": "valid", "n": COUNT}
     write_json(Path(out), {**about, "onnxruntime_web": found["onnxruntime_web"], "faces": faces_of, "models": rows})

@@ -101,3 +101,22 @@ def test_it_prints_for_people_and_for_programs():
     found = json.loads(machine_readable.output)
     for part in found["parts"]:
         assert part["advice"].replace(" ", "") in text.output.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_the_cpu_line_says_what_full_range_weights_cost(saturates, monkeypatch):
+    """Only where the kernels saturate, whatever /proc/cpuinfo lists; with the option that makes such weights."""
+    monkeypatch.setattr(doctor, "kernels_saturate", lambda: saturates)
+    text = " ".join(CliRunner().invoke(main, ["doctor"]).output.split())
+    assert ("its INT8 kernels saturate on weights over 64" in text) == saturates
+    assert ("(--no-reduce-range) run in exact arithmetic, about 1.5 times the time" in text) == saturates
+
+
+def test_without_onnx_runtime_nothing_is_said_of_its_kernels(monkeypatch):
+    """And the doctor goes on."""
+
+    def missing():
+        raise MachineError("pip install onnxruntime")
+
+    monkeypatch.setattr(doctor, "kernels_saturate", missing)
+    assert "saturate" not in doctor.run()["int8"]

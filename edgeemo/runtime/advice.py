@@ -17,8 +17,8 @@ def advise(card: Card, backend: str, name: str) -> list[str]:
     found = []
     if backend == "onnxruntime" and saturates_here(card):
         found.append(
-            f"{name} is not proven free of saturation, and this processor's INT8 kernels saturate: it runs in exact "
-            f"arithmetic, about {EXACT_COST} times the time.  {LIMIT}"
+            f"{name} is not proven free of saturation, and this processor's INT8 kernels saturate: ONNX Runtime is "
+            f"asked for exact arithmetic, about {EXACT_COST} times the time.  {LIMIT}"
         )
     if backend == "openvino" and saturates_here(card):
         found.append(

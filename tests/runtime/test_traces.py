@@ -122,7 +122,7 @@ def test_the_switch_is_not_left_on_the_host(backend: str, home: Path) -> None:
 def test_telemetry_is_disabled_unless_the_user_set_the_variable(
     monkeypatch: pytest.MonkeyPatch, value: str | None, calls: int
 ) -> None:
-    """An ONNX Runtime that the host imported first is told to stop; a variable that the user set is left to rule."""
+    """An ONNX Runtime that the host imported first is told to stop; a variable that the user set is respected."""
     monkeypatch.delenv(DISABLE_TELEMETRY, raising=False)
     if value is not None:
         monkeypatch.setenv(DISABLE_TELEMETRY, value)
