@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgeemo.errors import MachineError, UsageError, require
+from edgeemo.errors import MachineError, UsageError
+from edgeemo.packages import require
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no read fails with these
 PROBE_BYTES = 1 << 16

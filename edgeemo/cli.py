@@ -18,8 +18,9 @@ from rich.console import Console
 import edgeemo
 from edgeemo import stages
 from edgeemo.artifact import check_result, write_json, write_text
-from edgeemo.errors import EdgeemoError, UsageError, known, require
+from edgeemo.errors import EdgeemoError, UsageError, known
 from edgeemo.machine import is_first_process
+from edgeemo.packages import require
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 SETTINGS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +14,10 @@ from rich.table import Table
 
 from edgeemo.errors import MachineError
 from edgeemo.machine import Machine, this_machine
+from edgeemo.packages import require
 from edgeemo.runtime.cuda import Cuda
-from edgeemo.runtime.onnx import PROVIDERS, import_onnxruntime
-from edgeemo.runtime.openvino import import_openvino
+from edgeemo.runtime.onnx import PROVIDERS, require_onnxruntime
+from edgeemo.runtime.openvino import require_openvino
 from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
 from edgeemo.runtime.tensorrt import LIBRARIES, knows, library
 
@@ -106,17 +106,17 @@ def _gpu() -> tuple[dict[str, Any] | None, str]:
 
 def _onnxruntime(gpu: dict[str, Any] | None) -> Part:
     """With the CPU, and with what it was compiled for of a GPU that is there."""
-    name, (version, advice) = "ONNX Runtime (.onnx)", _version(import_onnxruntime, "pip install onnxruntime")
+    name, (version, advice) = "ONNX Runtime (.onnx)", _version(require_onnxruntime)
     if advice:
         return Part(name, runs=False, builds=False, version="", advice=advice)
-    compiled = import_onnxruntime().get_available_providers()
+    compiled = require_onnxruntime().get_available_providers()
     here = [kind for kind, provider in PROVIDERS.items() if provider in compiled and (gpu or kind == "onnxruntime")]
     places = ", ".join("CPU" if kind == "onnxruntime" else kind.removeprefix("onnxruntime-") for kind in here)
     return Part(name, runs=True, builds=False, version=f"{version} ({places})", advice="")
 
 
 def _openvino() -> Part:
-    version, advice = _version(import_openvino, "pip install 'edgeemo[openvino]'")
+    version, advice = _version(require_openvino)
     return Part("OpenVINO (.onnx)", bool(version), False, version, advice)
 
 
@@ -126,7 +126,7 @@ def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
     try:
         version = str(library(name).__version__)
     except MachineError as error:
-        return Part(title, False, False, "", str(error).partition(":")[2].strip())
+        return Part(title, False, False, "", _advice(error))
     if gpu and not knows(name, library(name), gpu["capability"]):
         return Part(
             title, False, True, version, f"to run: a GPU that it knows; {gpu['capability']} is TensorRT's alone"
@@ -136,15 +136,18 @@ def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
 
 
 def _workshop() -> Part:
-    version, advice = _version(partial(import_module, "torch"), "to train and compress: pip install 'edgeemo[train]'")
+    version, advice = _version(partial(require, "torch", purpose="training", extra="train"))
     return Part("PyTorch (training)", bool(version), bool(version), version, advice)
 
 
-def _version(load: Callable[[], ModuleType], install: str) -> tuple[str, str]:
-    """The version and no advice, or no version and what to do: `install` it, or else why it does not load."""
+def _version(load: Callable[[], ModuleType]) -> tuple[str, str]:
+    """The version and no advice, or no version and what to do."""
     try:
         return str(load().__version__).partition("-")[0], ""  # OpenVINO adds its build
-    except ModuleNotFoundError:
-        return "", install
-    except (ImportError, OSError) as error:  # a library that it is linked against is not there
-        return "", f"it is installed and does not load: {error}"
+    except MachineError as error:
+        return "", _advice(error)
+
+
+def _advice(error: MachineError) -> str:
+    """What a missing package's error says after its name."""
+    return str(error).partition(":")[2].strip()

@@ -1,16 +1,24 @@
-"""What a user can do wrong, one class per exit code; anything else is a bug and shows its traceback."""
+"""What a command can end with, one class per exit code; anything else is a bug and shows its traceback.
+
+0: success. 1: a gate failed. 2: wrong usage. 3: unusable data. 4: a damaged or foreign file. 5: the machine lacks
+something. 130: interrupted.
+"""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
-from types import ModuleType
 
 
 class EdgeemoError(Exception):
     """A mistake that the message explains: what was expected, what came, where from, the next command."""
 
     exit_code = 2
+
+
+class GateError(EdgeemoError):
+    """A measured value misses its required threshold."""
+
+    exit_code = 1
 
 
 class UsageError(EdgeemoError):
@@ -38,17 +46,3 @@ class MachineError(EdgeemoError):
 def known(what: str, name: str, names: Iterable[str]) -> UsageError:
     """The error for a name that a table does not hold; it lists the names that the table does hold."""
     return UsageError(f"unknown {what} {name!r}; known: {', '.join(names)}")
-
-
-def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """The imported module, or a MachineError that names the extra which brings it."""
-    try:
-        return importlib.import_module(module)
-    except OSError as error:
-        raise MachineError(
-            f"{purpose}: a package that is installed does not load ({error}).  Install it anew:  "
-            f"pip install --force-reinstall 'edgeemo[{extra}]'"
-        ) from error
-    except ImportError as error:
-        missing = getattr(error, "name", None) or module
-        raise MachineError(f"{purpose} needs {missing}:  pip install 'edgeemo[{extra}]'  ({error})") from error

@@ -19,7 +19,7 @@ from torch import nn
 
 from edgeemo.artifact import written
 from edgeemo.card import Card, InputContract, write_card
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import GateError
 from edgeemo.runtime.onnx import OnnxBackend
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def to_onnx(network: nn.Module, card: Card, path: Path) -> Card:
 
     BatchNorm is folded into the layer before it, NEGLIGIBLE weights are 0, all weights lie inside the file, and no path
     of this machine does.
-    IntegrityError if ONNX Runtime's logits differ from torch's by more than TOLERANCE.
+    GateError if ONNX Runtime's logits differ from torch's by more than TOLERANCE.
     """
     still = copy.deepcopy(network).cpu().eval()
     model = flush_weights(stripped(_translated(still, card.input)))
@@ -46,7 +46,7 @@ def to_onnx(network: nn.Module, card: Card, path: Path) -> Card:
         onnx.save(model, partial)
         gap = _gap(partial, still, card.input)
         if not gap <= TOLERANCE:  # a NaN is no agreement either
-            raise IntegrityError(f"{path.name} not written: logits {gap:.2g} off torch's, allowed is {TOLERANCE:g}")
+            raise GateError(f"{path.name} not written: logits {gap:.2g} off torch's, allowed is {TOLERANCE:g}")
     log.info("%s: %d bytes, logits within %.1g of torch", path.name, path.stat().st_size, gap)
     return write_card(path, card)
 

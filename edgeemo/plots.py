@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.artifact import written
-from edgeemo.errors import require
+from edgeemo.packages import require
 
 CONFIG = "MPLCONFIGDIR"  # where matplotlib keeps its list of fonts; by default in the user's home
 

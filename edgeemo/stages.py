@@ -117,9 +117,6 @@ class Train:
     patience: int = option(
         7, "stop after so many epochs without a better valid accuracy, keep the best; 0: keep the last"
     )
-    bias_folds: int = option(
-        0, "balance the recalls by a bias per class, found on train faces that a fold did not see; 0: off"
-    )
     precision: str = option("auto", "training arithmetic", choices=("auto", "fp32", "bf16", "fp16"))
     threads: int = option(0, "CPU threads; 0: all cores")
     workers: int = option(0, "processes that prepare batches; 0: the training process itself")

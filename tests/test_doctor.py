@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from edgeemo import doctor
 from edgeemo.cli import main
-from edgeemo.errors import MachineError, require
+from edgeemo.errors import MachineError
 from edgeemo.machine import this_machine
+from edgeemo.packages import require
 
 
 def parts(monkeypatch, **modules):
@@ -42,8 +43,8 @@ def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_p
     (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
     monkeypatch.syspath_prepend(str(tmp_path))
     found = {part["name"]: part for part in doctor.run()["parts"]}
-    assert "does not load: libcudart" in found["PyTorch (training)"]["advice"]
-    assert "does not load: libtbb" in found["OpenVINO (.onnx)"]["advice"]
+    assert "does not load (libcudart" in found["PyTorch (training)"]["advice"]
+    assert "does not load (libtbb" in found["OpenVINO (.onnx)"]["advice"]
     with pytest.raises(MachineError, match=r"training: .*does not load \(libcudart"):
         require("torch", extra="train", purpose="training")
 

@@ -162,16 +162,6 @@ def test_last_weights_are_those_of_the_run(mirror: bool, tmp_path: Path) -> None
     assert last["ece"] == pytest.approx(kept["ece"], abs=1e-5)
 
 
-def test_last_weights_of_a_balanced_run_are_refused(tmp_path: Path) -> None:
-    """The bias was found for the kept ones."""
-    run = made(tmp_path / "run")
-    card = read_card(run / "model.safetensors")
-    history = [{**card.history[0], "measured": {"logit_bias": {}}}]
-    write_card(run / "model.safetensors", replace(card, history=history))
-    with pytest.raises(UsageError, match="a bias per class"):
-        evaluate.run([run], replace(HERE, last=True))
-
-
 def test_last_weights_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     """The moving average cannot be undone without them, nor by a damaged one."""
     demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, out=str(tmp_path / "run"))

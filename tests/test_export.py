@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgeemo.card import Card, read_card
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import GateError
 from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime import load
@@ -92,9 +92,9 @@ def test_export_says_nothing_of_its_own(network: EmotionNet, tmp_path: Path, cap
 def test_a_file_that_computes_something_else_is_not_written(
     network: EmotionNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where ONNX Runtime and torch disagree there is an IntegrityError and no file."""
+    """Where ONNX Runtime and torch disagree there is an GateError and no file."""
     monkeypatch.setattr("edgeemo.export.TOLERANCE", -1.0)
-    with pytest.raises(IntegrityError, match="not written"):
+    with pytest.raises(GateError, match="not written"):
         to_onnx(network, CARD, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

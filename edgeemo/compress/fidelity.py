@@ -18,7 +18,7 @@ from edgeemo.card import InputContract
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import GateError, UsageError
 from edgeemo.metrics import divergence
 from edgeemo.progress import track
 
@@ -102,13 +102,13 @@ def between(source: Path, path: Path, faces: Faces, contract: InputContract, *, 
 
 
 def check(found: Fidelity, faces: int, *, least: float, untried: Sequence[str] = ()) -> None:
-    """IntegrityError if INT8 names the emotion of its float form on less than the share `least` of the faces.
+    """GateError if INT8 names the emotion of its float form on less than the share `least` of the faces.
 
     untried: the options that may help.
     """
     if found.agreement < least:
         advice = f"Try {', then '.join(untried)}; or accept" if untried else "Leave it in float, or accept"
-        raise IntegrityError(
+        raise GateError(
             f"INT8 names the emotion of its float form on {100 * found.agreement:.1f} % of {faces} faces, "
             f"expected {100 * least:g} %. {advice} it with --min-agreement"
         )

@@ -56,7 +56,7 @@ def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) ->
 
 
 def halved(job: Job, source: Stage) -> Stage:
-    """The FP16 ONNX of a float stage, judged; IntegrityError if it may overflow."""
+    """The FP16 ONNX of a float stage, judged; GateError if it may overflow."""
     start, path = perf_counter(), job.out / FP16
     faces = job.calibration[1] if job.calibration else job.train.spread(FP16_FACES)
     with written(path) as partial:
@@ -91,7 +91,7 @@ def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
 
 
 def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dict[str, Any]) -> Stage:
-    """One INT8 file, judged; IntegrityError if too little of it is in integers or it disagrees with float too often."""
+    """One INT8 file, judged; GateError if too little of it is in integers or it disagrees with float too often."""
     start, config = perf_counter(), job.config
     keep = _kept_float(job, source, ranges, flavour)
     path = job.out / f"model.{FLAVOURS[flavour].suffix}"

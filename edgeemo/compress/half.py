@@ -19,7 +19,7 @@ from edgeemo.card import InputContract
 from edgeemo.compress.fidelity import ENOUGH, Fidelity
 from edgeemo.compress.ranges import Ranges, file_logits
 from edgeemo.data import Faces
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import GateError
 from edgeemo.export import quiet, stripped
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -27,12 +27,12 @@ HEADROOM = 4.0  # faces to come may go this much beyond the faces seen
 
 
 def halve(source: Path, target: Path) -> None:
-    """Write the FP16 form of the float model `source` to `target`; IntegrityError for a weight beyond float16."""
+    """Write the FP16 form of the float model `source` to `target`; GateError for a weight beyond float16."""
     exact = onnx.load(source)
     for tensor in exact.graph.initializer:  # the converter would clip it without a word
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and np.abs(values).max(initial=0) > LARGEST:
-            raise IntegrityError(
+            raise GateError(
                 f"{tensor.name} has a weight of {np.abs(values).max():.0f}; float16 ends at {LARGEST:.0f}. This "
                 "network cannot be FP16; leave out --fp16"
             )
@@ -46,7 +46,7 @@ def halve(source: Path, target: Path) -> None:
 def overflow(
     source: Path, target: Path, ranges: Ranges, faces: Faces, contract: InputContract, *, threads: int
 ) -> dict[str, Any]:
-    """What was looked at for the card; IntegrityError where a face comes near the end of float16 or gives a NaN.
+    """What was looked at for the card; GateError where a face comes near the end of float16 or gives a NaN.
 
     ranges: those of the float model `source` on `faces`; `target` is its FP16 form. On a CPU ONNX Runtime computes it
     in float32 with float16 weights, so only the ranges tell of an overflow; the answers tell what rounded weights cost.
@@ -54,19 +54,17 @@ def overflow(
     seen = {name: max(map(abs, found)) for name in ranges.tensors.keys() if (found := ranges.of(name))}  # noqa: SIM118
     widest = max(seen, key=seen.__getitem__)
     if seen[widest] * HEADROOM > LARGEST:
-        raise IntegrityError(
+        raise GateError(
             f"{widest} reaches {seen[widest]:.0f} on {len(faces)} train faces; float16 ends at {LARGEST:.0f} and faces "
             f"to come may go {HEADROOM:g} times as far. This network cannot be FP16; leave out --fp16"
         )
     got = file_logits(target, faces, contract, threads=threads)
     if not np.isfinite(got).all():
-        raise IntegrityError(
-            f"FP16 gives {(~np.isfinite(got)).any(1).sum()} of {len(faces)} train faces no finite logits"
-        )
+        raise GateError(f"FP16 gives {(~np.isfinite(got)).any(1).sum()} of {len(faces)} train faces no finite logits")
     expected = file_logits(source, faces, contract, threads=threads)
     same = Fidelity.of(expected, got)
     if same.agreement < ENOUGH:
-        raise IntegrityError(
+        raise GateError(
             f"FP16 names the emotion of float32 on {100 * same.agreement:.1f} % of {len(faces)} train faces; expected "
             f"{100 * ENOUGH:g} % or more. Leave out --fp16"
         )

@@ -214,7 +214,6 @@ def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Trai
         schedule="cosine",
         mode="finetune",
         patience=0,
-        bias_folds=0,
         corrupt_share=trained.corrupt_share if config.corrupt_share < 0 else config.corrupt_share,
         ema=0.0,
         teacher=config.teacher,

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import GateError
 from edgeemo.runtime.onnx import DISABLED
 
 # Operators that multiply and add, and which of their inputs holds the weights.
@@ -70,9 +70,9 @@ def truth(path: Path, *, flavour: str) -> dict[str, Any]:
 
 
 def check(found: dict[str, Any], *, least: float) -> None:
-    """IntegrityError if less than the share `least` of the multiply-adds is in integers."""
+    """GateError if less than the share `least` of the multiply-adds is in integers."""
     if found["int8_share_of_macs"] < least:
-        raise IntegrityError(
+        raise GateError(
             f"only {100 * found['int8_share_of_macs']:.1f} % of the multiply-adds are in integers ({found['counted']}: "
             f"{found['operators']}), expected {100 * least:g} %; the model would be slow, not small and fast. "
             f"Choose another --flavour, keep fewer layers in float, or accept it with --min-int8-share"

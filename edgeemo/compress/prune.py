@@ -14,8 +14,9 @@ from torch import nn
 
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
-from edgeemo.errors import UsageError, require
+from edgeemo.errors import UsageError
 from edgeemo.images import to_input
+from edgeemo.packages import require
 from edgeemo.train.network import EmotionNet, widths_of
 
 MAX_SHARE = 0.9

@@ -24,9 +24,10 @@ from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
 from edgeemo.data import samples
 from edgeemo.data.faces import label
-from edgeemo.errors import IntegrityError, UsageError, require
+from edgeemo.errors import GateError, UsageError
 from edgeemo.history import settings_of, versions
 from edgeemo.machine import this_machine
+from edgeemo.packages import require
 from edgeemo.stages import OF_A_TEACHER, Compress, Search, check_ranges
 from edgeemo.train import teacher, weights
 
@@ -132,7 +133,7 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
     out = folder / _name(place)
     try:
         path = compress(_candidate(config, place, out))
-    except (UsageError, IntegrityError) as error:  # it cannot be pruned so, or too little of it would be in integers
+    except (UsageError, GateError) as error:  # it cannot be pruned so, or too little of it would be in integers
         row = {**place, "refused": str(error)}
     else:
         judged = json.loads((out / COMPARISON).read_text(encoding="utf-8"))["rows"][-1]

@@ -22,9 +22,9 @@ from torch.nn.utils import parametrize
 from edgeemo.card import InputContract
 from edgeemo.compress.quantize import INPUT_STEPS
 from edgeemo.data import Faces
-from edgeemo.errors import require
 from edgeemo.export import quiet
 from edgeemo.images import to_input
+from edgeemo.packages import require
 from edgeemo.progress import track
 from edgeemo.train.network import EmotionNet
 

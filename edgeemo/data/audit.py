@@ -18,8 +18,9 @@ from PIL import Image
 
 from edgeemo.data import faces
 from edgeemo.data.sample import SPLITS, NoSuchSplit, Sample
-from edgeemo.errors import DataError, require
+from edgeemo.errors import DataError
 from edgeemo.labels import LabelSet, label_set
+from edgeemo.packages import require
 from edgeemo.progress import track
 from edgeemo.stages import Audit
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import re
 from dataclasses import dataclass
-from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.errors import MachineError
+from edgeemo.packages import require
 
 # Its major version is that of CUDA: JetPack 6 has 12, JetPack 7 has 13.
 INSTALL = "pip install cuda-bindings"
@@ -33,10 +33,7 @@ class Cuda:
 
     def __init__(self) -> None:
         """MachineError without cuda-bindings."""
-        try:
-            self._calls: Any = import_module("cuda.bindings.runtime")
-        except ImportError as error:
-            raise MachineError(f"cuda-bindings:  {INSTALL}  ({error})") from error
+        self._calls: Any = require("cuda.bindings.runtime", purpose="using a GPU", install=INSTALL)
 
     def __getattr__(self, name: str) -> Any:
         """The call of that name, which returns what the runtime returns, without its status."""

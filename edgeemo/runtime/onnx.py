@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.packages import require
 
 MAX_BYTES = 512 * 2**20  # a ResNet-50 has 100 MB; a larger file is not a model for an edge device
 
@@ -46,7 +47,7 @@ class OnnxBackend:
         """
         self.name = name
         check_file(path)
-        runtime = _onnxruntime()
+        runtime = require_onnxruntime()
         provider = _provider(runtime, name)
         options = _options(runtime, threads)
         if exact:
@@ -130,11 +131,10 @@ def _import_disabled() -> None:
         os.environ.pop(DISABLE_TELEMETRY, None)  # another thread may have done it
 
 
-def _onnxruntime() -> ModuleType:
-    try:
-        return import_onnxruntime()
-    except ImportError as error:
-        raise MachineError(f"reading .onnx needs ONNX Runtime:  pip install onnxruntime  ({error})") from error
+def require_onnxruntime() -> ModuleType:
+    """ONNX Runtime, imported with its telemetry off; MachineError if it is not installed or does not load."""
+    load = import_onnxruntime
+    return require("onnxruntime", purpose="running .onnx files", install="pip install onnxruntime", load=load)
 
 
 def _options(runtime: ModuleType, threads: int) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.packages import require
 from edgeemo.runtime.onnx import check_file
 
 TELEMETRY = "openvino_telemetry"  # the package through which OpenVINO's Python modules send usage data
@@ -24,7 +25,7 @@ class OpenvinoBackend:
     def __init__(self, path: Path, *, threads: int) -> None:
         """Compile `path`; IntegrityError if OpenVINO cannot read it, MachineError if it is not installed."""
         check_file(path)
-        library = _openvino()
+        library = require_openvino()
         core = library.Core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -84,8 +85,6 @@ def import_openvino() -> ModuleType:
             sys.modules[TELEMETRY] = hidden
 
 
-def _openvino() -> ModuleType:
-    try:
-        return import_openvino()
-    except ImportError as error:
-        raise MachineError(f"this backend needs OpenVINO:  pip install 'edgeemo[openvino]'  ({error})") from error
+def require_openvino() -> ModuleType:
+    """OpenVINO, imported with its telemetry off; MachineError if it is not installed or does not load."""
+    return require("openvino", purpose="the OpenVINO backend", extra="openvino", load=import_openvino)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +21,7 @@ import numpy as np
 from edgeemo.card import Card, remake
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.machine import is_jetson, this_machine
+from edgeemo.packages import require
 from edgeemo.runtime.cuda import Buffer, Cuda, Gpu
 
 if TYPE_CHECKING:
@@ -56,15 +56,9 @@ LIBRARIES = {
 def library(name: str) -> Any:
     """The imported module of LIBRARIES[name]; MachineError if it is not installed."""
     wanted = LIBRARIES[name]
-    try:
-        module = import_module(wanted.module)
-    except ModuleNotFoundError as error:
-        why = "" if error.name == wanted.module else f"  ({error})"
-        raise MachineError(_needs(wanted) + why) from error
-    except (ImportError, OSError) as error:  # OSError: its shared libraries do not load
-        raise MachineError(f"{_needs(wanted)}  ({error})") from error
+    module = require(wanted.module, purpose=wanted.name, install=_install(wanted))
     if not hasattr(module, "Builder"):  # a folder of type stubs alone can be imported too
-        raise MachineError(_needs(wanted))
+        raise MachineError(f"{wanted.name} needs {wanted.module}:  {_install(wanted)}")
     return module
 
 
@@ -305,11 +299,12 @@ def _rebuild(target: dict[str, Any]) -> str:
     return f"build it here:  {shlex.join(words)}"
 
 
-def _needs(wanted: Library) -> str:
+def _install(wanted: Library) -> str:
+    """How to install a library on this machine."""
     if is_jetson():
         advice = {
             "tensorrt": "sudo apt-get install python3-libnvinfer, in an environment made with --system-site-packages",
             "rtx": "not for a Jetson; use TensorRT, which JetPack brings",
         }
-        return f"{wanted.name}:  {advice[wanted.extra]}"
-    return f"{wanted.name}:  pip install 'edgeemo[{wanted.extra}]'"
+        return advice[wanted.extra]
+    return f"pip install 'edgeemo[{wanted.extra}]'"

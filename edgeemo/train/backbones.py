@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeemo.errors import UsageError, known, require
+from edgeemo.errors import UsageError, known
+from edgeemo.packages import require
 
 Tensors = dict[str, torch.Tensor]
 GRAY = {"colour": "gray", "mean": (0.5,), "std": (0.25,)}  # FER+ pixels: mean 0.505, std 0.255 of 0..1

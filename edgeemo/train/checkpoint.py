@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric
 
 from edgeemo.artifact import sha256_of, written_folder
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def save(state: State, run: Path, *, steps: int, identity: dict[str, Any], arith
 
 
 def restore(state: State, run: Path, *, identity: dict[str, Any], arithmetic: dict[str, int]) -> None:
-    """Read the newest whole checkpoint back; IntegrityError if all are damaged or belong to another run."""
+    """Read the newest whole checkpoint back; IntegrityError if all are damaged, UsageError if it is another run's."""
     found = in_folder(run)
     if not found:
         log.info("no checkpoint in %s: starting from the beginning", run)
@@ -152,7 +152,7 @@ def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any
     both = [(key, before.get(key), identity.get(key)) for key in keys]
     changed = [_told(key, there, here) for key, there, here in both if there != here]
     if changed:
-        raise IntegrityError(f"{path} was written with other settings: {', '.join(changed)}; use those, or a new --out")
+        raise UsageError(f"{path} was written with other settings: {', '.join(changed)}; use those, or a new --out")
     for name, now in arithmetic.items():
         if (there := content["arithmetic"].get(name)) != now:
             log.warning("%d %s instead of %d: sums round differently, so the bits will differ", now, name, there)

@@ -10,7 +10,6 @@ import numpy as np
 
 from edgeemo.card import Card
 from edgeemo.data import Faces
-from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.metrics import merging, softmax
 from edgeemo.train import checkpoint, mirror, weights
@@ -46,15 +45,8 @@ def members(runs: Sequence[Path]) -> list[Member]:
 
 
 def without_average(member: Member, run: Path) -> Member:
-    """The member with the weights that the last step left, from the checkpoint: what its moving average gained.
-
-    UsageError for a run with --bias-folds: its bias was found for the weights that it kept.
-    """
+    """The member with the weights that the last step left, from the checkpoint: what its moving average gained."""
     network, card = weights.load(run)
-    if any("logit_bias" in line.get("measured", {}) for line in card.history):
-        raise UsageError(
-            f"--last: {member.name} has a bias per class that belongs to the weights it kept; leave it out"
-        )
     last = checkpoint.network_weights(run)
     if any(PARAMETRIZED in name for name in last):
         mirror.tie(network.backbone)

@@ -60,8 +60,6 @@ def check(config: Train) -> None:
     """UsageError for a config that this device, or these processes, cannot train."""
     precision_for(config.precision, _device())
     processes, _ = _processes()
-    if config.bias_folds and processes > 1:
-        raise UsageError("--bias-folds trains its folds in one process; start it without torchrun")
     if config.batch_size % processes:
         raise UsageError(f"--batch-size {config.batch_size}: expected a multiple of the {processes} processes")
 

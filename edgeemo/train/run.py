@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edgeemo.artifact import alone_in, check_writable, write_json
-from edgeemo.card import Card, InputContract, card_path, read_card
+from edgeemo.card import Card, card_path, read_card
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
@@ -20,7 +20,7 @@ from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import OF_A_TEACHER, Train, check_idle, check_ranges
-from edgeemo.train import checkpoint, folds, mirror, modes, optim, place, plots, teacher, weights
+from edgeemo.train import checkpoint, mirror, modes, optim, place, plots, teacher, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, fit, predict_logits
 from edgeemo.train.network import EmotionNet
@@ -43,8 +43,6 @@ def _run(config: Train) -> Path:
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
     train, valid = load("train"), load("valid")
     data.check_classes(train, labels, data=config.data)
-    if config.bias_folds:
-        folds.check(config, train, labels.labels)
     terms = _licences(config) | teacher.licences(masters)
     folder = Path(config.out)
     taught = teacher.taught(config, train, labels=labels, contract=contract) if masters else None
@@ -53,7 +51,6 @@ def _run(config: Train) -> Path:
     if not is_first_process():
         return folder / weights.MODEL
     mirror.release(kept)
-    bias = _balanced(kept, train, config=config, labels=labels, contract=contract)
     logits = predict_logits(kept, valid, contract)
     temperature = fit_temperature(logits, valid.truth)
     result = scores(softmax(logits, temperature=temperature), valid.truth, labels.labels)
@@ -67,7 +64,7 @@ def _run(config: Train) -> Path:
         metrics={"valid": _about_metrics(config, valid) | result.to_dict()},
         data=_about(config, train, valid),
         licences=terms,
-    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **bias, **teacher.told_by(masters)))
+    ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **teacher.told_by(masters)))
     path = weights.save(kept, card, folder)
     _leave_pictures(folder, config, history, result)
     _tell(config, result)
@@ -83,7 +80,6 @@ def _check(config: Train) -> None:
         "unfreeze_epochs": (config.unfreeze_epochs > 0, "above 0"),
         "restart_epochs": (config.restart_epochs > 0, "above 0"),
         "focal_gamma": (config.focal_gamma >= 0, "0 or more"),
-        "bias_folds": (config.bias_folds == 0 or 2 <= config.bias_folds <= 20, "0 (off) or 2 to 20 folds"),
         "checkpoint_steps": (config.checkpoint_steps >= 1, "1 or more steps"),
         "backbone_lr": (config.backbone_lr > 0, "above 0"),
         "classifier_lr": (config.classifier_lr > 0, "above 0"),
@@ -112,8 +108,6 @@ def _check(config: Train) -> None:
         "--mode gradual": (config.mode == "gradual", ("unfreeze_epochs",)),
     }
     check_idle(config, needs)
-    if config.teacher and config.bias_folds:
-        raise UsageError("--bias-folds trains on parts of the faces, where no teacher is; leave out one of the two")
     mirror.check(config)
     modes.check(config)
     optim.check(config)
@@ -127,20 +121,6 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     if (folder / weights.MODEL).exists() and not begun:
         raise UsageError(f"{folder} holds a finished {weights.MODEL} and no checkpoint; choose another --out")
     check_writable(folder)
-
-
-def _balanced(
-    kept: EmotionNet, train: data.Faces, *, config: Train, labels: LabelSet, contract: InputContract
-) -> dict[str, Any]:
-    """Add the bias per class that out-of-fold predictions ask for; returns what the card's history says of it."""
-    if not config.bias_folds:
-        return {}
-
-    def fresh() -> EmotionNet:
-        return _network(config, labels)[0]
-
-    logits = folds.out_of_fold(config, train, labels=labels.labels, contract=contract, fit=fit, make=fresh)
-    return {"logit_bias": folds.balance_and_apply(kept, logits, train.truth, labels.labels)}
 
 
 def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any]]:

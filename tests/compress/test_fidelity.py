@@ -21,7 +21,7 @@ from edgeemo.compress.fidelity import Fidelity, Judge
 from edgeemo.compress.quantize import FLAVOURS, quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import GateError, UsageError
 from edgeemo.metrics import divergence
 
 
@@ -94,9 +94,9 @@ def test_witnesses_are_valid_faces_and_train_faces_where_those_are_few(calibrati
 
 def test_too_little_agreement_is_refused_with_what_to_try() -> None:
     """97.9 % is not 98 %; 98 % is."""
-    with pytest.raises(IntegrityError, match=r"97\.9 % of 512 faces, expected 98 %\. Leave it in float, or accept"):
+    with pytest.raises(GateError, match=r"97\.9 % of 512 faces, expected 98 %\. Leave it in float, or accept"):
         fidelity.check(Fidelity(0.01, 0.979), 512, least=0.98)
-    with pytest.raises(IntegrityError, match=r"Try --qat, then --keep-float auto; or accept it with --min-agreement"):
+    with pytest.raises(GateError, match=r"Try --qat, then --keep-float auto; or accept it with --min-agreement"):
         fidelity.check(Fidelity(0.01, 0.979), 512, least=0.98, untried=["--qat", "--keep-float auto"])
     fidelity.check(Fidelity(0.01, 0.98), 512, least=0.98)
 

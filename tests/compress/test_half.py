@@ -13,7 +13,7 @@ from edgeemo.card import read_card
 from edgeemo.compress import half
 from edgeemo.compress.ranges import Ranges, observe
 from edgeemo.data import Faces
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import GateError
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_an_activation_near_the_end_of_float16_is_refused(
 ) -> None:
     """Faces that reach 20,000 leave too little for those to come."""
     wide = replace(ranges, tensors=Wide())
-    with pytest.raises(IntegrityError, match=r"far reaches 20000 on 64 train faces; float16 ends at 65504"):
+    with pytest.raises(GateError, match=r"far reaches 20000 on 64 train faces; float16 ends at 65504"):
         half.overflow(float_model, halved, wide, calibration_faces, read_card(float_model).input, threads=1)
 
 
@@ -68,7 +68,7 @@ def test_a_weight_beyond_float16_is_refused(float_model: Path, tmp_path: Path) -
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, 1e5, np.float32), bias.name))
     onnx.save(model, tmp_path / "wide.onnx")
-    with pytest.raises(IntegrityError, match=r"head\.1\.bias has a weight of 100000; float16 ends at 65504"):
+    with pytest.raises(GateError, match=r"head\.1\.bias has a weight of 100000; float16 ends at 65504"):
         half.halve(tmp_path / "wide.onnx", tmp_path / "half.onnx")
 
 
@@ -81,7 +81,7 @@ def test_a_form_that_names_other_emotions_is_refused(
     bias.CopyFrom(onnx.numpy_helper.from_array(np.arange(6, dtype=np.float32) * 9, bias.name))
     onnx.save(model, tmp_path / "other.onnx")
     other = tmp_path / "other.onnx"
-    with pytest.raises(IntegrityError, match="expected 98 % or more"):
+    with pytest.raises(GateError, match="expected 98 % or more"):
         half.overflow(float_model, other, ranges, calibration_faces, read_card(float_model).input, threads=1)
 
 
@@ -92,5 +92,5 @@ def test_a_nan_is_refused(float_model: Path, ranges: Ranges, calibration_faces: 
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, np.nan, np.float32), bias.name))
     onnx.save(model, tmp_path / "broken.onnx")
     broken = tmp_path / "broken.onnx"
-    with pytest.raises(IntegrityError, match="64 of 64 train faces no finite logits"):
+    with pytest.raises(GateError, match="64 of 64 train faces no finite logits"):
         half.overflow(float_model, broken, ranges, calibration_faces, read_card(float_model).input, threads=1)

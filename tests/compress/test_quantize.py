@@ -17,7 +17,7 @@ from edgeemo.compress.prune import size_of
 from edgeemo.compress.quantize import INPUT_STEPS, quantize
 from edgeemo.compress.ranges import observe
 from edgeemo.data import Faces
-from edgeemo.errors import IntegrityError
+from edgeemo.errors import GateError
 from edgeemo.export import INPUT
 from edgeemo.train import weights
 
@@ -75,7 +75,7 @@ def test_multiply_adds_are_the_same_however_they_are_counted(
 def test_too_little_in_integers_is_refused(int8: dict[str, Path]) -> None:
     """The TensorRT file, asked to run fast on this CPU, fails the check and says what ran instead."""
     found = precision.truth(int8["tensorrt"], flavour="cpu")
-    with pytest.raises(IntegrityError, match=r"of the multiply-adds are in integers.*FusedConv"):
+    with pytest.raises(GateError, match=r"of the multiply-adds are in integers.*FusedConv"):
         precision.check(found, least=0.9)
     precision.check(found, least=0.0)
 

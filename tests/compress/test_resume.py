@@ -131,5 +131,5 @@ def test_other_settings_are_refused(
     """They would go on from a network that was cut, or learned, in another way."""
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=STEPS_AN_EPOCH + 1)
-    with pytest.raises(IntegrityError, match=f"other settings: .*{told}"):
+    with pytest.raises(UsageError, match=f"other settings: .*{told}"):
         run(replace(config, resume=True, **change))

@@ -17,7 +17,7 @@ from edgeemo.cli import main
 from edgeemo.compress.fidelity import Fidelity
 from edgeemo.compress.run import run, table
 from edgeemo.data import Faces
-from edgeemo.errors import DataError, IntegrityError, UsageError
+from edgeemo.errors import DataError, GateError, IntegrityError, UsageError
 from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime import load
 from edgeemo.stages import Compress
@@ -258,7 +258,7 @@ def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trai
 def test_too_little_int8_leaves_no_int8_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that would run in float fails the stage and is not left behind."""
     monkeypatch.setattr("edgeemo.compress.precision.executed", _all_float)
-    with pytest.raises(IntegrityError, match=r"0\.0 % of the multiply-adds"):
+    with pytest.raises(GateError, match=r"0\.0 % of the multiply-adds"):
         run(replace(INT8, run=str(trained), out=str(tmp_path)))
     assert not list(tmp_path.glob("*int8*"))
 
@@ -275,7 +275,7 @@ def test_int8_that_names_other_emotions_is_not_left_behind(
 
     monkeypatch.setattr("edgeemo.compress.fidelity.between", between)
     config = replace(INT8, run=str(trained), out=str(tmp_path), min_agreement=0.98)
-    with pytest.raises(IntegrityError, match=r"90\.0 % of 88 faces, expected 98 %"):
+    with pytest.raises(GateError, match=r"90\.0 % of 88 faces, expected 98 %"):
         run(config)
     assert not list(tmp_path.glob("*int8*"))
     precision = read_card(run(replace(config, min_agreement=0.9))).precision

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeemo.compress import job, search
-from edgeemo.errors import EdgeemoError, IntegrityError, UsageError
+from edgeemo.errors import EdgeemoError, GateError, UsageError
 from edgeemo.runtime import load
 from edgeemo.stages import Search
 from edgeemo.train import fit
@@ -223,7 +223,7 @@ def test_a_candidate_that_cannot_be_made_is_a_row_with_the_reason(
     """The search goes on; the reason is kept."""
 
     def refuse(_: object) -> Path:
-        raise IntegrityError("too little in integers")
+        raise GateError("too little in integers")
 
     monkeypatch.setattr(search, "compress", refuse)
     result = search.run(replace(small, out=str(tmp_path), trials=2))
@@ -264,7 +264,7 @@ def test_what_was_refused_is_tried_again(small: Search, tmp_path: Path, monkeypa
     config, make = replace(small, out=str(tmp_path), trials=1), search.compress
 
     def refuse(_: object) -> Path:
-        raise IntegrityError("too little in integers")
+        raise GateError("too little in integers")
 
     monkeypatch.setattr(search, "compress", refuse)
     assert search.run(config)["candidates"][0]["refused"]

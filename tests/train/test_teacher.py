@@ -9,7 +9,7 @@ from torch import nn
 
 from edgeemo.card import Card, read_card
 from edgeemo.data import load
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
 from edgeemo.metrics import merging, softmax
 from edgeemo.stages import Train
@@ -186,11 +186,5 @@ def test_a_run_is_not_resumed_under_another_teacher(tmp_path, tiny):
     config = replace(tiny, teacher=str(made(tmp_path / "master")), views=2)
     run.run(config)
     made(tmp_path / "master", seed=1)
-    with pytest.raises(IntegrityError, match="other settings: teacher"):
+    with pytest.raises(UsageError, match="other settings: teacher"):
         run.run(replace(config, resume=True))
-
-
-def test_folds_and_a_teacher_exclude_each_other(tiny, tmp_path):
-    """Refused before any face is read."""
-    with pytest.raises(UsageError, match="leave out one"):
-        run.run(replace(tiny, data="folder:none", teacher=str(made(tmp_path / "a")), bias_folds=2))
