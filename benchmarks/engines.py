@@ -30,7 +30,7 @@ OUT = Path(__file__).parent / "results" / "engines" / "rtx.json"
 LITTLE = replace(TRAIN, data="synthetic:200", epochs=1)
 COMPRESS = Compress(
     int8=True,
-    flavour="tensorrt",
+    int8_format="tensorrt",
     fp16=True,
     calibration_count=64,
     min_int8_share=0,

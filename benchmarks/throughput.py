@@ -35,7 +35,7 @@ from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, prepare, one_epoch
 precision, threads, count, epochs = sys.argv[1], *map(int, sys.argv[2:])
 config = replace(RECIPES["edge"], data=f"synthetic:{count}", precision=precision, threads=threads, epochs=epochs)
-contract = networks.contract_for(config.backbone, 0, gray_faces=True)
+contract = networks.contract_for(config.backbone, gray_faces=True)
 faces = load(config.data, "train", label_set("six"), contract=contract)
 network = networks.build(networks.describe("edge_vgg", labels=6, head="linear", attention=False, dropout=0.2))
 material = Material(faces, faces, label_set("six").labels, contract)

@@ -13,14 +13,14 @@ import click
 from edgeemo.cli import Commands
 from edgeemo.compress import calibrate
 from edgeemo.labels import label_set
-from edgeemo.stages import DATA_HELP, PROTOCOL_HELP
+from edgeemo.stages import DATA, PROTOCOL
 
 
 @click.group(cls=Commands, invoke_without_command=True)
-@click.option("--data", required=True, help=DATA_HELP)
+@click.option("--data", required=True, help=DATA)
 @click.option("--out", required=True, help="the list to write, .json")
 @click.option("--label-set", "labels", default="six", show_default=True, help="six, ferplus8, or own labels as a,b,c")
-@click.option("--protocol", default="plurality", show_default=True, help=PROTOCOL_HELP)
+@click.option("--protocol", default="plurality", show_default=True, help=PROTOCOL)
 @click.option("--count", default=512, show_default=True, help="faces in the list")
 @click.option("--seed", default=0, show_default=True, help="of the draw")
 def main(data: str, out: str, labels: str, protocol: str, count: int, seed: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from edgeemo import options
 from edgeemo.artifact import written
 from edgeemo.card import Card, card_path, read_card, write_card
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
@@ -21,7 +22,7 @@ from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime import shipped
 from edgeemo.runtime.cuda import Cuda, Gpu
 from edgeemo.runtime.tensorrt import LIBRARIES, given, knows, library, logger, reasons
-from edgeemo.stages import Build, check_ranges
+from edgeemo.stages import Build
 
 if TYPE_CHECKING:
     import tensorrt_rtx_bindings.tensorrt_rtx as trt
@@ -37,8 +38,8 @@ RTX_INT8 = (
 
 def run(config: Build) -> Path:
     """Build as configured; returns the path of the engine. One that was built of the same for the same is kept."""
-    source = _source(config)
     _check(config)
+    source = _source(config)
     card = read_card(source)
     _check_flavour(source, card)
     name, reason = _library(config.library)
@@ -80,31 +81,26 @@ def _precision(card: Card) -> dict[str, Any]:
 def _out(config: Build, source: Path) -> Path:
     """Beside the model, and of a model that edgeemo ships, here."""
     if config.out:
-        return Path(config.out)
+        return config.out
     return Path(config.model + SUFFIX) if shipped.is_name(config.model) else source.with_suffix(SUFFIX)
 
 
 def _source(config: Build) -> Path:
-    source = shipped.find(config.model, flavour="tensorrt") if config.model else Path()
+    source = shipped.find(config.model, flavour="tensorrt")
     if source.suffix != ".onnx":
         raise UsageError(
-            f"{config.model or 'no model'}: expected {', '.join(shipped.NAMES)}, or a .onnx file.  Make one:  "
-            "edgeemo compress RUN --int8 --flavour tensorrt"
+            f"{config.model}: expected {', '.join(shipped.NAMES)}, or a .onnx file.  Make one:  "
+            "edgeemo compress RUN --int8 --int8-format tensorrt"
         )
     return source
 
 
 def _check(config: Build) -> None:
-    if config.out and Path(config.out).suffix != SUFFIX:
+    options.check(config)
+    if config.out and config.out.suffix != SUFFIX:
         raise UsageError(f"--out {config.out}: expected a {SUFFIX} file")
-    asked = _listed(config.compute_capability)
-    ranges = {
-        "compute_capability": (all(re.fullmatch(r"\d+\.\d", name) for name in asked), "numbers as 8.6,12.0"),
-        "max_batch": (1 <= config.max_batch <= 1024, "1 to 1024 faces"),
-        "dla_core": (config.dla_core >= -1, "a core's number, or -1 for the GPU"),
-        "workspace_mib": (config.workspace_mib >= 0, "MiB, or 0 for what the library chooses"),
-    }
-    check_ranges(config, ranges)
+    if wrong := [name for name in config.compute_capability if not re.fullmatch(r"\d+\.\d", name)]:
+        raise UsageError(f"--compute-capability {','.join(wrong)}: expected numbers as 8.6,12.0")
 
 
 def _check_rtx(config: Build) -> None:
@@ -113,7 +109,7 @@ def _check_rtx(config: Build) -> None:
         "--timing-cache": config.timing_cache,
         "--version-compatible": config.version_compatible,
         "--hardware-compatible": config.hardware_compatible,
-        "--dla-core": config.dla_core >= 0,
+        "--dla-core": config.dla_core is not None,
     }
     if wrong := [name for name, given in asked.items() if given]:
         raise UsageError(f"TensorRT for RTX has no {', '.join(wrong)}; leave it out, or use --library tensorrt")
@@ -125,7 +121,7 @@ def _check_flavour(source: Path, card: Card) -> None:
     if card.precision.get("flavour") == "cpu":
         raise UsageError(
             f"{source} has the flavour cpu (uint8 activations), which TensorRT does not take.  Make the other from the "
-            "same run:  edgeemo compress RUN --int8 --flavour tensorrt"
+            "same run:  edgeemo compress RUN --int8 --int8-format tensorrt"
         )
 
 
@@ -152,7 +148,7 @@ def _gpu() -> Gpu | None:
 
 def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Path, card: Card) -> dict[str, Any]:
     """All that decides an engine and its card."""
-    asked = _listed(config.compute_capability)
+    asked = config.compute_capability
     if asked and name == "tensorrt":
         raise UsageError("--compute-capability is for --library rtx; TensorRT builds for the GPU that it runs on")
     if not asked and gpu is None:
@@ -173,16 +169,12 @@ def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Pat
         "max_batch": config.max_batch,
         "version_compatible": config.version_compatible,
         "hardware_compatible": config.hardware_compatible,
-        "dla_core": config.dla_core,
-        "workspace_mib": config.workspace_mib,
+        "dla_core": -1 if config.dla_core is None else config.dla_core,
+        "workspace_mib": config.workspace_mib or 0,
         "source": config.model if shipped.is_name(config.model) else source.name,  # as it is given to build it again
         "source_sha256": card.sha256,
         "source_seal": card.seal,  # the engine's card says what that of the file said: labels, temperature
     }
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _lacking() -> str:
@@ -225,7 +217,7 @@ def _built(found: Any, source: Path, card: Card, config: Build, target: dict[str
             f"{', '.join(target['compute_capabilities'])}: {reasons(said)}"
         )
     if config.timing_cache:
-        _keep_timings(settings, Path(config.timing_cache))
+        _keep_timings(settings, config.timing_cache)
     return bytes(memoryview(engine)), layers  # type: ignore[arg-type]  # it has the buffer protocol
 
 
@@ -237,7 +229,7 @@ def _parsed(found: Any, builder: trt.Builder, said: Any, source: Path) -> trt.IN
         errors = [parser.get_error(k).desc() for k in range(parser.num_errors)]
         raise IntegrityError(
             f"{source} is refused by the ONNX parser of {found.__name__} {found.__version__}: {'; '.join(errors)}\n"
-            "  make it anew:  edgeemo compress RUN --int8 --flavour tensorrt"
+            "  make it anew:  edgeemo compress RUN --int8 --int8-format tensorrt"
         )
     return network
 
@@ -255,10 +247,10 @@ def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config:
         raise MachineError("--hardware-compatible: TensorRT has no such engines on a Jetson; leave it out")
     if config.hardware_compatible:
         settings.hardware_compatibility_level = found.HardwareCompatibilityLevel.AMPERE_PLUS
-    if config.dla_core >= 0:
+    if config.dla_core is not None:
         _aim_dla(found, builder, settings, config.dla_core)
     if config.timing_cache:
-        file = Path(config.timing_cache)
+        file = config.timing_cache
         cache: Any = settings.create_timing_cache(file.read_bytes() if file.is_file() else b"")
         if cache is None or not settings.set_timing_cache(cache, False):
             raise IntegrityError(f"--timing-cache {file} is of another GPU or version; name a new file")

@@ -27,6 +27,7 @@ from edgeemo.machine import this_machine
 from edgeemo.runtime import Model, golden, open_model, shipped
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
+from edgeemo.stages import Doctor
 
 # The cause of other answers where this processor's kernels saturate, by whether the card calls the weights safe.
 SATURATED = {
@@ -41,14 +42,14 @@ BASELINE = "Make one:  edgeemo doctor --check --json > baseline.json"
 SLOWER = 1.5  # times the p50 of an earlier check; the same machine, quiet, repeats within 1.1
 
 
-def run(models: tuple[str, ...] = (), *, baseline: str = "") -> dict[str, Any]:
+def run(config: Doctor) -> dict[str, Any]:
     """Check the named models, or all that edgeemo ships; `passed` says whether all answers and times hold.
 
-    baseline: JSON of an earlier check on this machine, whose times must not have grown by half; DataError for another
-    file, or one without these models.
+    config.baseline: JSON of an earlier check on this machine, whose times must not have grown by half; DataError for
+    another file, or one without these models.
     """
-    earlier = _read(Path(baseline)) if baseline else None
-    rows = [_check(name, earlier) for name in models or shipped.NAMES]
+    earlier = _read(config.baseline) if config.baseline else None
+    rows = [_check(name, earlier) for name in config.models or shipped.NAMES]
     return {
         "kind": "check",
         "edgeemo": edgeemo.__version__,

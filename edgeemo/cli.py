@@ -1,4 +1,4 @@
-"""The command line: one command per stage, its options read off the stage's config."""
+"""The command line: one command per row of stages.STAGES, its options read off the stage's config."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import Field, asdict, fields, replace
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from rich.console import Console
 
 import edgeemo
 from edgeemo import stages
-from edgeemo.artifact import check_result, write_json, write_text
-from edgeemo.errors import EdgeemoError, UsageError, known
+from edgeemo.errors import DataError, EdgeemoError, GateError
 from edgeemo.machine import is_first_process
+from edgeemo.options import Typed, clauses, options, settings
 from edgeemo.packages import require
+from edgeemo.stages import Stage
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 SETTINGS = {
@@ -41,228 +42,247 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("interrupted; where the command has --resume, it goes on from the last checkpoint", err=True)
+            click.echo("interrupted; a command with --resume continues from its last checkpoint", err=True)
             ctx.exit(INTERRUPTED)
 
-
-def options_of(config: type, *, without: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """A decorator that gives a command one option per field of a stage's config."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for f in reversed(fields(config)):
-            if f.name not in without:
-                command = _option(f)(command)
-        return command
-
-    return decorate
+    def list_commands(self, _: click.Context) -> list[str]:
+        """In the order of the pipeline."""
+        return list(self.commands)
 
 
-def _option(f: Field[Any]) -> Callable[..., Any]:
-    name = "--" + f.name.replace("_", "-")
-    spelled = f"{name}/--no-{name[2:]}" if isinstance(f.default, bool) else name
-    kind = click.Choice(f.metadata["choices"]) if f.metadata["choices"] else type(f.default)
-    flag = {"is_flag": True} if isinstance(f.default, bool) else {"type": kind}
-    return click.option(spelled, f.name, default=f.default, help=f.metadata["help"], show_default=True, **flag)
+class StageCommand(click.Command):
+    """A command whose help shows the common options, in groups; --help-all shows every option."""
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Nothing: format_options writes them, because click before 8.4 has no such section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Arguments, then a section per group."""
+        show_all = bool(ctx.meta.get("edgeemo.help_all"))
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := _help_record(parameter, ctx, show_all=show_all):
+                groups.setdefault(getattr(parameter, "group", ""), []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group or "Options"):
+                formatter.write_dl(records)
 
 
-def _stage(module: str, *, extra: str, purpose: str) -> Any:
-    return require(f"edgeemo.{module}", extra=extra, purpose=purpose)
+def _help_record(parameter: click.Parameter, ctx: click.Context, *, show_all: bool) -> tuple[str, str] | None:
+    if isinstance(parameter, StageArgument):
+        return (parameter.human_readable_name, parameter.text)
+    if isinstance(parameter, StageOption) and parameter.rare and not show_all:
+        return None
+    if parameter.name == "help_all" and show_all:
+        return None
+    return parameter.get_help_record(ctx)
+
+
+class StageOption(click.Option):
+    """An option with its group, shown by --help or by --help-all alone."""
+
+    def __init__(self, *declarations: Any, group: str = "", rare: bool = False, **about: Any) -> None:
+        super().__init__(*declarations, **about)
+        self.group = group
+        self.rare = rare
+
+
+class StageArgument(click.Argument):
+    """An argument with a line of help."""
+
+    group = "Arguments"
+
+    def __init__(self, *declarations: Any, text: str = "", **about: Any) -> None:
+        super().__init__(*declarations, **about)
+        self.text = text
+
+
+class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on, and only for mypy
+    """A list as one word: 40,48,64."""
+
+    def __init__(self, items: Any, unit: str) -> None:
+        self.items = items
+        self.name = unit
+
+    def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Each part by itself; spaces around it and empty parts go."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return tuple(self.items.convert(part, parameter, ctx) for part in parts)
+
+
+def _parameter(one: Typed) -> click.Parameter:
+    """The option or argument of a config's field."""
+    required = one.default is MISSING
+    if one.about.argument:
+        count = {"nargs": -1} if one.many else {}
+        kind = _type(one)
+        return StageArgument([one.name], type=kind, required=required, text=one.about.help, **count)
+    flag = f"--{one.name.replace('_', '-')}"
+    about: dict[str, Any] = {"group": one.about.group, "rare": one.about.rare, "help": _help(one)}
+    if one.type is bool:
+        spelled = f"{flag}/--no-{flag[2:]}" if one.default else flag
+        return StageOption([spelled, one.name], is_flag=True, default=one.default, **about)
+    if not required:
+        about["default"] = ",".join(map(str, one.default)) if one.many else one.default
+        about["show_default"] = one.default != ()
+    if not one.about.choices or one.many:
+        about["metavar"] = one.about.unit or {int: "N", float: "X", str: "TEXT", Path: "PATH"}[one.type]
+    kind = CommaSeparated(_type(one), one.about.unit) if one.many else _type(one)
+    return StageOption([flag, one.name], type=kind, required=required, **about)
+
+
+def _help(one: Typed) -> str:
+    """With what the option needs."""
+    needed = [" or ".join(_spell(name) for name in clause) for clause in clauses(one.about.needs)]
+    return f"{one.about.help} (needs {', and '.join(needed)})" if needed else one.about.help
+
+
+def _spell(condition: str) -> str:
+    """loss=focal as --loss focal."""
+    name, _, value = condition.partition("=")
+    return f"--{name.replace('_', '-')} {value}".rstrip()
+
+
+def _type(one: Typed) -> Any:
+    about = one.about
+    if about.choices:
+        return click.Choice(about.choices)
+    if one.type is Path:
+        return click.Path(path_type=Path)
+    if one.type in (int, float):
+        ranged: Any = click.IntRange if one.type is int else click.FloatRange
+        lower = about.least if about.above is None else about.above
+        upper = about.most if about.below is None else about.below
+        opened = {"min_open": about.above is not None, "max_open": about.below is not None}
+        return ranged(lower, upper, **opened)
+    return click.STRING
 
 
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(edgeemo.__version__, prog_name="edgeemo")
-@click.option("--quiet", is_flag=True, help="say nothing but results and errors")
+@click.option("--quiet", is_flag=True, help="print results and errors only")
 def main(quiet: bool) -> None:
-    """Labelled faces in, a proven emotion model for a device out: train, compress, bench, predict."""
+    """Train, compress, prove and run facial-emotion models on edge devices."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("edgeemo").setLevel(logging.WARNING if quiet or not is_first_process() else logging.INFO)
 
 
-@main.group()
+@main.group(cls=Commands)
 def data() -> None:
-    """Look at labelled faces before training on them."""
+    """Check labelled faces before training on them."""
 
 
-@data.command(help=stages.Audit.__doc__)
-@options_of(stages.Audit)
-def audit(**given: Any) -> None:
-    config = stages.Audit(**given)
-    if config.out:
-        check_result(Path(config.out), "copies_across")
-    report = _stage("data.audit", extra="train", purpose="the audit").run(config)
-    if config.out:
-        write_json(Path(config.out), report)
-    _print(_stage("data.tables", extra="train", purpose="the audit").of_audit(report))
+def _add(stage: Stage) -> None:
+    """The command of a stage, at its place."""
+    *_, word = stage.command.split()
+    parent = data if stage.command.startswith("data ") else main
+    parameters = [_parameter(one) for one in options(stage.config)]
+    if stage.config is stages.Train:
+        parameters = [*RECIPE, *parameters]
+    if not stage.makes:
+        parameters.append(click.Option(["--json", "as_json"], is_flag=True, help="print the result as JSON"))
+    if any(getattr(parameter, "rare", False) for parameter in parameters):
+        parameters.append(_help_all(stage.command))
+    callback = click.pass_context(_command_of(stage))
+    parent.add_command(StageCommand(word, params=parameters, callback=callback, help=stage.config.__doc__))
 
 
-@main.command(help=stages.Train.__doc__)
-@click.option(
-    "--recipe", default="enhanced", show_default=True, help=f"settings to start from: {', '.join(stages.RECIPES)}"
+def _help_all(command: str) -> click.Option:
+    def show(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta["edgeemo.help_all"] = True
+            click.echo(ctx.get_help())
+            ctx.exit()
+
+    text = f"show all options of edgeemo {command}"
+    return click.Option(["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=show, help=text)
+
+
+RECIPE = (
+    StageOption(
+        ["--recipe"],
+        type=click.Choice(tuple(stages.RECIPES)),
+        default="enhanced",
+        show_default=True,
+        help="settings to start from",
+    ),
+    StageOption(["--show-recipe"], is_flag=True, help="print the settings and stop"),
 )
-@click.option("--show-recipe", is_flag=True, help="print the settings that would be used, and stop")
-@options_of(stages.Train)
-@click.pass_context
-def train(ctx: click.Context, /, recipe: str, show_recipe: bool, **given: Any) -> None:
-    if recipe not in stages.RECIPES:
-        raise known("recipe", recipe, stages.RECIPES)
-    config = replace(stages.RECIPES[recipe], **_typed(ctx, given))
-    if show_recipe:
-        click.echo(json.dumps(asdict(config), indent=2))
-        return
-    _limit_threads(config.threads)
-    path = _stage("train.run", extra="train", purpose="training").run(config)
-    if is_first_process():
-        click.echo(f"{path}\nnext:  edgeemo compress {path.parent} --int8")
 
 
-@main.command(help=stages.Evaluate.__doc__)
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@options_of(stages.Evaluate)
-def evaluate(runs: tuple[str, ...], **given: Any) -> None:
-    config = stages.Evaluate(**given)
-    _limit_threads(config.threads)
-    stage = _stage("evaluate", extra="train", purpose="the evaluation of runs")
-    _print(stage.table(stage.run([Path(name) for name in runs], config)))
+def _command_of(stage: Stage) -> Callable[..., None]:
+    def command(ctx: click.Context, /, *, as_json: bool = False, **given: Any) -> None:
+        config = _config(ctx, stage, given)
+        if given.get("show_recipe"):
+            click.echo(json.dumps(settings(config), indent=2))
+            return
+        _limit_threads(stage, config)
+        module = require(stage.module, extra=stage.extra, purpose=stage.purpose)
+        if stage.makes:
+            _print_made(stage, config, module)
+            return
+        result = module.run(config)
+        if as_json:
+            click.echo(_json(result))
+        else:
+            _print(module.show(result))
+        for error in getattr(result, "unreadable", ()):
+            click.echo(f"error: {error}", err=True)
+        ctx.exit(_exit_code(result))
+
+    return command
 
 
-@main.command(help=stages.Explain.__doc__)
-@click.argument("run", metavar="RUN")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@options_of(stages.Explain, without=("run",))
-def explain(images: tuple[str, ...], **given: Any) -> None:
-    config = stages.Explain(**given)
-    _limit_threads(config.threads)
-    for path in _stage("explain", extra="train", purpose="explanations").run(config, [Path(name) for name in images]):
-        click.echo(path)
+def _config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
+    """The config of a command line; of train the recipe's, with what stands on the line."""
+    if stage.config is not stages.Train:
+        return stage.config(**given)
+    typed = {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
+    recipe = typed.pop("recipe", "enhanced")
+    typed.pop("show_recipe", None)
+    return replace(stages.RECIPES[recipe], **typed)
 
 
-@main.command(help=stages.Compress.__doc__)
-@click.argument("run", metavar="RUN")
-@options_of(stages.Compress, without=("run",))
-def compress(**given: Any) -> None:
-    config = stages.Compress(**given)
-    _limit_threads(config.threads)
-    stage = _stage("compress.run", extra="train", purpose="compression")
-    path = stage.run(config)
-    click.echo(stage.table(json.loads((path.parent / "comparison.json").read_text(encoding="utf-8"))))
-    engine_first = config.int8 and config.flavour != "cpu"  # the last file is TensorRT's, slow in ONNX Runtime
-    click.echo(f"{path}\nnext:  edgeemo " + (f"build {path}" if engine_first else f"bench --engine {path} --data DATA"))
-
-
-@main.command(help=stages.Search.__doc__)
-@click.argument("run", metavar="RUN")
-@options_of(stages.Search, without=("run",))
-@click.pass_context
-def search(ctx: click.Context, /, **given: Any) -> None:
-    config = stages.Search(**given)
-    _limit_threads(config.threads)
-    stage = _stage("compress.search", extra="train", purpose="the search")
-    result = stage.run(config)
-    click.echo(stage.table(result))
-    if not result["best"]:
-        ctx.exit(1)
-    click.echo(f"{result['model']}\nnext:  edgeemo bench --engine {result['model']} --data DATA")
-
-
-@main.command(help=stages.Build.__doc__)
-@click.argument("model", metavar="MODEL")
-@options_of(stages.Build, without=("model",))
-def build(**given: Any) -> None:
-    path = _stage("build", extra="tensorrt", purpose="building engines").run(stages.Build(**given))
-    click.echo(f"{path}\nnext:  edgeemo bench --engine {path} --data DATA")
-
-
-@main.command(help=stages.Bench.__doc__)
-@options_of(stages.Bench)
-@click.pass_context
-def bench(ctx: click.Context, /, **given: Any) -> None:
-    stage = _stage("bench.run", extra="bench", purpose="the benchmark")
-    result = stage.run(stages.Bench(**given))
-    _print(stage.show(result))
-    ctx.exit(0 if result["passed"] else 1)
-
-
-@main.command(help=stages.Parity.__doc__)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@options_of(stages.Parity)
-@click.pass_context
-def parity(ctx: click.Context, /, models: tuple[str, ...], **given: Any) -> None:
-    stage = _stage("bench.parity", extra="bench", purpose="parity")
-    result = stage.run([Path(name) for name in models], stages.Parity(**given))
-    _print(stage.show(result))
-    ctx.exit(0 if result["passed"] else 1)
-
-
-@main.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--check", is_flag=True, help="run models (default: all shipped) on packaged faces; exit 1 if one fails")
-@click.option("--baseline", default="", help="JSON of an earlier check here: fail if a model became 1.5 times slower")
-@click.option("--json", is_flag=True, help="print JSON")
-@click.pass_context
-def doctor(ctx: click.Context, /, models: tuple[str, ...], check: bool, baseline: str, json: bool) -> None:
-    """Show which engines this machine can build and run; with --check, whether its answers and speed still hold."""
-    if not check and (models or baseline):
-        raise UsageError("MODEL and --baseline would do nothing here: add --check, or leave them out")
-    if not check:
-        stage = _stage("doctor", extra="tensorrt", purpose="the doctor")
-        found = stage.run()
-        _print_found(found, stage.table, as_json=json)
-        return
-    stage = _stage("check", extra="bench", purpose="the check")
-    result = stage.run(models, baseline=baseline)
-    _print_found(result, stage.show, as_json=json)
-    ctx.exit(0 if result["passed"] else 1)
-
-
-@main.command(help=stages.Report.__doc__)
-@click.argument("results", nargs=-1, required=True, metavar="RESULT.json...")
-@options_of(stages.Report)
-def report(results: tuple[str, ...], out: str) -> None:
-    stage, paths = _stage("bench.report", extra="bench", purpose="the report"), [Path(name) for name in results]
-    if out:
-        stage.check_out(Path(out), paths)
-    table = stage.render_files(paths)
-    if out:
-        write_text(Path(out), table)
-    else:
-        click.echo(table)
-
-
-@main.command(help=stages.Predict.__doc__)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@options_of(stages.Predict)
-def predict(images: tuple[str, ...], model: str, label_set: str, json: bool) -> None:
-    with edgeemo.load(model, labels=label_set) as loaded:
-        for name in images:
-            _tell(name, loaded.predict(Path(name)), as_json=json)
-
-
-def _print_found(found: dict[str, Any], table: Callable[[dict[str, Any]], Any], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(found, indent=2, sort_keys=True))
-    else:
-        _print(table(found))
-
-
-def _tell(name: str, prediction: edgeemo.Prediction, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"image": name, **asdict(prediction)}))
-    else:
-        click.echo(f"{name}: {prediction}")
-
-
-def _typed(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that stand on the command line; the recipe decides the rest."""
-    return {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
-
-
-def _limit_threads(threads: int) -> None:
+def _limit_threads(stage: Stage, config: Any) -> None:
     """OpenMP reads its limit when torch is loaded, so it must stand in the environment before."""
-    if threads < 0:
-        raise UsageError(f"--threads {threads}: expected 0 (all cores) or more")
-    if threads:
+    threads = getattr(config, "threads", None)
+    if threads and stage.extra == "train":
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
+def _print_made(stage: Stage, config: Any, module: Any) -> None:
+    path = module.run(config)
+    if not is_first_process():
+        return
+    if hasattr(module, "show"):
+        _print(module.show(path))
+    click.echo(path)
+    if stage.following:
+        click.echo(f"next:  edgeemo {stage.following(config, path)}")
+
+
 def _print(renderable: Any) -> None:
-    Console(markup=False, emoji=False).print(renderable)  # names of files are no markup
+    if isinstance(renderable, str):
+        click.echo(renderable)
+    else:
+        Console(markup=False, emoji=False).print(renderable)  # names of files are no markup
+
+
+def _json(result: Any) -> str:
+    if hasattr(result, "to_json"):
+        return str(result.to_json())
+    return json.dumps(result, indent=2, sort_keys=True)
+
+
+def _exit_code(result: Any) -> int:
+    """0, 1 for a failed gate, or that of unreadable data."""
+    if getattr(result, "unreadable", ()):
+        return DataError.exit_code
+    passed = result.get("passed", True) if isinstance(result, dict) else getattr(result, "passed", True)
+    return 0 if passed else GateError.exit_code
+
+
+for _stage in stages.STAGES:
+    _add(_stage)

@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 
+from edgeemo import check, options
 from edgeemo.errors import MachineError
 from edgeemo.machine import Machine, this_machine
 from edgeemo.packages import require
@@ -20,6 +21,7 @@ from edgeemo.runtime.onnx import PROVIDERS, require_onnxruntime
 from edgeemo.runtime.openvino import require_openvino
 from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
 from edgeemo.runtime.tensorrt import LIBRARIES, knows, library
+from edgeemo.stages import Doctor
 
 # Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.
 INT8 = {
@@ -47,7 +49,18 @@ class Part:
     advice: str  # what to do where something is missing; empty if nothing is
 
 
-def run() -> dict[str, Any]:
+def run(config: Doctor) -> dict[str, Any]:
+    """What this machine is and has, or with config.check whether models still give their answers; JSON-ready."""
+    options.check(config)
+    return check.run(config) if config.check else survey()
+
+
+def show(result: dict[str, Any]) -> Group:
+    """The result for a terminal."""
+    return check.show(result) if result.get("kind") == "check" else table(result)
+
+
+def survey() -> dict[str, Any]:
     """What this machine is and has, JSON-ready."""
     machine = this_machine()
     gpu, lacking = _gpu()

@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 
 import edgeemo
+from edgeemo import options
 from edgeemo.artifact import check_result, write_json
 from edgeemo.card import InputContract, label_set_of
 from edgeemo.data import Faces, load
@@ -43,10 +44,12 @@ class Answer:
     chosen: bool = False  # on the judged faces: the epoch of one of its networks
 
 
-def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
-    """Judge as configured; returns the JSON-ready result, which is also written to config.out."""
+def run(config: Evaluate) -> dict[str, Any]:
+    """Evaluate as configured; returns the JSON-ready result, which is also written to config.out."""
+    options.check(config)
     if config.out:
-        check_result(Path(config.out), "rows", "labels", "machine")
+        check_result(config.out, "rows", "labels", "machine")
+    runs = config.runs
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
     found = ensemble.members(runs)
@@ -73,7 +76,7 @@ def run(runs: list[Path], config: Evaluate) -> dict[str, Any]:
         "rows": rows,
     }
     if config.out:
-        write_json(Path(config.out), result)
+        write_json(config.out, result)
     return result
 
 
@@ -104,7 +107,7 @@ class _Decoded:
         return self.read[contract]
 
 
-def _answers(found: list[Member], runs: list[Path], faces: _Decoded, config: Evaluate) -> Iterator[Answer]:
+def _answers(found: list[Member], runs: tuple[Path, ...], faces: _Decoded, config: Evaluate) -> Iterator[Answer]:
     said = []
     for member, folder, name in zip(found, runs, _names(found), strict=True):
         said.append(_said(member, faces.of(member), faces.labels, flips=config.flips))
@@ -175,7 +178,7 @@ def _lowest(result: Scores) -> dict[str, Any]:
     return {"label": label, "recall": recall}
 
 
-def table(result: dict[str, Any]) -> Group:
+def show(result: dict[str, Any]) -> Group:
     """The result for a terminal of 80 columns: a line per model, then a line per paired test."""
     faces = result["faces"]
     drawn = Table(

@@ -17,7 +17,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from edgeemo import images, plots
+from edgeemo import images, options, plots
 from edgeemo.artifact import check_writable
 from edgeemo.card import Card, label_set_of
 from edgeemo.data import Faces, load
@@ -26,7 +26,7 @@ from edgeemo.errors import UsageError, known
 from edgeemo.images import to_input
 from edgeemo.machine import usable_cores
 from edgeemo.metrics import softmax
-from edgeemo.stages import Explain, check_idle
+from edgeemo.stages import Explain
 from edgeemo.train import modes, weights
 from edgeemo.train.fit import predict_logits
 from edgeemo.train.network import EmotionNet, SpatialAttention
@@ -52,29 +52,30 @@ class Looked:
     weights: tuple[float, float]  # lowest and highest of the attention before it was spread
 
 
-def run(config: Explain, files: list[Path]) -> list[Path]:
-    """Draw as configured, of image files or else of faces of a data set; returns the paths of the pictures."""
+def run(config: Explain) -> Path:
+    """Plot as configured, of image files or else of faces of a data set; returns the folder of the plots."""
+    options.check(config)
+    if len(config.images) > MAX_IMAGES:
+        raise UsageError(f"{len(config.images)} images: expected at most {MAX_IMAGES} in one plot")
     torch.set_num_threads(config.threads or len(usable_cores()))
-    check_idle(config, {"no IMAGE": (not files, ("data", "split", "count"))})
-    if config.count < 1:
-        raise UsageError(f"--count {config.count}: expected 1 or more mistakes")
-    if len(files) > MAX_IMAGES:
-        raise UsageError(f"{len(files)} images: expected at most {MAX_IMAGES} in one picture")
-    folder = Path(config.run)
-    network, card = weights.load(folder)
+    network, card = weights.load(config.run)
     if config.label and config.label not in card.labels:
         raise known("label", config.label, card.labels)
-    out = Path(config.out or folder / "explained")
+    out = config.out or config.run / "explained"
     check_writable(out)
-    if files:
-        pixels = np.stack([images.to_pixels(images.read(file, name=str(file)), card.input) for file in files])
-        found = looked_at(network, card, pixels, [file.name for file in files], label=config.label)
-        return [maps(found, out / "gradcam.png", label=config.label)]
-    return _of_data(config, network, card, folder, out)
+    if config.images:
+        pixels = np.stack([images.to_pixels(images.read(file, name=str(file)), card.input) for file in config.images])
+        found = looked_at(network, card, pixels, [file.name for file in config.images], label=config.label)
+        drawn = [maps(found, out / "gradcam.png", label=config.label)]
+    else:
+        drawn = _of_data(config, network, card, out)
+    for path in drawn:
+        log.info("%s", path)
+    return out
 
 
-def _of_data(config: Explain, network: EmotionNet, card: Card, folder: Path, out: Path) -> list[Path]:
-    trained = weights.trained(folder, card, data=config.data)
+def _of_data(config: Explain, network: EmotionNet, card: Card, out: Path) -> list[Path]:
+    trained = weights.trained(config.run, card, data=config.data)
     faces = load(trained.data, config.split, label_set_of(card), contract=card.input, protocol=trained.protocol)
     probabilities = softmax(predict_logits(network, faces, card.input), temperature=card.temperature)
     rows = _examples(faces, probabilities)
@@ -108,7 +109,7 @@ def looked_at(
     pixels: np.ndarray,
     names: list[str],
     *,
-    label: str = "",
+    label: str | None = None,
     true: list[str] | None = None,
 ) -> list[Looked]:
     """Grad-CAM (Selvaraju et al. 2017) of the last stage, and the attention map, for (N, S, S[, 3]) uint8 faces.
@@ -166,7 +167,7 @@ def _smooth(small: np.ndarray, side: int) -> np.ndarray:
     return spread
 
 
-def maps(found: list[Looked], path: Path, *, label: str = "") -> Path:
+def maps(found: list[Looked], path: Path, *, label: str | None = None) -> Path:
     """A row per face: the face, Grad-CAM (of `label`) over it, attention over it where there is one."""
     columns = 3 if any(face.attention is not None for face in found) else 2
     figure = Figure(figsize=(columns * INCH + 1.4, len(found) * INCH + 0.3), layout="constrained")
@@ -179,7 +180,7 @@ def maps(found: list[Looked], path: Path, *, label: str = "") -> Path:
         if face.attention is not None:
             axes[2].imshow(face.attention, cmap="jet", alpha=0.45, vmin=0, vmax=1)
             axes[2].set_xlabel("{:.2f} to {:.2f}".format(*face.weights), fontsize=7)
-    for ax, title in zip(grid[0], ("face", f"Grad-CAM {label}".rstrip(), "attention"), strict=False):
+    for ax, title in zip(grid[0], ("face", f"Grad-CAM {label or ''}".rstrip(), "attention"), strict=False):
         ax.set_title(title, fontsize=9)
     return plots.save(figure, path)
 

@@ -30,9 +30,8 @@ def require(
     except (ImportError, OSError) as error:  # OSError: a shared library that it is linked against
         if _is_ours(error):
             raise
-        again = install.replace("pip install", "pip install --force-reinstall")
         raise MachineError(
-            f"{purpose}: a package is installed and does not load ({error}).  Reinstall it:  {again}"
+            f"{purpose}: a package is installed and does not load ({error}); reinstall that package, or what it needs"
         ) from error
 
 

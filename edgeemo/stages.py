@@ -1,345 +1,631 @@
-"""The pipeline in order: one frozen config per stage.
+"""The pipeline in order: one frozen config per stage, and the table of stages.
 
-A config is at once the stage's arguments, the options and help of its command, and the line it leaves in a card's
-history. A field's metadata holds the help text and, where only some values are allowed, the choices.
+A config is at once the arguments of a stage, the options and help of its command (options.py), and the line that it
+leaves in a card's history. A stage either makes something, `run(config) -> Path`, or measures something,
+`run(config) -> result`.
+
+Units: a threshold on a measured rate (accuracy, agreement) is in percent; a fraction that is set (dropout, pruning,
+mixing) is 0 to 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from edgeemo.errors import UsageError
+from edgeemo.options import Config, argument, like, option
+
+PERCENT: dict[str, Any] = {"least": 0, "most": 100, "unit": "PERCENT"}
+FRACTION: dict[str, Any] = {"least": 0, "most": 1}
+RATE: dict[str, Any] = {"above": 0}  # of learning
+COUNT: dict[str, Any] = {"least": 1, "unit": "N"}
+SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
+FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True}
+DATA = "synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
+MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
+LABELS = "six, ferplus8, or your own labels as a,b,c"
+REPORTED_LABELS = "report in this label set; a ferplus8 model can report six, whose merged probabilities are summed"
+PROTOCOL = "how votes become a label: plurality (most votes), or majority (more than half, else the face is dropped)"
+PROTOCOLS = ("plurality", "majority")
+SPLIT_NAMES = ("train", "valid", "test")
+BACKENDS = (
+    *("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),  # of .onnx files
+    *("tensorrt", "tensorrt-graph"),  # of .trt files
+)
 
 
-def option(default: Any, text: str, *, choices: tuple[str, ...] = ()) -> Any:
-    """A config field that is also a command line option."""
-    return field(default=default, metadata={"help": text, "choices": choices})
+def threads_option(default: int | None = None) -> Any:
+    """CPU threads of a stage."""
+    text = "CPU threads" if default else "CPU threads; default: all cores"
+    return option(default, text, **COUNT)
 
 
-def check_ranges(config: Any, ranges: dict[str, tuple[bool, str]]) -> None:
-    """UsageError for the first field whose value does not hold; `ranges` says of each what was expected."""
-    for name, (holds, expected) in ranges.items():
-        if not holds:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected {expected}")
+@dataclass(frozen=True)
+class Audit(Config):
+    """Report label counts, unreadable files and duplicates.
 
-
-def check_idle(config: Any, needs: dict[str, tuple[bool, tuple[str, ...]]]) -> None:
-    """UsageError for an option that was set and would do nothing.
-
-    needs: by what must be given, whether it is, and the options that decide nothing without it.
+    Ties between labels, and duplicates within and across the splits of a data set, are listed by face id.
     """
-    for needed, (given, dependants) in needs.items():
-        for name in dependants:
-            if not given and getattr(config, name) != getattr(type(config), name):
-                flag = f"--{'no-' if getattr(config, name) is False else ''}{name.replace('_', '-')}"
-                raise UsageError(f"{flag} would do nothing here: add {needed}, or leave it out")
 
-
-OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # options that decide nothing without one
-MODEL_HELP = "nano, small or base, which edgeemo ships, or a file, .onnx or .trt; empty: small"
-DATA_HELP = "faces: synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
-VIEW_HELP = "answer in these labels, as six of a model of ferplus8, whose probabilities are added up; empty: its own"
-PROTOCOL_HELP = "how votes become a label: plurality (most votes) or majority (more than half, else dropped)"
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Count the labels of a data set and find ties, unreadable files and copies inside and across its splits."""
-
-    data: str = option("synthetic", DATA_HELP)
-    label_set: str = option("six", "six, ferplus8, or your own labels as a,b,c")
+    data: str = option("synthetic", DATA, **FACES)
+    label_set: str = option("six", LABELS, unit="LABELS")
     near: int = option(
-        5, "largest distance in bits (of 64) between the hashes of near copies; 0: look for exact ones alone"
+        5,
+        "largest Hamming distance of 64-bit perceptual hashes that makes a near duplicate; 0: exact duplicates only",
+        least=0,
+        most=64,
+        unit="BITS",
     )
-    out: str = option("", "write the report as JSON to this file")
+    out: Path | None = option(None, "also write the report as JSON", unit="FILE")
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train an emotion classifier; the run folder gets the model, its card, curves, confusion matrix and log."""
+class Train(Config):
+    """Train an emotion classifier.
 
-    data: str = option("synthetic", DATA_HELP)
-    out: str = option("runs/train", "run folder")
-    label_set: str = option("six", "six, ferplus8, or your own labels as a,b,c")
-    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
-    backbone: str = option("resnet50", "feature extractor; an unknown name lists the known ones")
-    weights: str = option("imagenet", "start from: imagenet (downloads), none, or a .pth/.safetensors file")
-    size: int = option(0, "input side in pixels; 0: the backbone's own")
-    head: str = option("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
-    attention: bool = option(True, "weigh positions by spatial attention before pooling")
-    mirror: bool = option(False, "tie filters in mirrored pairs while training; for the edge_vgg networks")
-    dropout: float = option(0.5, "dropout in front of the first layer of the head; later layers get half of it")
+    The run folder receives the model, its card, learning curves, a confusion matrix and a log.
+    """
+
+    data: str = option("synthetic", DATA, **FACES)
+    out: Path = option(Path("runs/train"), "run folder", unit="FOLDER")
+    label_set: str = option("six", LABELS, unit="LABELS")
+    protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS, rare=True)
+    backbone: str = option("resnet50", "feature extractor; an unknown name lists the known ones", unit="NAME")
+    weights: str = option(
+        "imagenet", "initial weights: imagenet (downloaded), none, or a .pth or .safetensors file", may_be_path=True
+    )
+    size: int | None = option(None, "side of the input; default: the backbone's own", **SIDE)
+    epochs: int = option(25, "passes over the training faces", **COUNT)
+    batch_size: int = option(32, "batch size", least=2, unit="N")
+    target_accuracy: float = option(80.0, "validation accuracy that the log reports as reached or missed", **PERCENT)
+    teacher: tuple[Path, ...] = option((), "distil from these run folders, an ensemble if several", unit="RUN,...")
+    augment: str = option("enhanced", "augmentation", choices=("enhanced", "edge", "none"))
+    precision: str = option("auto", "arithmetic of training", choices=("auto", "fp32", "bf16", "fp16"))
+    threads: int | None = threads_option()
+    seed: int = option(0, "random seed", least=0, unit="N")
+    resume: bool = option(False, "continue from the last checkpoint in the run folder")
+
+    head: str = option(
+        "enhanced",
+        "classifier: enhanced (three layers) or linear",
+        choices=("enhanced", "linear"),
+        group="Network",
+        rare=True,
+    )
+    attention: bool = option(True, "spatial attention before pooling", group="Network", rare=True)
+    mirror: bool = option(
+        False, "tie filters in mirrored pairs during training; for the edge_vgg networks", group="Network", rare=True
+    )
+    dropout: float = option(
+        0.5,
+        "dropout before the first layer of the head; later layers get half of it",
+        least=0,
+        below=1,
+        group="Network",
+        rare=True,
+    )
     mode: str = option(
         "finetune",
-        "trained layers: finetune (all), features (the new ones alone), gradual (stage after stage from the top)",
+        "layers to train: finetune (all), features (new layers only) or gradual (unfreezing from the top)",
         choices=("finetune", "features", "gradual"),
+        group="Optimization",
+        rare=True,
     )
-    unfreeze_epochs: float = option(2.0, "gradual: epochs until the next stage is trained as well")
-    epochs: int = option(25, "passes over the train faces")
-    batch_size: int = option(32, "faces a step")
-    accumulate: int = option(1, "steps whose gradients are added up before the weights move")
-    target_accuracy: float = option(80.0, "percent on valid that the log reports as reached or missed")
-    optimizer: str = option("adamw", "adamw, or sgd (Nesterov, momentum 0.9)", choices=("adamw", "sgd"))
-    backbone_lr: float = option(5e-6, "peak learning rate of pre-trained layers; without weights classifier_lr counts")
-    classifier_lr: float = option(1e-3, "peak learning rate of new layers")
-    weight_decay: float = option(1e-4, "weight decay, not of biases and BatchNorm")
+    unfreeze_epochs: float = option(
+        2.0, "epochs until the next stage is unfrozen", above=0, needs="mode=gradual", group="Optimization", rare=True
+    )
+    accumulate: int = option(
+        1, "batches per optimizer step (gradient accumulation)", **COUNT, group="Optimization", rare=True
+    )
+    optimizer: str = option(
+        "adamw", "adamw, or sgd (Nesterov, momentum 0.9)", choices=("adamw", "sgd"), group="Optimization", rare=True
+    )
+    backbone_lr: float = option(
+        5e-6,
+        "peak learning rate of pre-trained layers; with --weights none, classifier_lr applies",
+        **RATE,
+        group="Optimization",
+        rare=True,
+    )
+    classifier_lr: float = option(1e-3, "peak learning rate of new layers", **RATE, group="Optimization", rare=True)
+    weight_decay: float = option(
+        1e-4, "weight decay, except for biases and BatchNorm", least=0, group="Optimization", rare=True
+    )
     schedule: str = option(
-        "cosine", "after the warm-up: cosine, or restarts (a cosine each)", choices=("cosine", "restarts")
+        "cosine",
+        "learning rate after the warm-up: one cosine, or cosine with warm restarts",
+        choices=("cosine", "restarts"),
+        group="Optimization",
+        rare=True,
     )
-    restart_epochs: float = option(8.0, "restarts: epochs of the first cosine; each later one is twice as long")
-    warmup_epochs: float = option(1.0, "epochs of linear warm-up")
-    clip: float = option(1.0, "largest gradient norm")
-    loss: str = option("cross-entropy", "cross-entropy or focal", choices=("cross-entropy", "focal"))
-    focal_gamma: float = option(2.0, "focal: how much less a face counts that is already told well")
-    smoothing: float = option(0.1, "label smoothing")
-    vote_share: float = option(0.0, "part of the target taken from the shares of votes, 0..1")
+    restart_epochs: float = option(
+        8.0,
+        "epochs of the first cosine; each later one is twice as long",
+        above=0,
+        needs="schedule=restarts",
+        group="Optimization",
+        rare=True,
+    )
+    warmup_epochs: float = option(1.0, "epochs of linear warm-up", least=0, group="Optimization", rare=True)
+    clip: float = option(1.0, "maximum norm of the gradient", above=0, group="Optimization", rare=True)
+    ema: float = option(
+        0.0,
+        "decay of an exponential moving average of the weights, which is evaluated and kept; 0: off",
+        least=0,
+        below=1,
+        group="Optimization",
+        rare=True,
+    )
+    patience: int = option(
+        7,
+        "epochs without a better validation accuracy before training stops and keeps the best; 0: keep the last",
+        least=0,
+        unit="N",
+        group="Optimization",
+        rare=True,
+    )
+    loss: str = option("cross-entropy", "loss function", choices=("cross-entropy", "focal"), group="Loss", rare=True)
+    focal_gamma: float = option(
+        2.0, "down-weights well-classified faces", least=0, needs="loss=focal", group="Loss", rare=True
+    )
+    smoothing: float = option(0.1, "label smoothing", least=0, below=1, group="Loss", rare=True)
+    vote_share: float = option(
+        0.0, "weight of the distribution of votes in the target", **FRACTION, group="Loss", rare=True
+    )
     class_weights: str = option(
         "none",
-        "loss weight per class: its inverse frequency (full), the square root (sqrt) or fourth root (mild) of it",
+        "loss weight per class: inverse frequency (full), its square root (sqrt) or fourth root (mild)",
         choices=("none", "mild", "sqrt", "full"),
+        group="Loss",
+        rare=True,
     )
-    teacher: str = option("", "run folders, separated by commas, whose ensemble teaches this network; empty: none")
-    teacher_share: float = option(0.7, "part of the loss that is the divergence from the teacher, 0..1")
-    teacher_temperature: float = option(4.0, "softens teacher and student before they are compared")
-    views: int = option(8, "fixed augmented views of each face that the teacher answers for")
+    teacher_share: float = option(
+        0.7,
+        "weight of the divergence from the teacher in the loss",
+        above=0,
+        most=1,
+        needs="teacher",
+        group="Distillation",
+        rare=True,
+    )
+    teacher_temperature: float = option(
+        4.0, "softens the outputs of teacher and student", above=0, needs="teacher", group="Distillation", rare=True
+    )
+    views: int = option(
+        8,
+        "augmented views per face on which the teacher is evaluated",
+        **COUNT,
+        needs="teacher",
+        group="Distillation",
+        rare=True,
+    )
     sampler: str = option(
         "shuffle",
-        "which faces an epoch shows: shuffle (each once), or drawn by inverse class frequency: sqrt, weighted (full)",
+        "faces of an epoch: each once (shuffle), or drawn by inverse class frequency (weighted) or its root (sqrt)",
         choices=("shuffle", "sqrt", "weighted"),
+        group="Data",
+        rare=True,
     )
-    augment: str = option("enhanced", "augmentation: enhanced, edge or none", choices=("enhanced", "edge", "none"))
     corrupt_share: float = option(
-        0.0, "part of the faces shown as a poor camera sees them, 0..1: noise, blur, few pixels, JPEG or bad light"
+        0.0,
+        "fraction of training faces to corrupt: noise, blur, downscaling, JPEG or exposure",
+        **FRACTION,
+        group="Data",
+        rare=True,
     )
-    vertical_flips: bool = option(False, "turn every second face upside down, as the origin document does")
-    ema: float = option(0.0, "decay of the moving average of weights that is evaluated and kept; 0: off")
-    patience: int = option(
-        7, "stop after so many epochs without a better valid accuracy, keep the best; 0: keep the last"
+    vertical_flips: bool = option(False, "flip half of the faces upside down", group="Data", rare=True)
+    workers: int = option(
+        0, "processes that prepare batches; 0: the training process", least=0, unit="N", group="Run", rare=True
     )
-    precision: str = option("auto", "training arithmetic", choices=("auto", "fp32", "bf16", "fp16"))
-    threads: int = option(0, "CPU threads; 0: all cores")
-    workers: int = option(0, "processes that prepare batches; 0: the training process itself")
-    checkpoint_steps: int = option(200, "write a checkpoint every so many steps, and after every epoch")
-    tensorboard: bool = option(False, "write curves for TensorBoard into RUN/tensorboard")
-    seed: int = option(0, "of weights, order, augmentation and dropout")
-    resume: bool = option(False, "go on from the run folder's last checkpoint")
+    checkpoint_steps: int = option(
+        200, "steps between checkpoints; there is one after every epoch as well", **COUNT, group="Run", rare=True
+    )
+    tensorboard: bool = option(False, "write TensorBoard logs to RUN/tensorboard", group="Run", rare=True)
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Compare trained runs, and their ensemble, on the same faces, each paired with the first."""
+class Evaluate(Config):
+    """Compare trained runs, and their ensemble, on the same faces.
 
-    data: str = option("", DATA_HELP + "; empty: as the first run was trained")
-    label_set: str = option("", VIEW_HELP)
-    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
-    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
-    flips: bool = option(False, "judge each run with flip averaging as well")
-    last: bool = option(False, "judge each run's last weights, without their moving average, as well")
-    out: str = option("", "write the result as JSON to this file")
-    threads: int = option(0, "CPU threads; 0: all cores")
+    Each is tested against the first run in pairs (McNemar).
+    """
 
-
-@dataclass(frozen=True)
-class Explain:
-    """Show where a trained run looks: Grad-CAM, its attention map, and the mistakes it was surest of."""
-
-    run: str = option("", "run folder of edgeemo train")
-    data: str = option("", DATA_HELP + "; empty: as trained. Used without IMAGE arguments")
-    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
-    label: str = option("", "Grad-CAM for this label; empty: the predicted one")
-    count: int = option(24, "mistakes in the grid")
-    out: str = option("", "folder of the pictures; empty: RUN/explained")
-    threads: int = option(0, "CPU threads; 0: all cores")
+    runs: tuple[Path, ...] = argument("run folders of edgeemo train")
+    data: str | None = option(None, DATA + "; default: as the first run was trained", **FACES)
+    label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
+    split: str = option("valid", "which faces", choices=SPLIT_NAMES)
+    protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS)
+    flips: bool = option(False, "also evaluate each run on the average of each face and its mirror image")
+    last: bool = option(False, "also evaluate each run's last weights, without their moving average")
+    out: Path | None = option(None, "also write the result as JSON", unit="FILE")
+    threads: int | None = threads_option()
 
 
 @dataclass(frozen=True)
-class Compress:
-    """Make a trained run small and fast: prune, recover, quantize to INT8, export to ONNX, and compare at each step."""
+class Explain(Config):
+    """Show what a trained run looks at.
 
-    run: str = option("", "run folder of edgeemo train")
-    data: str = option("", DATA_HELP + "; empty: as trained")
-    out: str = option("", "folder of the results; empty: RUN/compressed")
-    size: int = option(0, "side of the input in pixels, another than trained on; 0: as trained")
-    prune: float = option(0.0, "share of channels to remove, 0..0.9")
+    Plots of Grad-CAM, of its attention map, and of its most confident mistakes.
+    """
+
+    run: Path = argument("run folder of edgeemo train")
+    images: tuple[Path, ...] = argument("face crops; default: faces of --data", default=())
+    data: str | None = option(None, DATA + "; default: as trained", **FACES, needs="!images")
+    split: str = option("valid", "which faces", choices=SPLIT_NAMES, needs="!images")
+    label: str | None = option(None, "Grad-CAM of this label; default: the predicted one", unit="LABEL")
+    count: int = option(24, "mistakes in the grid", **COUNT, needs="!images")
+    out: Path | None = option(None, "folder of the plots; default: RUN/explained", unit="FOLDER")
+    threads: int | None = threads_option()
+
+
+INT8, CUTS, TUNING = "int8", "prune|sensitivity", "prune|size|qat"
+
+
+@dataclass(frozen=True)
+class Compress(Config):
+    """Prune, fine-tune, quantize and export a trained run.
+
+    Every step is optional; each result is compared with the original on the same faces.
+    """
+
+    run: Path = argument("run folder of edgeemo train")
+    data: str | None = option(None, DATA + "; default: as trained", **FACES)
+    out: Path | None = option(None, "folder of the results; default: RUN/compressed", unit="FOLDER")
+    size: int | None = option(None, "fine-tune at another input size; default: as trained", **SIDE)
+    prune: float = option(0.0, "fraction of channels to remove", least=0, most=0.9)
+    int8: bool = option(False, "quantize weights and activations to INT8")
+    int8_format: str = option(
+        "cpu",
+        "cpu (uint8 activations), tensorrt (int8 activations), or both",
+        choices=("cpu", "tensorrt", "both"),
+        needs=INT8,
+    )
+    qat: bool = option(False, "fine-tune with simulated INT8 first (quantization-aware training)", needs=INT8)
+    fp16: bool = option(False, "also write an FP16 model, for GPUs, checked for overflow")
+    epochs: int = option(
+        3, "epochs of fine-tuning after --prune or --size, and again for --qat", least=0, unit="N", needs=TUNING
+    )
+    teacher: tuple[Path, ...] = option((), "distil from these run folders during fine-tuning", unit="RUN,...")
+    threads: int | None = threads_option()
+    seed: int = option(0, "random seed", least=0, unit="N")
+    resume: bool = option(False, "continue from the last checkpoint of fine-tuning")
+
     importance: str = option(
         "group-norm",
-        "which channels go: by the norm of their own weights or of all that go with them, or by the loss (taylor)",
+        "importance of a channel: norm of its own weights, norm of its whole group, or first-order Taylor",
         choices=("magnitude", "group-norm", "taylor"),
+        needs=CUTS,
+        group="Pruning",
+        rare=True,
     )
     ranking: str = option(
         "layer",
-        "every layer loses the same share, or the least important go wherever they are",
+        "remove the same fraction in every layer, or the least important channels of the whole network",
         choices=("layer", "global"),
+        needs="prune",
+        group="Pruning",
+        rare=True,
     )
-    round_to: int = option(8, "keep channel counts a multiple of this: 8, 16 or 32, as the target's kernels like")
-    prune_steps: int = option(1, "prune in so many steps, each followed by its part of the epochs")
-    sensitivity: bool = option(False, "cut each layer alone first, and leave a table and a picture of what it bears")
-    epochs: int = option(3, "epochs of recovery after pruning or --size, and again of tuning with --qat")
-    lr: float = option(3e-4, "peak learning rate of the recovery")
-    corrupt_share: float = option(
-        -1.0, "recovery and tuning: part of the faces shown as a poor camera sees them, 0..1; -1: as trained"
+    round_to: int = option(
+        8,
+        "keep channel counts a multiple of this, for the kernels of the target",
+        **COUNT,
+        needs=CUTS,
+        group="Pruning",
+        rare=True,
     )
-    int8: bool = option(False, "quantize weights and activations to 8 bits")
-    qat: bool = option(False, "tune the weights with simulated INT8 for --epochs before they are quantized")
-    qat_lr: float = option(1e-4, "peak learning rate of that tuning")
-    teacher: str = option(
-        "", "run folders, separated by commas, whose ensemble teaches recovery and tuning; empty: none"
+    prune_steps: int = option(
+        1, "prune in steps, each followed by its part of the epochs", **COUNT, needs="prune", group="Pruning", rare=True
     )
-    teacher_share: float = option(0.7, "part of the loss that is the divergence from the teacher, 0..1")
-    teacher_temperature: float = option(4.0, "softens teacher and student before they are compared")
-    views: int = option(8, "fixed augmented views of each face that the teacher answers for")
-    flavour: str = option(
-        "cpu", "INT8 form: cpu (uint8 activations), tensorrt (int8), or both", choices=("cpu", "tensorrt", "both")
+    sensitivity: bool = option(
+        False,
+        "first prune each layer alone, and leave a table and a plot of the loss in accuracy",
+        group="Pruning",
+        rare=True,
     )
-    fp16: bool = option(False, "write a float16 form as well, for GPUs, checked for overflow")
-    calibration: str = option("", "list of train ids to calibrate on; empty: draw one")
-    calibration_count: int = option(512, "train faces in a drawn calibration list")
+    lr: float = option(
+        3e-4,
+        "peak learning rate after --prune or --size",
+        **RATE,
+        needs="prune|size & epochs",
+        group="Fine-tuning",
+        rare=True,
+    )
+    qat_lr: float = option(
+        1e-4, "peak learning rate of quantization-aware training", **RATE, needs="qat", group="Fine-tuning", rare=True
+    )
+    corrupt_share: float | None = option(
+        None,
+        "fraction of training faces to corrupt; default: as trained",
+        **FRACTION,
+        needs=TUNING,
+        group="Fine-tuning",
+        rare=True,
+    )
+    teacher_share: float = like(Train, "teacher_share", group="Fine-tuning")
+    teacher_temperature: float = like(Train, "teacher_temperature", group="Fine-tuning")
+    views: int = like(Train, "views", group="Fine-tuning")
+    calibration: Path | None = option(
+        None, "calibration list of training faces; default: draw one", unit="FILE", needs=INT8, group="INT8", rare=True
+    )
+    calibration_count: int = option(
+        512, "faces of a drawn calibration list", **COUNT, needs="int8 & !calibration", group="INT8", rare=True
+    )
     method: str = option(
         "minmax",
-        "range of an activation; auto: the method that diverges least from float",
+        "calibration of activation ranges; auto: the method that diverges least from float",
         choices=("minmax", "percentile", "entropy", "auto"),
+        needs=INT8,
+        group="INT8",
+        rare=True,
     )
     reduce_range: bool = option(
         True,
-        "limit INT8 weights to +-64, so that no x86 kernel can saturate; --no-reduce-range: +-127, which "
-        "without VNNI needs exact arithmetic, about 1.5 times the time",
+        "limit INT8 weights to +-64, so that no x86 kernel can saturate; --no-reduce-range: +-127, which without VNNI "
+        "needs exact arithmetic, about 1.5 times the time",
+        needs=INT8,
+        group="INT8",
+        rare=True,
     )
     rounding: str = option(
         "auto",
-        "how weights become integers: nearest; gptq, which compensates each error in the weights after it, in layers "
-        "of at most 2,304 inputs, seconds to minutes longer; auto: gptq, or nearest after --qat, which simulates it",
+        "rounding of weights: nearest; gptq, which compensates each error in the weights after it, in layers of at "
+        "most 2,304 inputs, seconds to minutes longer; auto: gptq, or nearest after --qat, which simulates it",
         choices=("auto", "nearest", "gptq"),
+        needs=INT8,
+        group="INT8",
+        rare=True,
     )
-    layers: bool = option(False, "quantize each layer alone, and leave a table and a picture of what it costs")
-    keep_float: str = option("", "layers that stay in float, separated by commas; auto: the fewest that hurt most")
+    layers: bool = option(
+        False,
+        "quantize each layer alone, and leave a table and a plot of the loss",
+        needs=INT8,
+        group="INT8",
+        rare=True,
+    )
+    keep_float: tuple[str, ...] = option(
+        (),
+        "layers to keep in float; auto: the fewest that restore most",
+        unit="LAYER,...",
+        needs=INT8,
+        group="INT8",
+        rare=True,
+    )
     min_int8_share: float = option(
-        0.9,
-        "fail if a smaller share of the multiply-adds runs in integer kernels here; of the flavour tensorrt, which "
-        "only its engine runs: as the file asks",
+        90.0,
+        "gate: share of the multiply-adds that runs in integer kernels here (of the tensorrt format: that the file "
+        "requests)",
+        **PERCENT,
+        needs=INT8,
+        group="Gates",
+        rare=True,
     )
-    min_agreement: float = option(0.98, "fail if INT8 names the emotion of its float form on a smaller share of faces")
-    time: bool = option(True, "time the models side by side on one core")
-    threads: int = option(0, "CPU threads; 0: all cores")
-    seed: int = option(0, "of the calibration draw and the recovery")
-    resume: bool = option(False, "go on with a recovery or tuning that was stopped, from its last checkpoint")
+    min_agreement: float = option(
+        98.0,
+        "gate: share of faces for which INT8 predicts the label of float",
+        **PERCENT,
+        needs=INT8,
+        group="Gates",
+        rare=True,
+    )
+    time: bool = option(True, "time the models side by side on one core", group="Run", rare=True)
 
 
 @dataclass(frozen=True)
-class Search:
-    """Try pruning, input size and precision on this machine, and keep the most accurate model within a budget."""
+class Search(Config):
+    """Search for the most accurate model within a budget.
 
-    run: str = option("", "run folder of edgeemo train")
-    budget_ms: float = option(5.0, "p95 latency on one core that a model may take, milliseconds")
-    min_accuracy: float = option(80.0, "valid accuracy that it must reach, percent")
-    trials: int = option(12, "candidates to measure, those of an earlier search in the folder included")
-    max_prune: float = option(0.7, "largest share of channels to remove, in steps of a tenth")
-    sizes: str = option("", "sides of the input in pixels, separated by commas; empty: as trained")
-    precisions: str = option("float32,int8", "separated by commas: float32, int8")
-    data: str = option("", DATA_HELP + "; empty: as trained")
-    out: str = option("", "folder of candidates and results; empty: RUN/search")
-    importance: str = option(
-        "group-norm", "which channels go, as in compress", choices=("magnitude", "group-norm", "taylor")
-    )
-    ranking: str = option("layer", "as in compress", choices=("layer", "global"))
-    round_to: int = option(8, "keep channel counts a multiple of this")
-    epochs: int = option(3, "recovery epochs of a candidate that was pruned or resized, and of tuning with --qat")
-    lr: float = option(3e-4, "peak learning rate of the recovery")
-    method: str = option(
-        "minmax", "range of an activation, as in compress", choices=("minmax", "percentile", "entropy", "auto")
-    )
-    qat: bool = option(False, "tune INT8 candidates with simulated INT8 before they are quantized")
-    qat_lr: float = option(1e-4, "peak learning rate of that tuning")
-    reduce_range: bool = option(True, "limit INT8 weights to +-64, as in compress")
-    rounding: str = option("auto", "how weights become integers, as in compress", choices=("auto", "nearest", "gptq"))
-    keep_float: str = option("", "layers that stay in float, as in compress")
-    min_int8_share: float = option(0.9, "refuse INT8 with a smaller share of multiply-adds in integers")
-    min_agreement: float = option(0.98, "refuse INT8 that agrees with its float form on a smaller share of faces")
-    teacher: str = option("", "run folders, separated by commas, whose ensemble teaches the recovery; empty: none")
-    views: int = option(8, "fixed augmented views of each face that the teacher answers for")
-    calibration: str = option("", "list of train ids to calibrate on; empty: draw one")
-    calibration_count: int = option(512, "train faces in a drawn calibration list")
-    threads: int = option(0, "CPU threads; 0: all cores")
-    seed: int = option(0, "of the search, the calibration draw and the recovery")
+    Candidates of pruning, input size and precision are made and measured on this machine.
+    """
 
+    run: Path = argument("run folder of edgeemo train")
+    budget_ms: float = option(5.0, "gate: p95 latency on one core", above=0, unit="MS")
+    min_accuracy: float = option(80.0, "gate: validation accuracy", **PERCENT)
+    trials: int = option(12, "candidates to measure, including those of an earlier search in the folder", **COUNT)
+    max_prune: float = option(0.7, "largest fraction of channels to remove, in steps of 0.1", least=0, most=0.9)
+    sizes: tuple[int, ...] = option((), "input sizes to try; default: as trained", **{**SIDE, "unit": "PIXELS,..."})
+    precisions: tuple[str, ...] = option(("float32", "int8"), "precisions to try", choices=("float32", "int8"))
+    data: str | None = like(Compress, "data")
+    out: Path | None = option(None, "folder of candidates and results; default: RUN/search", unit="FOLDER")
+    teacher: tuple[Path, ...] = like(Compress, "teacher")
+    threads: int | None = threads_option()
+    seed: int = option(0, "random seed", least=0, unit="N")
 
-@dataclass(frozen=True)
-class Build:
-    """Make an engine of an ONNX file: with TensorRT for the GPU of this machine, or with TensorRT for RTX for any."""
-
-    model: str = option("", "nano, small or base, or an ONNX file: float, float16 or INT8 of the flavour tensorrt")
-    out: str = option("", "engine, a .trt file; empty: beside the model, and of a shipped one, here")
-    library: str = option(
-        "auto", "tensorrt, rtx, or auto: the first that is installed", choices=("auto", "tensorrt", "rtx")
-    )
-    compute_capability: str = option(
-        "",
-        "rtx: GPUs to build for, as 8.6,8.9 (7.5, which takes float16 alone, to 12.1); empty: the one of this machine",
-    )
-    max_batch: int = option(8, "most faces that the engine takes at once; it is tuned for one")
-    workspace_mib: int = option(0, "memory that building may use on the GPU, MiB; 0: as the library chooses")
-    timing_cache: str = option("", "tensorrt: file with the timings of earlier builds, read and written")
-    version_compatible: bool = option(False, "tensorrt: also for later versions of the same major one; larger")
-    hardware_compatible: bool = option(False, "tensorrt: also for other GPUs from Ampere (8.0) on; slower")
-    dla_core: int = option(-1, "tensorrt: build for this DLA core, with the rest on the GPU; -1: GPU alone")
-    force: bool = option(False, "build even if the same engine stands there")
+    importance: str = like(Compress, "importance", needs="")
+    ranking: str = like(Compress, "ranking", needs="")
+    round_to: int = like(Compress, "round_to", needs="")
+    epochs: int = like(Compress, "epochs", needs="", group="Fine-tuning", rare=True)
+    lr: float = like(Compress, "lr", needs="")
+    qat: bool = like(Compress, "qat", needs="", group="Fine-tuning", rare=True)
+    qat_lr: float = like(Compress, "qat_lr")
+    views: int = like(Compress, "views")
+    calibration: Path | None = like(Compress, "calibration", needs="")
+    calibration_count: int = like(Compress, "calibration_count", needs="!calibration")
+    method: str = like(Compress, "method", needs="")
+    reduce_range: bool = like(Compress, "reduce_range", needs="")
+    rounding: str = like(Compress, "rounding", needs="")
+    keep_float: tuple[str, ...] = like(Compress, "keep_float", needs="")
+    min_int8_share: float = like(Compress, "min_int8_share", needs="")
+    min_agreement: float = like(Compress, "min_agreement", needs="")
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Measure an engine and hold it against the gates of a target; exit 0 if all pass, 1 if one fails."""
+class Build(Config):
+    """Build a TensorRT engine from an ONNX file.
 
-    engine: str = option("", MODEL_HELP)
-    backend: str = option(
-        "",
-        "what runs it: onnxruntime, openvino, onnxruntime-cuda, onnxruntime-tensorrt; for .trt tensorrt or "
-        "tensorrt-graph (CUDA graphs); empty: the first of these",
+    With TensorRT for the GPU of this machine, or with TensorRT for RTX for any RTX GPU.
+    """
+
+    model: str = argument(
+        "nano, small or base, or an ONNX file: float, FP16, or INT8 of the tensorrt format", may_be_path=True
     )
-    data: str = option("", DATA_HELP + "; empty: speed and size only")
-    label_set: str = option("", VIEW_HELP)
-    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
-    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
-    robustness: bool = option(False, "accuracy under noise, blur, poor light, bad crops and more as well")
-    against: str = option("", "a second model on the same faces: paired test, and latency side by side")
-    against_backend: str = option("", "what runs that one, as in --backend")
-    target: str = option("", "TOML file with the gates; empty: accuracy >= 80 %, p95 < 50 ms on one core")
-    runs: int = option(200, "timed runs, after warm-up")
-    out: str = option("", "write JSON here, and a Markdown report with plots beside it")
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Run every model on the same faces in every installed backend; exit 1 if one file gives different answers."""
-
-    data: str = option("", DATA_HELP)
-    split: str = option("valid", "which faces", choices=("train", "valid", "test"))
-    protocol: str = option("plurality", PROTOCOL_HELP, choices=("plurality", "majority"))
-    count: int = option(512, "faces, evenly spread over the split; 0: all of it")
-    min_agreement: float = option(99.0, "percent of the faces to which a file must give one label in every backend")
-    processors: str = option(
-        "",
-        "run .onnx files as these processors would too, separated by commas: sse4.1, avx2, avx512, cortex-a53, "
-        "cortex-a72, cortex-a76, or all; between x86 processors every logit must be the same",
+    out: Path | None = option(
+        None, "engine file, .trt; default: beside the model, or here for a shipped one", unit="FILE"
     )
-    arm64_root: str = option("", "folder with Python for ARM64, which the Cortex processors need")
-    threads: int = option(1, "CPU threads")
-    out: str = option("", "write the result as JSON to this file, and the table as Markdown beside it")
+    library: str = option("auto", "auto: the first one that is installed", choices=("auto", "tensorrt", "rtx"))
+    compute_capability: tuple[str, ...] = option(
+        (), "rtx: GPUs to build for, 7.5 (FP16 only) to 12.1; default: this machine's", unit="8.6,8.9,..."
+    )
+    max_batch: int = option(8, "largest batch size; the engine is tuned for 1", least=1, most=1024, unit="N")
+    workspace_mib: int | None = option(
+        None, "GPU memory for building; default: the library's choice", least=1, unit="MIB"
+    )
+    timing_cache: Path | None = option(None, "tensorrt: file of kernel timings, read and written", unit="FILE")
+    force: bool = option(False, "build even if the same engine exists")
+    version_compatible: bool = option(
+        False,
+        "tensorrt: also for later versions of the same major version; larger",
+        group="Experimental (not tried on hardware)",
+    )
+    hardware_compatible: bool = option(
+        False,
+        "tensorrt: also for other GPUs, Ampere (8.0) or later; slower",
+        group="Experimental (not tried on hardware)",
+    )
+    dla_core: int | None = option(
+        None,
+        "tensorrt: build for this DLA core, with GPU fallback",
+        least=0,
+        unit="N",
+        group="Experimental (not tried on hardware)",
+    )
 
 
 @dataclass(frozen=True)
-class Predict:
-    """Name the emotion in images of faces."""
+class Bench(Config):
+    """Measure a model and check it against gates.
 
-    model: str = option("", MODEL_HELP)
-    label_set: str = option("", VIEW_HELP)
-    json: bool = option(False, "one JSON object per image and line")
+    Accuracy, latency, cold start and memory. Exit code 1 if a gate of the target fails.
+    """
+
+    engine: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
+    data: str | None = option(None, DATA + "; default: latency and size only", **FACES)
+    label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
+    split: str = option("valid", "which faces", choices=SPLIT_NAMES, needs="data")
+    protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS, needs="data")
+    robustness: bool = option(
+        False, "also measure accuracy under noise, blur, exposure, misaligned crops, ...", needs="data"
+    )
+    against: str | None = option(
+        None, "a second model: paired test on the same faces, latency side by side", unit="MODEL", may_be_path=True
+    )
+    backend: str | None = option(None, "default: onnxruntime, or tensorrt for a .trt file", choices=BACKENDS)
+    against_backend: str | None = option(None, "backend of the second model", choices=BACKENDS, needs="against")
+    target: Path | None = option(
+        None, "TOML file of gates; default: accuracy >= 80 %, p95 < 50 ms on one core", unit="FILE"
+    )
+    runs: int = option(200, "timed runs after the warm-up", least=1, most=100_000, unit="N")
+    out: Path | None = option(None, "also write JSON here, and a Markdown report with plots beside it", unit="FILE")
 
 
 @dataclass(frozen=True)
-class Report:
-    """Render result files of bench as one Markdown table."""
+class Parity(Config):
+    """Compare predictions across backends and processors.
 
-    out: str = option("", "write here instead of printing")
+    Each model runs on every installed backend. Exit code 1 if predictions differ on too many faces.
+    """
+
+    models: tuple[str, ...] = argument(MODEL, may_be_path=True)
+    data: str = option(MISSING, DATA, **FACES)
+    split: str = option("valid", "which faces", choices=SPLIT_NAMES)
+    protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS)
+    count: int = option(512, "faces, spread evenly over the split; 0: all", least=0, unit="N")
+    min_agreement: float = option(99.0, "gate: share of faces with the same label in every backend", **PERCENT)
+    processors: tuple[str, ...] = option(
+        (),
+        "also run .onnx files as these processors (sse4.1, avx2, avx512, cortex-a53, cortex-a72, cortex-a76, or all); "
+        "logits must be the same on all x86 processors",
+        unit="NAME,...",
+    )
+    arm64_root: Path | None = option(
+        None, "folder with Python for ARM64, for the Cortex processors", unit="FOLDER", needs="processors"
+    )
+    threads: int = threads_option(1)
+    out: Path | None = option(None, "also write JSON here, and the table as Markdown beside it", unit="FILE")
+
+
+@dataclass(frozen=True)
+class Predict(Config):
+    """Predict the emotion in face crops."""
+
+    images: tuple[Path, ...] = argument("face crops: PNG, JPEG, WebP or BMP")
+    model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
+    label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
+
+
+@dataclass(frozen=True)
+class Report(Config):
+    """Render result files as Markdown.
+
+    Several of edgeemo bench become one table.
+    """
+
+    results: tuple[Path, ...] = argument("JSON files that a command wrote with --out")
+    out: Path | None = option(None, "write here instead of printing", unit="FILE")
+
+
+@dataclass(frozen=True)
+class Doctor(Config):
+    """Show what this machine can run, or check models on it.
+
+    With --check, models run on packaged faces: exit code 1 if an answer or the speed has changed.
+    """
+
+    models: tuple[str, ...] = argument(
+        "with --check: models to run; default: all shipped ones", default=(), needs="check", may_be_path=True
+    )
+    check: bool = option(False, "run models on packaged faces and compare answers and speed; exit 1 if one fails")
+    baseline: Path | None = option(
+        None, "JSON of an earlier check: fail if a model became 1.5 times slower", unit="FILE", needs="check"
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command: its config, and the module whose `run` takes it."""
+
+    command: str  # its words
+    config: type[Config]
+    module: str
+    extra: str = ""  # of edgeemo, which installs what it needs beyond the base
+    purpose: str = ""  # for the error where that is not installed
+    makes: bool = False  # run returns the path of what it made; else a result
+    following: Callable[[Any, Path], str] | None = None  # the command to go on with
+
+
+def _after_compress(config: Compress, path: Path) -> str:
+    engine_first = config.int8 and config.int8_format != "cpu"  # the last file is for TensorRT, slow in ONNX Runtime
+    return f"build {path}" if engine_first else f"bench --engine {path} --data DATA"
+
+
+def _bench(_: Config, path: Path) -> str:
+    return f"bench --engine {path} --data DATA"
+
+
+STAGES = (
+    Stage("data audit", Audit, "edgeemo.data.audit", "train", "the audit"),
+    Stage(
+        "train",
+        Train,
+        "edgeemo.train.run",
+        "train",
+        "training",
+        makes=True,
+        following=lambda _, path: f"compress {path.parent} --int8",
+    ),
+    Stage("evaluate", Evaluate, "edgeemo.evaluate", "train", "the evaluation of runs"),
+    Stage("explain", Explain, "edgeemo.explain", "train", "explanations", makes=True),
+    Stage("compress", Compress, "edgeemo.compress.run", "train", "compression", makes=True, following=_after_compress),
+    Stage("search", Search, "edgeemo.compress.search", "train", "the search", makes=True, following=_bench),
+    Stage("build", Build, "edgeemo.build", "tensorrt", "building engines", makes=True, following=_bench),
+    Stage("bench", Bench, "edgeemo.bench.run", "bench", "the benchmark"),
+    Stage("parity", Parity, "edgeemo.bench.parity", "bench", "parity"),
+    Stage("predict", Predict, "edgeemo.predict"),
+    Stage("report", Report, "edgeemo.bench.report", "bench", "the report"),
+    Stage("doctor", Doctor, "edgeemo.doctor"),
+)
 
 
 # The origin document's configuration. Where its text and its example differ (restarts or cosine), the text's; where

@@ -21,6 +21,7 @@ from edgeemo.card import InputContract, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.errors import DataError, MachineError
 from edgeemo.runtime import golden, open_model, shipped
+from edgeemo.stages import Doctor
 
 
 def copy_of(name: str, folder: Path, **changes) -> Path:
@@ -69,19 +70,19 @@ def test_other_answers_fail(shift: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [{}, {"faces_sha256": "of other faces", "logits": []}])
 def test_a_card_without_golden_logits_of_these_faces_fails(kept: dict, tmp_path: Path) -> None:
     """What was not compared has not passed."""
-    found = check.run((str(copy_of("nano", tmp_path, golden=kept)),))
+    found = check.run(Doctor(models=(str(copy_of("nano", tmp_path, golden=kept)),), check=True))
     assert not found["passed"]
     assert "edgeemo compress RUN" in found["models"][0]["failures"][0]
 
 
 def test_a_model_slower_than_its_baseline_fails(tmp_path: Path) -> None:
     """And the same one passes against a time that holds."""
-    first = check.run(("nano",))
+    first = check.run(Doctor(models=("nano",), check=True))
     for factor, passed in ((100.0, True), (0.001, False)):
         first["models"][0]["ms_p50"] = factor
         baseline = tmp_path / "baseline.json"
         baseline.write_text(json.dumps(first))
-        found = check.run(("nano",), baseline=str(baseline))
+        found = check.run(Doctor(models=("nano",), check=True, baseline=str(baseline)))
         assert found["passed"] == passed
         assert passed or "of the baseline" in found["models"][0]["failures"][0]
 
@@ -89,7 +90,8 @@ def test_a_model_slower_than_its_baseline_fails(tmp_path: Path) -> None:
 def test_a_model_over_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product's own gate, 50 ms."""
     monkeypatch.setattr(check, "_milliseconds", lambda _: (40.0, 60.0))
-    assert check.run(("nano",))["models"][0]["failures"] == ["p95 on one thread is 60.0 ms, limit 50 ms"]
+    (row,) = check.run(Doctor(models=("nano",), check=True))["models"]
+    assert row["failures"] == ["p95 on one thread is 60.0 ms, limit 50 ms"]
 
 
 @pytest.mark.parametrize(
@@ -109,14 +111,14 @@ def test_a_baseline_without_a_time_is_refused(time: float, tmp_path: Path) -> No
     rows = [{"sha256": read_card(shipped.find("nano")).sha256, "ms_p50": time}]
     (tmp_path / "baseline.json").write_text(json.dumps({"models": rows}))
     with pytest.raises(DataError, match="expected a p50 above 0 ms"):
-        check.run(("nano",), baseline=str(tmp_path / "baseline.json"))
+        check.run(Doctor(models=("nano",), check=True, baseline=str(tmp_path / "baseline.json")))
 
 
 def test_a_baseline_without_the_model_is_refused(tmp_path: Path) -> None:
     """What was not compared has not passed."""
-    (tmp_path / "baseline.json").write_text(json.dumps(check.run(("nano",))))
+    (tmp_path / "baseline.json").write_text(json.dumps(check.run(Doctor(models=("nano",), check=True))))
     with pytest.raises(DataError, match=r"no times of small.onnx as it is now"):
-        check.run(("nano", "small"), baseline=str(tmp_path / "baseline.json"))
+        check.run(Doctor(models=("nano", "small"), check=True, baseline=str(tmp_path / "baseline.json")))
 
 
 def test_a_card_that_wrongly_claims_safety_is_suspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,7 @@ def test_a_card_that_wrongly_claims_safety_is_suspected(tmp_path: Path, monkeypa
     path = copy_of("nano", tmp_path, golden=wrong)
     for saturates in (False, True):
         monkeypatch.setattr(check, "kernels_saturate", lambda saturates=saturates: saturates)
-        (sentence,) = check.run((str(path),))["models"][0]["failures"]
+        (sentence,) = check.run(Doctor(models=(str(path),), check=True))["models"][0]["failures"]
         assert ("although the card calls them safe" in sentence) == saturates
 
 
@@ -135,7 +137,7 @@ def test_a_baseline_of_something_else_is_refused(text: str, tmp_path: Path) -> N
     """With the command that makes one."""
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(DataError, match=r"edgeemo doctor --check --json > baseline.json"):
-        check.run(("nano",), baseline=str(tmp_path / "other.json"))
+        check.run(Doctor(models=("nano",), check=True, baseline=str(tmp_path / "other.json")))
 
 
 def test_options_of_the_check_alone_are_refused_without_it() -> None:
@@ -173,6 +175,7 @@ def test_the_faces_are_eight_and_fit_every_contract() -> None:
 def test_the_package_needs_no_workshop_for_the_check() -> None:
     """On a device: no torch, no onnx."""
     blocked = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
-    script = blocked + "from edgeemo import check; check.RUNS = 3; print(check.run(('nano',))['passed'])"
+    script = blocked + "from edgeemo import check; from edgeemo.stages import Doctor; check.RUNS = 3; "
+    script += "print(check.run(Doctor(models=('nano',), check=True))['passed'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"

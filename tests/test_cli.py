@@ -12,6 +12,7 @@ from rich.table import Table
 
 from edgeemo import cli, progress, stages
 from edgeemo.cli import main
+from edgeemo.errors import GateError
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.onnx"
 
@@ -47,18 +48,18 @@ def test_the_origin_documents_spelling_works():
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["train", "--recipe", "grand"], 2, "unknown recipe 'grand'; known: enhanced, edge, demo"),
+        (["train", "--recipe", "grand"], 2, "'grand' is not one of 'enhanced', 'edge', 'demo'"),
         (["train", "--backbone", "resnet51"], 2, "unknown backbone 'resnet51'; known: edge_vgg"),
         (["train", "--recipe", "demo", "--data", "imagenet"], 2, "known: synthetic[:COUNT], ferplus:PATH, folder:PATH"),
         (["train", "--recipe", "demo", "--data", "folder:/nowhere"], 3, "/nowhere is not a folder"),
         (["train", "--recipe", "demo", "--data", "ferplus:/nowhere.zip"], 3, "/nowhere.zip does not exist"),
         (["train", "--label-set", "seven"], 2, "unknown label set 'seven'"),
-        (["train", "--size", "7"], 2, "expected 32 to 512"),
+        (["train", "--size", "7"], 2, "7 is not in the range 32<=x<=512"),
         (["train", "--recipe", "edge", "--weights", "imagenet"], 2, "no ImageNet weights for edge_vgg"),
-        (["train", "--epochs", "0"], 2, "--epochs 0: expected 1 or more"),
-        (["train", "--vote-share", "1.5"], 2, "--vote-share 1.5: expected 0 to 1"),
-        (["train", "--corrupt-share", "-1"], 2, "--corrupt-share -1.0: expected 0 to 1"),
-        (["train", "--threads", "-1"], 2, "expected 0 (all cores) or more"),
+        (["train", "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
+        (["train", "--vote-share", "1.5"], 2, "'--vote-share': 1.5 is not in the range 0<=x<=1"),
+        (["train", "--corrupt-share", "-1"], 2, "'--corrupt-share': -1.0 is not in the range 0<=x<=1"),
+        (["train", "--threads", "-1"], 2, "'--threads': -1 is not in the range x>=1"),
         (["compress", "/nowhere"], 4, "model.safetensors does not exist"),
         (["bench", "--engine", "/nowhere.onnx"], 4, "/nowhere.onnx does not exist"),
         (["predict", "/nowhere.png"], 3, "/nowhere.png does not exist"),
@@ -102,15 +103,26 @@ def test_an_interrupted_command_says_how_it_goes_on(monkeypatch):
     assert "--resume" in done.output
 
 
-@pytest.mark.parametrize(("best", "code"), [(None, 1), ("prune-0.3", 0)])
-def test_a_search_without_a_candidate_that_fits_exits_with_1(best, code, monkeypatch):
-    """So that a script does not go on with nothing."""
-    monkeypatch.setattr("edgeemo.compress.search.run", lambda _: {"best": best, "model": "best/model.onnx"})
-    monkeypatch.setattr("edgeemo.compress.search.table", lambda _: "the front")
+def test_a_search_prints_its_candidates_and_the_next_command(monkeypatch):
+    """The best model is a path to go on with."""
+    monkeypatch.setattr("edgeemo.compress.search.run", lambda _: Path("best/model.onnx"))
+    monkeypatch.setattr("edgeemo.compress.search.show", lambda _: "the front")
     done = call("search", "run")
-    assert done.exit_code == code, done.output
+    assert done.exit_code == 0, done.output
     assert "the front" in done.output
-    assert ("next:  edgeemo bench --engine best/model.onnx" in done.output) == (best is not None)
+    assert "next:  edgeemo bench --engine best/model.onnx" in done.output
+
+
+def test_a_failed_gate_exits_with_1(monkeypatch):
+    """So that a script does not go on with nothing."""
+
+    def nothing(_):
+        raise GateError("no candidate has p95 <= 5 ms")
+
+    monkeypatch.setattr("edgeemo.compress.search.run", nothing)
+    done = call("search", "run")
+    assert done.exit_code == 1
+    assert "error: no candidate" in done.output
 
 
 def test_a_report_is_printed_or_written(tmp_path):

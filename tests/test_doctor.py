@@ -22,7 +22,7 @@ def parts(monkeypatch, **modules):
     """The findings by name, with these modules in place of what is installed; None is not installed."""
     for name in ("tensorrt", "tensorrt_rtx", "openvino", "torch", "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, name, modules.get(name.replace(".", "_")))
-    return {part["name"]: part for part in doctor.run()["parts"]}
+    return {part["name"]: part for part in doctor.survey()["parts"]}
 
 
 def test_a_bare_device_is_told_what_to_install(monkeypatch):
@@ -42,7 +42,7 @@ def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_p
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
     (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = {part["name"]: part for part in doctor.run()["parts"]}
+    found = {part["name"]: part for part in doctor.survey()["parts"]}
     assert "does not load (libcudart" in found["PyTorch (training)"]["advice"]
     assert "does not load (libtbb" in found["OpenVINO (.onnx)"]["advice"]
     with pytest.raises(MachineError, match=r"training: .*does not load \(libcudart"):
@@ -120,4 +120,4 @@ def test_without_onnx_runtime_nothing_is_said_of_its_kernels(monkeypatch):
         raise MachineError("pip install onnxruntime")
 
     monkeypatch.setattr(doctor, "kernels_saturate", missing)
-    assert "saturate" not in doctor.run()["int8"]
+    assert "saturate" not in doctor.survey()["int8"]

@@ -26,10 +26,12 @@ from edgeemo.train import network as networks
 from edgeemo.train.run import run as train
 
 DATA = "synthetic:60"
-HERE = Evaluate(threads=1)
+HERE = Evaluate(runs=(), threads=1)
 
 
-def made(folder: Path, *, labels: str = "six", size: int = 0, seed: int = 0, temperature: float = 1.0) -> Path:
+def made(
+    folder: Path, *, labels: str = "six", size: int | None = None, seed: int = 0, temperature: float = 1.0
+) -> Path:
     """A run folder with a network that knows nothing, and says it was trained on DATA."""
     torch.manual_seed(seed)
     found, contract = label_set(labels), networks.contract_for("edge_vgg_slim", size)
@@ -51,7 +53,7 @@ def pair(tmp_path: Path) -> list[Path]:
 def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
     """Without --data those of its training; the scores are those of its logits at the card's temperature."""
     run = made(tmp_path / "run", temperature=0.5)
-    result = evaluate.run([run], HERE)
+    result = evaluate.run(replace(HERE, runs=[run]))
     member = ensemble.members([run])[0]
     faces = load(DATA, "valid", label_set("six"), contract=member.card.input)
     asked = {"data": "synthetic", "split": "valid", "protocol": "plurality", "n": 12}
@@ -67,7 +69,7 @@ def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
 
 def test_every_row_is_tested_against_the_first(pair: list[Path]) -> None:
     """Two runs, each with flips, and the ensemble of both: five paired tests on the same faces."""
-    rows = evaluate.run(pair, replace(HERE, flips=True))["rows"]
+    rows = evaluate.run(replace(HERE, runs=pair, flips=True))["rows"]
     assert [row["name"] for row in rows] == [
         *("first", "first, flips", "second", "second, flips", "ensemble of 2", "ensemble of 2, flips")
     ]
@@ -80,7 +82,7 @@ def test_every_row_is_tested_against_the_first(pair: list[Path]) -> None:
 
 def test_no_temperature_is_fitted_on_test_faces(pair: list[Path]) -> None:
     """On valid the ensemble's is fitted and says so; on test it is 1."""
-    on_valid, on_test = (evaluate.run(pair, replace(HERE, split=split))["rows"][-1] for split in ("valid", "test"))
+    on_valid, on_test = (evaluate.run(replace(HERE, runs=pair, split=split))["rows"][-1] for split in ("valid", "test"))
     assert on_valid["temperature_from"] == "valid"
     assert (on_test["temperature_from"], on_test["temperature"]) == ("none", 1.0)
     assert len(on_test["sha256"]) == 2
@@ -89,7 +91,7 @@ def test_no_temperature_is_fitted_on_test_faces(pair: list[Path]) -> None:
 def test_the_json_names_no_folder_of_this_machine(pair: list[Path], tmp_path: Path) -> None:
     """The file holds what was returned: names of run folders, machine facts and versions, and no path."""
     out = tmp_path / "result.json"
-    result = evaluate.run(pair, replace(HERE, out=str(out)))
+    result = evaluate.run(replace(HERE, runs=pair, out=str(out)))
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     assert str(tmp_path) not in out.read_text()
     assert {"format", "edgeemo", "versions", "machine"} <= set(result)
@@ -100,27 +102,32 @@ def test_a_comparison_of_compress_is_not_written_over(tmp_path: Path) -> None:
     comparison = tmp_path / "comparison.json"
     comparison.write_text('{"faces": {}, "format": 1, "labels": [], "rows": []}')
     with pytest.raises(UsageError, match="no result of this command"):
-        evaluate.run([tmp_path], replace(HERE, out=str(comparison)))
+        evaluate.run(replace(HERE, runs=[tmp_path], out=str(comparison)))
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """Two folders called run: they are numbered in the order given."""
     runs = [made(tmp_path / where / "run") for where in ("a", "b")]
-    assert [row["name"] for row in evaluate.run(runs, HERE)["rows"]] == ["run (1)", "run (2)", "ensemble of 2"]
+    rows = evaluate.run(replace(HERE, runs=runs))["rows"]
+    assert [row["name"] for row in rows] == [
+        "run (1)",
+        "run (2)",
+        "ensemble of 2",
+    ]
 
 
 def test_runs_that_tell_other_labels_are_refused(tmp_path: Path) -> None:
     """Six cannot be judged as eight; before any face is read."""
     runs = [made(tmp_path / "eight", labels="ferplus8"), made(tmp_path / "six")]
     with pytest.raises(UsageError, match="six tells"):
-        evaluate.run(runs, replace(HERE, data="folder:/nowhere"))
+        evaluate.run(replace(HERE, runs=runs, data="folder:/nowhere"))
 
 
 def test_a_run_of_eight_labels_is_judged_in_six(tmp_path: Path) -> None:
     """Beside a run of six and with it in an ensemble; alone, too, where --label-set asks for it."""
     runs = [made(tmp_path / "six"), made(tmp_path / "eight", labels="ferplus8", seed=1)]
-    together = evaluate.run(runs, HERE)
-    alone = evaluate.run(runs[1:], replace(HERE, label_set="six"))
+    together = evaluate.run(replace(HERE, runs=runs))
+    alone = evaluate.run(replace(HERE, runs=runs[1:], label_set="six"))
     assert together["labels"] == alone["labels"] == list(label_set("six").labels)
     assert [row["n"] for row in together["rows"]] == [12, 12, 12]
     assert together["rows"][1]["confusion"] == alone["rows"][0]["confusion"]
@@ -129,13 +136,13 @@ def test_a_run_of_eight_labels_is_judged_in_six(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     """The error names the file that is missing."""
     with pytest.raises(IntegrityError, match=r"model\.safetensors does not exist"):
-        evaluate.run([tmp_path], HERE)
+        evaluate.run(replace(HERE, runs=[tmp_path]))
 
 
 def test_the_table_has_all_that_decides(pair: list[Path]) -> None:
     """In 80 columns: both runs, their ensemble, F1, recalls and a sentence per paired test."""
     console = Console(width=80, record=True)
-    console.print(evaluate.table(evaluate.run(pair, HERE)))
+    console.print(evaluate.show(evaluate.run(replace(HERE, runs=pair))))
     text = console.export_text()
     assert "synthetic valid, plurality, n = 12" in text
     assert all(word in text for word in ("acc.", "interval", "F1", "fear", "ECE"))
@@ -147,7 +154,7 @@ def test_last_weights_are_judged_beside_their_moving_average(tmp_path: Path) -> 
     """After a training with a moving average: two rows, and their logits differ."""
     demo = replace(RECIPES["demo"], data=DATA, epochs=2, batch_size=16, threads=1, out=str(tmp_path / "run"))
     run = train(demo).parent
-    rows = evaluate.run([run], replace(HERE, last=True))["rows"]
+    rows = evaluate.run(replace(HERE, runs=[run], last=True))["rows"]
     assert [row["name"] for row in rows] == ["run", "run, last weights"]
     assert rows[0]["ece"] != rows[1]["ece"]
 
@@ -157,7 +164,7 @@ def test_last_weights_are_those_of_the_run(mirror: bool, tmp_path: Path) -> None
     """Without a moving average the last weights are the kept ones, also where filters were tied in mirrored pairs."""
     demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, ema=0.0, mirror=mirror)
     run = train(replace(demo, out=str(tmp_path / "run"))).parent
-    kept, last = evaluate.run([run], replace(HERE, last=True))["rows"]
+    kept, last = evaluate.run(replace(HERE, runs=[run], last=True))["rows"]
     assert last["confusion"] == kept["confusion"]
     assert last["ece"] == pytest.approx(kept["ece"], abs=1e-5)
 
@@ -171,10 +178,10 @@ def test_last_weights_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
     with pytest.raises(IntegrityError, match="damaged"):
-        evaluate.run([run], replace(HERE, last=True))
+        evaluate.run(replace(HERE, runs=[run], last=True))
     checkpoint.remove(run)
     with pytest.raises(IntegrityError, match="checkpoints"):
-        evaluate.run([run], replace(HERE, last=True))
+        evaluate.run(replace(HERE, runs=[run], last=True))
 
 
 def test_what_flatters_is_told(tmp_path: Path) -> None:
@@ -182,15 +189,15 @@ def test_what_flatters_is_told(tmp_path: Path) -> None:
     runs = [made(tmp_path / "fixed"), made(tmp_path / "chosen")]
     card = read_card(runs[1] / "model.safetensors")
     write_card(runs[1] / "model.safetensors", replace(card, metrics={"valid": {"selected_on_valid": True}}))
-    result = evaluate.run(runs, HERE)
+    result = evaluate.run(replace(HERE, runs=runs))
     assert [row["selected_on_these_faces"] for row in result["rows"]] == [False, True, True]
     console = Console(width=80, record=True)
-    console.print(evaluate.table(result))
+    console.print(evaluate.show(result))
     text = " ".join(console.export_text().split())
     assert "The epoch was chosen on these faces, which flatters a little: chosen, ensemble of 2." in text
     assert "The temperature was fitted on these faces, which flatters ECE: ensemble of 2." in text
     console = Console(width=80, record=True)
-    console.print(evaluate.table(evaluate.run(runs, replace(HERE, split="train"))))
+    console.print(evaluate.show(evaluate.run(replace(HERE, runs=runs, split="train"))))
     assert "Every run was trained on these faces" in console.export_text()
 
 

@@ -120,7 +120,7 @@ def test_the_surest_mistakes_come_first() -> None:
 def test_without_images_faces_of_the_training_are_explained(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Two pictures in RUN/explained; of drawn faces there is nothing to remind of."""
     caplog.set_level(logging.INFO)
-    pictures = explain.run(Explain(run=str(run), count=7, threads=1), [])
+    pictures = sorted(explain.run(Explain(run=str(run), count=7, threads=1)).iterdir())
     assert [picture.name for picture in pictures] == ["gradcam.png", "mistakes.png"]
     assert all(picture.parent == run / "explained" and min(size_of(picture)) > 300 for picture in pictures)
     assert "terms" not in caplog.text
@@ -131,14 +131,14 @@ def test_pictures_of_real_faces_come_with_a_reminder(
 ) -> None:
     """Faces from a folder: one line says whose terms the pictures are under."""
     caplog.set_level(logging.INFO)
-    explain.run(Explain(run=str(run), data=f"folder:{folder_of_faces}", threads=1), [])
+    explain.run(Explain(run=str(run), data=f"folder:{folder_of_faces}", threads=1))
     assert caplog.text.count("show faces of the data set") == 1
 
 
 def test_images_are_explained_as_they_are_given(run: Path, photo: Path, tmp_path: Path) -> None:
     """A row per image, for the asked label, in the asked folder; no grid of mistakes, since no truth is known."""
     one, two = (
-        explain.run(Explain(run=str(run), label="fear", out=str(tmp_path / str(n)), threads=1), [photo] * n)
+        list(explain.run(Explain(run, (photo,) * n, label="fear", out=tmp_path / str(n), threads=1)).iterdir())
         for n in (1, 2)
     )
     assert [picture.name for picture in one] == ["gradcam.png"]
@@ -162,30 +162,30 @@ def test_a_run_without_mistakes_leaves_an_empty_grid(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_meant_is_refused(run: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        explain.run(Explain(run=str(run), threads=1, **changes), [])
+        explain.run(Explain(run=str(run), threads=1, **changes))
 
 
 @pytest.mark.parametrize("idle", [{"data": "synthetic:30"}, {"split": "train"}, {"count": 3}])
 def test_options_of_a_data_set_beside_images_are_refused(run: Path, photo: Path, idle: dict[str, Any]) -> None:
     """They would do nothing."""
-    with pytest.raises(UsageError, match=f"--{next(iter(idle))} would do nothing here: add no IMAGE"):
-        explain.run(Explain(run=str(run), **idle), [photo])
+    with pytest.raises(UsageError, match=f"--{next(iter(idle))} has no effect beside IMAGES"):
+        explain.run(Explain(run=str(run), **idle, images=[photo]))
 
 
 def test_more_images_than_fit_a_picture_are_refused(run: Path, photo: Path) -> None:
     with pytest.raises(UsageError, match="51 images: expected at most 50"):
-        explain.run(Explain(run=str(run), threads=1), [photo] * 51)
+        explain.run(Explain(run=str(run), threads=1, images=[photo] * 51))
 
 
 def test_a_missing_run_and_a_missing_image_are_named(run: Path, tmp_path: Path) -> None:
     """The one has no model and card, the other does not exist."""
     with pytest.raises(IntegrityError, match="does not exist; a model is a file with its card"):
-        explain.run(Explain(run=str(tmp_path), threads=1), [])
+        explain.run(Explain(run=str(tmp_path), threads=1))
     with pytest.raises(DataError, match=r"gone\.png"):
-        explain.run(Explain(run=str(run), threads=1), [tmp_path / "gone.png"])
+        explain.run(Explain(run=str(run), threads=1, images=[tmp_path / "gone.png"]))
 
 
 def test_the_command_prints_the_pictures(run: Path, photo: Path) -> None:
-    """`edgeemo explain RUN IMAGE` ends well and names the file."""
+    """`edgeemo explain RUN IMAGE` ends well and names the folder."""
     done = CliRunner().invoke(main, ["explain", str(run), str(photo), "--threads", "1"])
-    assert (done.exit_code, done.output.strip()) == (0, str(run / "explained" / "gradcam.png"))
+    assert (done.exit_code, done.output.strip()) == (0, str(run / "explained"))

@@ -20,7 +20,7 @@ from edgeemo.runtime import load
 from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe
 
 ARCHITECTURE = describe("edge_vgg_slim", labels=6, head="enhanced", attention=True, dropout=0.1)
-CARD = Card(LABEL_SETS["six"].labels, "six", contract_for("edge_vgg_slim", 0), ARCHITECTURE)
+CARD = Card(LABEL_SETS["six"].labels, "six", contract_for("edge_vgg_slim"), ARCHITECTURE)
 
 
 @pytest.fixture(scope="module")

@@ -87,11 +87,10 @@ GATES = {
 DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: right and in time", False)
 
 
-def read_target(file: str) -> Target:
-    """The target in a TOML file, strict; empty is the default. UsageError for what is not a gate or not a limit."""
-    if not file:
+def read_target(path: Path | None) -> Target:
+    """The target in a TOML file, strict; None: the default. UsageError for what is not a gate or not a limit."""
+    if not path:
         return DEFAULT
-    path = Path(file)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.text import Text
 
 import edgeemo
+from edgeemo import options
 from edgeemo.artifact import check_result, write_json, write_text
 from edgeemo.bench.processors import PROCESSORS, BrokenChild, Processor, logits_on
 from edgeemo.bench.report import page_of
@@ -32,7 +33,7 @@ from edgeemo.metrics import paired, softmax
 from edgeemo.progress import track
 from edgeemo.runtime import Model, open_model, shipped
 from edgeemo.runtime.model import FORMATS, SLICE
-from edgeemo.stages import Parity, check_ranges
+from edgeemo.stages import Parity
 
 FORMAT = 1
 SAME_LOGIT = 1e-4  # the last float product may be rounded once (fused) or twice; 1e-6 was seen, saturation makes 0.1
@@ -50,10 +51,10 @@ class Answers:
     processor: Processor | None = None  # None: this one
 
 
-def run(models: list[Path], config: Parity) -> dict[str, Any]:
+def run(config: Parity) -> dict[str, Any]:
     """Compare as configured; `passed` says whether every file agrees with itself in every backend that ran."""
     _check(config)
-    models = [_known(shipped.find(path)) for path in models]
+    models = [_known(shipped.find(name)) for name in config.models]
     cards = [read_card(path) for path in models]
     _check_labels(models, cards)
     asked = _Asked(config, cards[0])
@@ -80,9 +81,9 @@ def run(models: list[Path], config: Parity) -> dict[str, Any]:
         raise MachineError(f"no backend here runs {idle[0]}: {lacking[idle[0]]}.  See:  edgeemo doctor")
     result = _result(rows, asked, config)
     if config.out:
-        write_json(Path(config.out), result)
+        write_json(config.out, result)
         parts = [markdown(table(result)), *_sentences(result), result["verdict"] + "\n"]
-        write_text(page_of(Path(config.out)), "\n\n".join(parts))
+        write_text(page_of(config.out), "\n\n".join(parts))
     return result
 
 
@@ -94,7 +95,7 @@ def show(result: dict[str, Any]) -> Group:
 
 def _processors(config: Parity) -> list[Processor]:
     """The processors to stand in for; UsageError for an unknown one."""
-    names = [name.strip() for name in config.processors.split(",") if name.strip()]
+    names = config.processors
     for name in names:
         if name not in (*PROCESSORS, "all"):
             raise known("processor", name, (*PROCESSORS, "all"))
@@ -121,18 +122,11 @@ def _on_processors(
 
 
 def _check(config: Parity) -> None:
-    ranges: dict[str, tuple[bool, str]] = {
-        "count": (config.count >= 0, "1 or more faces, or 0 for all"),
-        "min_agreement": (0 <= config.min_agreement <= 100, "percent, 0 to 100"),
-        "threads": (config.threads >= 1, "1 or more"),
-    }
-    check_ranges(config, ranges)
-    if not config.data:
-        raise UsageError("parity needs faces:  --data ferplus:PATH, folder:PATH or synthetic")
-    if config.out and Path(config.out).suffix != ".json":
+    options.check(config)
+    if config.out and config.out.suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the table goes beside it as .md")
     if config.out:
-        check_result(Path(config.out), "min_agreement", page=page_of(Path(config.out)))
+        check_result(config.out, "min_agreement", page=page_of(config.out))
 
 
 def _known(path: Path) -> Path:

@@ -76,7 +76,9 @@ class Stand:
         return {**own, **self.added}
 
 
-def logits_on(processor: Processor, model: Path, batch: np.ndarray, *, arm64_root: str = "") -> tuple[np.ndarray, str]:
+def logits_on(
+    processor: Processor, model: Path, batch: np.ndarray, *, arm64_root: Path | None = None
+) -> tuple[np.ndarray, str]:
     """(N, K) float32 logits of `model` for a batch as this processor's fast kernels give them, and how it was run.
 
     Without the exact arithmetic that edgeemo uses for files that could saturate: other hosts open the file without it.
@@ -109,7 +111,7 @@ def run(stand: Stand, *arguments: str) -> None:
 
 
 @contextmanager
-def stand_in(processor: Processor, *, arm64_root: str = "") -> Iterator[Stand]:
+def stand_in(processor: Processor, *, arm64_root: Path | None = None) -> Iterator[Stand]:
     """The best way to stand in for a processor here; MachineError with what is missing if there is none."""
     if processor.family == "arm":
         yield _arm(processor, arm64_root)
@@ -154,13 +156,13 @@ def _emulated(processor: Processor) -> Stand:
     return Stand(_version(emulator), (emulator, "-cpu", processor.emulated, sys.executable))
 
 
-def _arm(processor: Processor, root: str) -> Stand:
+def _arm(processor: Processor, root: Path | None) -> Stand:
     if not root:
         raise MachineError(
             "ARM processors need --arm64-root, a folder with Python for ARM64.  "
             "Make one:  bash benchmarks/arm64_root.sh FOLDER"
         )
-    python = Path(root).resolve() / processor.emulated / "python"  # runs Python in QEMU as this core
+    python = root.resolve() / processor.emulated / "python"  # runs Python in QEMU as this core
     if not python.is_file():
         raise MachineError(f"{python} does not exist.  Make the folder:  bash benchmarks/arm64_root.sh FOLDER")
     return Stand(_version(_emulator("qemu-aarch64")), (str(python),))

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeemo import options
 from edgeemo.artifact import write_text
 from edgeemo.bench import plots
 from edgeemo.bench.gates import amount, at
 from edgeemo.bench.tables import Table, markdown, milliseconds, network_of, of_result, precision_of, told
 from edgeemo.errors import DataError, MachineError, UsageError
+from edgeemo.stages import Report
 
 FORMAT = 1  # of a result file; another one is refused
 HEAD = (
@@ -36,6 +38,23 @@ def write(result: dict[str, Any], json_path: Path) -> Path:
     page = [_heading(result), *map(_section, of_result(result)), *pictures, _circumstances(result)]
     write_text(path, "\n\n".join(page) + "\n")
     return path
+
+
+def run(config: Report) -> str:
+    """The Markdown of the result files; where it is written to config.out, a line that says so."""
+    options.check(config)
+    if config.out:
+        check_out(config.out, config.results)
+    text = render_files(config.results)
+    if not config.out:
+        return text.rstrip()
+    write_text(config.out, text)
+    return str(config.out)
+
+
+def show(text: str) -> str:
+    """As it is."""
+    return text
 
 
 def page_of(result: Path) -> Path:

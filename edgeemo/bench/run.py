@@ -7,19 +7,19 @@ import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import edgeemo
+from edgeemo import options
 from edgeemo.artifact import check_result, write_json
-from edgeemo.bench import accuracy, gates, measure, report, robustness, turns
+from edgeemo.bench import accuracy, gates, measure, report, robustness
 from edgeemo.bench.tables import show
 from edgeemo.errors import UsageError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine
 from edgeemo.runtime import Model, open_model
 from edgeemo.runtime.advice import saturates_here
-from edgeemo.stages import Bench, check_idle
+from edgeemo.stages import Bench
 
 __all__ = ["run", "show"]
 
@@ -31,8 +31,8 @@ def run(config: Bench) -> dict[str, Any]:
 
     The result is JSON-ready; `passed` and `verdict` hold the outcome.
     """
-    target = gates.read_target(config.target)
     _check(config)
+    target = gates.read_target(config.target)
     with ExitStack() as opened:
         model = opened.enter_context(open_model(config.engine, backend=config.backend, labels=config.label_set))
         other = _other(config)
@@ -42,8 +42,8 @@ def run(config: Bench) -> dict[str, Any]:
     passed, verdict = gates.verdict(target, rows)
     result |= {"target": asdict(target), "gates": rows, "passed": passed, "verdict": verdict}
     if config.out:
-        write_json(Path(config.out), result)
-        log.info("%s and %s", config.out, report.write(result, Path(config.out)))
+        write_json(config.out, result)
+        log.info("%s and %s", config.out, report.write(result, config.out))
     return result
 
 
@@ -72,19 +72,11 @@ def about(model: Model) -> dict[str, Any]:
 
 
 def _check(config: Bench) -> None:
-    if not 1 <= config.runs <= turns.MAX_RUNS:
-        raise UsageError(f"--runs {config.runs}: expected 1 to {turns.MAX_RUNS}")
-    needs = {
-        "--data": (bool(config.data), ("split", "protocol")),
-        "--against": (bool(config.against), ("against_backend",)),
-    }
-    check_idle(config, needs)
-    if config.robustness and not config.data:
-        raise UsageError("--robustness needs faces; name them with --data")
-    if config.out and Path(config.out).suffix != ".json":
+    options.check(config)
+    if config.out and config.out.suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
     if config.out:
-        check_result(Path(config.out), "gates", page=report.page_of(Path(config.out)))
+        check_result(config.out, "gates", page=report.page_of(config.out))
 
 
 def _setting(config: Bench, model: Model) -> dict[str, Any]:
@@ -101,8 +93,12 @@ def _setting(config: Bench, model: Model) -> dict[str, Any]:
 
 
 def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
-    judged = _judged(config, model, other) if config.data else {"accuracy": None, "robustness": None, "paired": None}
-    models = [(model.path, config.backend)] + ([(other.path, config.against_backend)] if other else [])
+    judged = (
+        _judged(config, config.data, model, other)
+        if config.data
+        else {"accuracy": None, "robustness": None, "paired": None}
+    )
+    models = [(model.path, config.backend or "")] + ([(other.path, config.against_backend or "")] if other else [])
     latency, *rest = measure.latency(models, runs=config.runs)
     against = None
     if other:
@@ -115,7 +111,7 @@ def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any
             "advice": advice,
         }
         against = {"model": about(other), **sides}
-    cold_start = measure.cold_start(model.path, config.backend)
+    cold_start = measure.cold_start(model.path, config.backend or "")
     faces = {"accuracy": judged["accuracy"], "robustness": judged["robustness"]}
     return {**faces, "latency": latency, "cold_start": cold_start, "against": against}
 
@@ -124,11 +120,11 @@ def _is_int8(model: Model) -> bool:
     return bool(model.card.precision.get("asked") == "int8")
 
 
-def _judged(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
+def _judged(config: Bench, data: str, model: Model, other: Model | None) -> dict[str, Any]:
     """Accuracy, robustness if it is asked for, and the paired comparison if there is another model."""
     if other:
         accuracy.check_comparable(model, other)
-    asked = accuracy.trial(config.data, config.split, config.protocol, model.card, labels=model.view)
+    asked = accuracy.trial(data, config.split, config.protocol, model.card, labels=model.view)
     pixels = accuracy.decoded(asked, model.card.input)
     ours = accuracy.probabilities(model, pixels)
     found: dict[str, Any] = {

@@ -14,7 +14,7 @@ from edgeemo.card import Card, write_card
 from edgeemo.compress import calibrate, fidelity, half, overflow, pictures, precision, rounding
 from edgeemo.compress.calibrate import CalibrationList
 from edgeemo.compress.compare import Stage, against, answers, golden_logits, judge
-from edgeemo.compress.job import Job, named_layers
+from edgeemo.compress.job import Job, chooses_layers, named_layers
 from edgeemo.compress.learn import metrics
 from edgeemo.compress.prune import Size, size_of
 from edgeemo.compress.quantize import FLAVOURS, quantize
@@ -104,10 +104,10 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
                 "gptq_layers": rounding.round_weights(partial, exact, job.calibration_faces, source.card.input),
             }
         found = precision.truth(partial, flavour=flavour) | {"overflow": overflow.check_weights(partial)}
-        precision.check(found, least=config.min_int8_share)
+        precision.check(found, least=config.min_int8_share / 100)
         faces = fidelity.witnesses(job.valid, job.calibration_faces)
         agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
-        fidelity.check(agrees, len(faces), least=config.min_agreement, untried=_untried(config))
+        fidelity.check(agrees, len(faces), least=config.min_agreement / 100, untried=_untried(config))
     log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * found["int8_share_of_macs"])
     got = "int8" if flavour == "cpu" else "int8 in the file"  # TensorRT may still choose otherwise
     same = {**agrees.to_dict(), "faces": len(faces)}
@@ -132,7 +132,7 @@ def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[
     """The layers that are to stay in float: named, chosen by measurement, or none. Leaves the report that was asked."""
     config = job.config
     named = named_layers(config)
-    if not config.layers and config.keep_float != "auto":
+    if not config.layers and not chooses_layers(config):
         return named
     faces, contract = job.calibration_faces, source.card.input
     how: dict[str, Any] = {"flavour": flavour, "reduce_range": config.reduce_range, "threads": job.threads}
@@ -144,7 +144,7 @@ def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[
     pictures.layers(errors, (job.out / LAYERS_PICTURE).with_suffix(f"{suffix}.png"), flavour=flavour)
     worst = ", ".join(f"{name} {error.divergence:.5f}" for name, error in list(errors.items())[:3])
     log.info("%s: the layers that cost most alone, in nats of divergence: %s", flavour, worst)
-    if config.keep_float == "auto":
+    if chooses_layers(config):
         return fidelity.kept_float(ranges, judges, errors)
     return named
 

@@ -75,7 +75,7 @@ def check(found: dict[str, Any], *, least: float) -> None:
         raise GateError(
             f"only {100 * found['int8_share_of_macs']:.1f} % of the multiply-adds are in integers ({found['counted']}: "
             f"{found['operators']}), expected {100 * least:g} %; the model would be slow, not small and fast. "
-            f"Choose another --flavour, keep fewer layers in float, or accept it with --min-int8-share"
+            f"Choose another --int8-format, keep fewer layers in float, or accept it with --min-int8-share"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from edgeemo.stages import Compress
 from edgeemo.train import weights
 from edgeemo.train.network import EmotionNet
 
-__all__ = ["run", "table"]
 log = logging.getLogger(__name__)
 COMPARISON = "comparison.json"
 LEARN = {"resized": learn.resized, "pruned": learn.pruned, "tuned": learn.tuned}
@@ -26,12 +26,17 @@ SENSITIVITY, SENSITIVITY_PICTURE = "sensitivity.json", "sensitivity.png"
 def run(config: Compress) -> Path:
     """Compress as configured; returns the path of the last model. Beside it lies comparison.json."""
     job.check(config)
-    network, card = weights.load(Path(config.run))
+    network, card = weights.load(config.run)
     job.check_layers(config, network)
     asked = job.prepared(config, card)
     check_writable(asked.out)
     with alone_in(asked.out):
         return _run(asked, network)
+
+
+def show(path: Path) -> str:
+    """The comparison that lies beside the path that `run` returned, for a terminal."""
+    return table(json.loads((path.parent / COMPARISON).read_text(encoding="utf-8")))
 
 
 def _run(asked: Job, network: EmotionNet) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import edgeemo
+from edgeemo import options
 from edgeemo.artifact import check_writable, sha256_of_lines, write_json
 from edgeemo.bench import measure
 from edgeemo.card import Card, label_set_of, read_card, write_card
@@ -25,15 +26,15 @@ from edgeemo.compress.run import run as compress
 from edgeemo.data import samples
 from edgeemo.data.faces import label
 from edgeemo.errors import GateError, UsageError
-from edgeemo.history import settings_of, versions
+from edgeemo.history import versions
 from edgeemo.machine import this_machine
+from edgeemo.options import public_settings
 from edgeemo.packages import require
-from edgeemo.stages import OF_A_TEACHER, Compress, Search, check_ranges
+from edgeemo.stages import Compress, Search
 from edgeemo.train import teacher, weights
 
 log = logging.getLogger(__name__)
 RESULT, PICTURE, JOURNAL, BEST, ROW = "search.json", "search.png", "study.journal", "best", "row.json"
-PRECISIONS = ("float32", "int8")
 STEP = 0.1  # of the share to prune
 TIMED_RUNS = 200
 MOST_PROPOSALS = 20  # of Optuna's per trial; it may propose what was measured already
@@ -41,15 +42,18 @@ MOST_PROPOSALS = 20  # of Optuna's per trial; it may propose what was measured a
 Row = dict[str, Any]
 
 
-def run(config: Search) -> dict[str, Any]:
-    """Search as configured; returns the result that also lies in the folder, with its picture and the best model."""
+def run(config: Search) -> Path:
+    """Search as configured; returns the path of the best model. search.json with all candidates lies above it.
+
+    GateError if no candidate meets the gates.
+    """
     _check(config)
-    card = read_card(Path(config.run) / weights.MODEL)
+    card = read_card(config.run / weights.MODEL)
     sizes = _sizes(config, card.input.size)
-    folder = Path(config.out or Path(config.run) / "search")
+    folder: Path = config.out or config.run / "search"
     job.check_no_training(folder / BEST, config.teacher)
     check_writable(folder)
-    space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": _listed(config.precisions)}
+    space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": list(config.precisions)}
     for size in sizes:  # a mistake of the user's is no finding about a candidate
         job.check(_candidate(config, {"prune": space["prune"][-1], "size": size, "precision": "int8"}, folder))
     identity = _identity(config, card)
@@ -58,8 +62,15 @@ def run(config: Search) -> dict[str, Any]:
     result = {"format": 1, "search": identity, **chosen(rows, config)}
     write_json(folder / RESULT, result)
     pictures.pareto(result, folder / PICTURE)
-    _keep_best(folder, result)
-    return result
+    if not result["best"]:
+        shutil.rmtree(folder / BEST, ignore_errors=True)
+        raise GateError(f"{table(result)}\n  all candidates: {folder / RESULT}")
+    return _keep_best(folder, result)
+
+
+def show(path: Path) -> str:
+    """The candidates of the search that ended with this path, for a terminal."""
+    return table(json.loads((path.parent.parent / RESULT).read_text(encoding="utf-8")))
 
 
 # What does not decide a candidate: the place of its files, and what is asked of it.
@@ -68,15 +79,15 @@ FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prun
 
 def _identity(config: Search, card: Card) -> dict[str, Any]:
     """What a candidate's row depends on beside its own place in the space."""
-    settings = {key: value for key, value in settings_of(config).items() if key not in FREE_TO_CHANGE}
+    settings = {key: value for key, value in public_settings(config).items() if key not in FREE_TO_CHANGE}
     labels = label_set_of(card)
     masters = teacher.check(config.teacher, labels) if config.teacher else []
-    trained = weights.trained(Path(config.run), card, data=config.data)
+    trained = weights.trained(config.run, card, data=config.data)
     valid = label(samples(trained.data, "valid", labels), labels, protocol=trained.protocol).samples
     facts = {
         "weights": card.sha256,
         "valid": sha256_of_lines([sample.id for sample in valid]),
-        "calibration": calibrate.read(Path(config.calibration)).header() if config.calibration else "drawn",
+        "calibration": calibrate.read(config.calibration).header() if config.calibration else "drawn",
         "edgeemo": edgeemo.__version__,
         "versions": versions(),
         "machine": asdict(this_machine()),
@@ -146,21 +157,20 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
 
 
 def _candidate(config: Search, place: dict[str, Any], out: Path) -> Compress:
-    """The compression of a place; what decides nothing there is left as it is by default."""
+    """The compression of a place; what has no effect there is left at its default."""
     shared = {f.name for f in fields(Compress)} & {f.name for f in fields(Search)} - {"out", "run"}
-    int8, recovers = place["precision"] == "int8", place["prune"] or place["size"]
-    learns = recovers or (int8 and config.qat)
-    matters = {
-        **dict.fromkeys((*job.OF_CUTS, *job.OF_PRUNING), place["prune"]),
-        **dict.fromkeys(job.OF_INT8, int8),
-        **dict.fromkeys(("teacher", *OF_A_TEACHER), config.teacher and config.epochs and learns),
-        "epochs": learns,
-        "lr": recovers and config.epochs,
-        "qat_lr": int8 and config.qat,
-    }
-    settings = {name: getattr(config, name) for name in shared if matters.get(name, True)}
-    own = {"prune": place["prune"], "size": place["size"], "int8": place["precision"] == "int8", "time": False}
-    return Compress(**settings, **own, run=config.run, out=str(out), resume=True)
+    own = {"prune": place["prune"], "size": place["size"] or None, "int8": place["precision"] == "int8", "time": False}
+    every = Compress(**{name: getattr(config, name) for name in shared}, **own, run=config.run, out=out, resume=True)
+    trains = every.epochs and (every.prune or every.size or (every.int8 and every.qat))
+    idle = set() if trains else {"teacher"}
+    while more := {name for name in shared - idle if not options.has_effect(_without(every, idle), name)}:
+        idle |= more
+    return _without(every, idle)
+
+
+def _without(config: Compress, names: set[str]) -> Compress:
+    """The config with these options at their defaults."""
+    return replace(config, **{name: getattr(Compress, name) for name in names})
 
 
 def chosen(rows: list[Row], config: Search) -> dict[str, Any]:
@@ -233,19 +243,17 @@ def _on_front(row: Row, rows: list[Row]) -> bool:
     return not any(other != mine and other[0] <= mine[0] and other[1] <= mine[1] for other in others)
 
 
-def _keep_best(folder: Path, result: dict[str, Any]) -> None:
+def _keep_best(folder: Path, result: dict[str, Any]) -> Path:
     """Copy the best model to best/, with a card that says it was chosen on valid; an older one there goes."""
     shutil.rmtree(folder / BEST, ignore_errors=True)
-    if not result["best"]:
-        return
     row = next(row for row in result["candidates"] if _name(row) == result["best"])
     source = folder / row["file"]
     (folder / BEST).mkdir()
-    kept = folder / BEST / source.name
+    kept: Path = folder / BEST / source.name
     shutil.copy2(source, kept)
     card = read_card(source)
     write_card(kept, replace(card, metrics={"valid": {**card.metrics["valid"], "selected_on_valid": True}}))
-    result["model"] = str(kept)
+    return kept
 
 
 def _kept(folder: Path) -> list[Row]:
@@ -264,36 +272,20 @@ def _same_search(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _check(config: Search) -> None:
-    ranges: dict[str, tuple[bool, str]] = {
-        "budget_ms": (config.budget_ms > 0, "above 0 milliseconds"),
-        "min_accuracy": (0 <= config.min_accuracy <= 100, "a percentage"),
-        "trials": (config.trials >= 1, "1 or more candidates"),
-        "max_prune": (0 <= config.max_prune <= 0.9, "a share of channels, 0 to 0.9"),
-    }
-    check_ranges(config, ranges)
-    if unknown := sorted(set(_listed(config.precisions)) - set(PRECISIONS)):
-        raise UsageError(f"--precisions {config.precisions}: unknown {unknown[0]!r}; known: {', '.join(PRECISIONS)}")
+    options.check(config)
     if config.teacher and not config.epochs:
         raise UsageError("--teacher without anything to teach: give --epochs, or leave it out")
-    if not _listed(config.precisions):
-        raise UsageError(f"--precisions is empty; expected some of {', '.join(PRECISIONS)}")
+    if not config.precisions:
+        raise UsageError("--precisions is empty; expected float32, int8, or both")
 
 
 def _sizes(config: Search, trained: int) -> list[int]:
     """Sides to try; 0 stands for the trained one, which needs no recovery."""
-    try:
-        sizes = [int(part) for part in _listed(config.sizes)]
-    except ValueError as error:
-        raise UsageError(f"--sizes {config.sizes}: expected whole pixels separated by commas, as 40,48,64") from error
-    return list(dict.fromkeys(0 if size == trained else size for size in sizes)) or [0]
+    return list(dict.fromkeys(0 if size == trained else size for size in config.sizes)) or [0]
 
 
 def _shares(config: Search) -> list[float]:
     return [round(k * STEP, 2) for k in range(int(config.max_prune / STEP + 1e-9) + 1)]
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _key(place: dict[str, Any]) -> tuple[Any, ...]:

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rich.console import Group
 
-from edgeemo.data import faces
+from edgeemo import options
+from edgeemo.artifact import check_result, write_json
+from edgeemo.data import faces, tables
 from edgeemo.data.sample import SPLITS, NoSuchSplit, Sample
 from edgeemo.errors import DataError
 from edgeemo.labels import LabelSet, label_set
@@ -39,13 +42,16 @@ class Seen:
 
 
 def run(config: Audit) -> dict[str, Any]:
-    """The report on every split that the data set has; JSON-ready."""
+    """The report on every split that the data set has; JSON-ready, and written to config.out."""
+    options.check(config)
+    if config.out:
+        check_result(config.out, "copies_across")
     labels = label_set(config.label_set)
     by_split = {split: found for split in SPLITS if (found := _samples(config.data, split, labels)) is not None}
     if not by_split:
         raise DataError(f"{config.data} has no faces: none of the splits {', '.join(SPLITS)} is there")
     seen = {split: _hashed(found, split, near=config.near > 0) for split, found in by_split.items()}
-    return {
+    report = {
         "data": faces.kind_of(config.data),
         "label_set": labels.name,
         "near_bits": config.near,
@@ -54,6 +60,14 @@ def run(config: Audit) -> dict[str, Any]:
             _across(first, second, seen[first], seen[second], config.near) for first, second in combinations(seen, 2)
         ],
     }
+    if config.out:
+        write_json(config.out, report)
+    return report
+
+
+def show(report: dict[str, Any]) -> Group:
+    """The report for a terminal."""
+    return tables.of_audit(report)
 
 
 def _samples(data: str, split: str, labels: LabelSet) -> list[Sample] | None:

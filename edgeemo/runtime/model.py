@@ -72,14 +72,20 @@ class Prediction:
         return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
 
 
-def load(model: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = "") -> Model:
+def load(
+    model: str | Path | None = None,
+    *,
+    threads: int = 1,
+    backend: str | None = None,
+    labels: str | LabelSet | None = None,
+) -> Model:
     """A model that edgeemo ships (nano, small, base; None or empty: small), or the one in a file, ready to predict.
 
     Logs a warning where the file is a poor choice on this machine: `Model.advice`.
 
-    backend: of FORMATS, what runs the file; empty is the first of its format, ONNX Runtime or TensorRT. One thread is
+    backend: of FORMATS, what runs the file; by default the first of its format, ONNX Runtime or TensorRT. One thread is
     the default: a face takes few milliseconds, and a device has other work. labels: a label set to answer in, as `six`
-    of a model of FER+'s eight, whose probabilities are added up; empty: the model's own. IntegrityError if file and
+    of a model of FER+'s eight, whose probabilities are added up; by default the model's own. IntegrityError if file and
     card are missing, damaged or do not belong together; UsageError for a suffix without a backend or labels that the
     model does not tell; MachineError if the backend is not installed or an engine is of another machine.
     """
@@ -90,7 +96,11 @@ def load(model: str | Path | None = None, *, threads: int = 1, backend: str = ""
 
 
 def open_model(
-    model: str | Path | None = None, *, threads: int = 1, backend: str = "", labels: str | LabelSet = ""
+    model: str | Path | None = None,
+    *,
+    threads: int = 1,
+    backend: str | None = None,
+    labels: str | LabelSet | None = None,
 ) -> Model:
     """What `load` returns, without its warnings: for those who open files to compare them."""
     if threads < 1:
@@ -187,7 +197,7 @@ class Model:
             raise DataError(f"expected (N, {', '.join(map(str, wanted))}) uint8, got {pixels.shape} {pixels.dtype}")
 
 
-def _view(card: Card, labels: str | LabelSet) -> LabelSet:
+def _view(card: Card, labels: str | LabelSet | None) -> LabelSet:
     """The label set to answer in; UsageError if the model does not tell it."""
     view = (label_set(labels) if isinstance(labels, str) else labels) if labels else label_set_of(card)
     view.places(card.labels)

@@ -24,8 +24,9 @@ from edgeemo.data import Faces
 from edgeemo.errors import UsageError
 from edgeemo.images import to_input
 from edgeemo.metrics import scores, softmax
+from edgeemo.options import settings
 from edgeemo.progress import counter
-from edgeemo.stages import OF_A_TEACHER, Train
+from edgeemo.stages import Train
 from edgeemo.train import checkpoint, losses, modes, optim
 from edgeemo.train.batches import Batches, loader, plan
 from edgeemo.train.checkpoint import State
@@ -36,6 +37,7 @@ from edgeemo.train.watch import watching
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 256
 # between two sittings of one run
+OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # settings that decide nothing without one
 FREE_TO_CHANGE = (
     "resume",
     "out",
@@ -337,9 +339,12 @@ def _arithmetic(place: Place) -> dict[str, int]:
 
 def _identity(config: Train, place: Place, material: Material) -> dict[str, Any]:
     """What decides the weights: settings, arithmetic, faces and what a teacher told of them."""
-    idle = FREE_TO_CHANGE if config.teacher else (*FREE_TO_CHANGE, *OF_A_TEACHER)
-    settings = {name: value for name, value in vars(config).items() if name not in idle}
+    deciding = {
+        name: value
+        for name, value in settings(config).items()
+        if name not in FREE_TO_CHANGE and (name not in OF_A_TEACHER or config.teacher)
+    }
     faces = {"train faces": material.train.content_sha256, "valid faces": material.valid.content_sha256}
     taught = material.taught
     told = {} if taught is None else {"teacher": hashlib.sha256(taught.tobytes()).hexdigest()}
-    return {**settings, "device": place.device, "arithmetic": place.precision, **faces, **told}
+    return {**deciding, "device": place.device, "arithmetic": place.precision, **faces, **told}

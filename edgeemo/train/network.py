@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from edgeemo.card import InputContract
-from edgeemo.errors import UsageError
 from edgeemo.train.backbones import BACKBONES, backbone
 from edgeemo.train.pretrained import trunk_of
 
@@ -47,14 +46,12 @@ class EmotionNet(nn.Module):
         return logits
 
 
-def contract_for(name: str, size: int, *, gray_faces: bool = False) -> InputContract:
-    """The input contract of a backbone at `size` pixels; 0 is the backbone's own size.
+def contract_for(name: str, size: int | None = None, *, gray_faces: bool = False) -> InputContract:
+    """The input contract of a backbone at `size` pixels; None: the backbone's own size.
 
     gray_faces: a colour backbone will see no colour in training, so it must be shown none afterwards (gray3).
     """
     entry = backbone(name)
-    if size and not 32 <= size <= 512:
-        raise UsageError(f"--size {size}: expected 32 to 512 pixels, or 0 for the backbone's own ({entry.size})")
     contract = InputContract(size=size or entry.size, **entry.pixels)
     return replace(contract, colour="gray3") if gray_faces and contract.colour == "rgb" else contract
 

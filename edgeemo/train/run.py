@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edgeemo import options
 from edgeemo.artifact import alone_in, check_writable, write_json
 from edgeemo.card import Card, card_path, read_card
 from edgeemo.data import faces as data
@@ -19,7 +19,7 @@ from edgeemo.history import entry
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
-from edgeemo.stages import OF_A_TEACHER, Train, check_idle, check_ranges
+from edgeemo.stages import Train
 from edgeemo.train import checkpoint, mirror, modes, optim, place, plots, teacher, weights
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, fit, predict_logits
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def run(config: Train) -> Path:
     """Train as configured; returns the path of model.safetensors in the run folder."""
     _check(config)
-    with alone_in(Path(config.out)) if is_first_process() else nullcontext():
+    with alone_in(config.out) if is_first_process() else nullcontext():
         return _run(config)
 
 
@@ -44,7 +44,7 @@ def _run(config: Train) -> Path:
     train, valid = load("train"), load("valid")
     data.check_classes(train, labels, data=config.data)
     terms = _licences(config) | teacher.licences(masters)
-    folder = Path(config.out)
+    folder = config.out
     taught = teacher.taught(config, train, labels=labels, contract=contract) if masters else None
     material = Material(train, valid, labels.labels, contract, taught)
     kept, history = fit(network, material, config=config, folder=folder)
@@ -73,41 +73,8 @@ def _run(config: Train) -> Path:
 
 def _check(config: Train) -> None:
     """UsageError for a setting that cannot be meant, before any face is read."""
-    ranges: dict[str, tuple[bool, str]] = {
-        "epochs": (config.epochs >= 1, "1 or more"),
-        "batch_size": (config.batch_size >= 2, "2 or more (BatchNorm)"),
-        "accumulate": (config.accumulate >= 1, "1 or more steps"),
-        "unfreeze_epochs": (config.unfreeze_epochs > 0, "above 0"),
-        "restart_epochs": (config.restart_epochs > 0, "above 0"),
-        "focal_gamma": (config.focal_gamma >= 0, "0 or more"),
-        "checkpoint_steps": (config.checkpoint_steps >= 1, "1 or more steps"),
-        "backbone_lr": (config.backbone_lr > 0, "above 0"),
-        "classifier_lr": (config.classifier_lr > 0, "above 0"),
-        "weight_decay": (config.weight_decay >= 0, "0 or more"),
-        "warmup_epochs": (config.warmup_epochs >= 0, "0 or more"),
-        "clip": (config.clip > 0, "above 0"),
-        "dropout": (0 <= config.dropout < 1, "0 to below 1"),
-        "smoothing": (0 <= config.smoothing < 1, "0 to below 1"),
-        "vote_share": (0 <= config.vote_share <= 1, "0 to 1"),
-        "corrupt_share": (0 <= config.corrupt_share <= 1, "0 to 1"),
-        "teacher_share": (0 < config.teacher_share <= 1, "above 0, at most 1"),
-        "teacher_temperature": (config.teacher_temperature > 0, "above 0"),
-        "views": (config.views >= 1, "1 or more views"),
-        "ema": (0 <= config.ema < 1, "0 to below 1"),
-        "patience": (config.patience >= 0, "0 (off) or more epochs"),
-        "threads": (config.threads >= 0, "0 (all cores) or more"),
-        "workers": (config.workers >= 0, "0 or more"),
-        "seed": (config.seed >= 0, "0 or more"),
-    }
-    check_ranges(config, ranges)
-    _check_folder(Path(config.out), resume=config.resume)
-    needs = {
-        "--teacher": (bool(config.teacher), OF_A_TEACHER),
-        "--loss focal": (config.loss == "focal", ("focal_gamma",)),
-        "--schedule restarts": (config.schedule == "restarts", ("restart_epochs",)),
-        "--mode gradual": (config.mode == "gradual", ("unfreeze_epochs",)),
-    }
-    check_idle(config, needs)
+    options.check(config)
+    _check_folder(config.out, resume=config.resume)
     mirror.check(config)
     modes.check(config)
     optim.check(config)
@@ -177,7 +144,7 @@ def _terms_of(file: Path) -> str:
 
 
 def _leave_pictures(folder: Path, config: Train, history: list[dict[str, Any]], result: Scores) -> None:
-    write_json(folder / weights.LOG, {"config": asdict(config), "epochs": history})
+    write_json(folder / weights.LOG, {"config": options.settings(config), "epochs": history})
     plots.curves(history, folder / "curves.png", target=config.target_accuracy)
     title = f"{data.kind_of(config.data)} valid, {config.protocol}, n = {result.n}: {100 * result.accuracy:.2f} %"
     plots.confusion(result, folder / "confusion.png", title=title)

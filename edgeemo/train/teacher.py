@@ -35,14 +35,9 @@ FOLDER = "views"
 CHUNK = 1024  # faces of a view that are in memory at once
 
 
-def runs_of(teacher: str) -> list[Path]:
-    """The run folders in `A,B,C`."""
-    return [Path(part.strip()) for part in teacher.split(",") if part.strip()]
-
-
-def check(teacher: str, labels: LabelSet) -> list[Member]:
+def check(runs: Sequence[Path], labels: LabelSet) -> list[Member]:
     """The members of the teacher; UsageError if one of them does not tell every one of the student's labels."""
-    found = members(runs_of(teacher))
+    found = members(runs)
     for member in found:
         known = {labels.find(name) for name in member.card.labels}
         if missing := [name for k, name in enumerate(labels.labels) if k not in known]:
@@ -72,8 +67,7 @@ def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputCont
     """
     keep_freed_memory()
     masters = check(config.teacher, labels)
-    runs = runs_of(config.teacher)
-    answers = [_answers(run, m, config, faces, contract) for run, m in zip(runs, masters, strict=True)]
+    answers = [_answers(run, m, config, faces, contract) for run, m in zip(config.teacher, masters, strict=True)]
     members = list(zip(answers, masters, strict=True))
     return np.stack([combined([told(a[view], m.card, labels) for a, m in members]) for view in range(_shown(config))])
 

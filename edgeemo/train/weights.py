@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from edgeemo.artifact import written
 from edgeemo.card import Card, read_card, write_card
 from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.options import read_settings
 from edgeemo.stages import Train
 from edgeemo.train import checkpoint
 from edgeemo.train.network import EmotionNet, build
@@ -46,13 +47,12 @@ def load(folder: Path) -> tuple[EmotionNet, Card]:
     return network.eval(), card
 
 
-def trained(folder: Path, card: Card, *, data: str = "") -> Train:
+def trained(folder: Path, card: Card, *, data: str | None = None) -> Train:
     """The training's settings from the run's log, else from the card, which keeps no folders; `data` overrides."""
     file = folder / LOG
     try:
         source = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else card.history[0]
-        settings = source["config"]
-        config = Train(**{f.name: settings[f.name] for f in fields(Train) if f.name in settings})
+        config: Train = read_settings(Train, source["config"])
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise IntegrityError(f"{folder} does not say how it was trained ({error}); train it again") from error
     if not data and not file.is_file() and config.data.partition(":")[0] != "synthetic":

@@ -52,7 +52,9 @@ def test_search_compares_candidates_of_one_shape(int8_ms: float, sentences: int)
         place = {"prune": prune, "size": 0, "precision": precision, "refused": "", "size_bytes": 1}
         return {**place, "latency": {"ms_p50": ms, "ms_p95": ms}, "accuracy": 0.9}
 
-    result = search.chosen([row("int8", int8_ms), row("float32", 1.0), row("float32", 0.1, prune=0.5)], Search())
+    result = search.chosen(
+        [row("int8", int8_ms), row("float32", 1.0), row("float32", 0.1, prune=0.5)], Search(run="runs/any")
+    )
     assert len(result["advice"]) == sentences
     assert ("ship the float file here" in search.table(result)) == bool(sentences)
 
@@ -98,7 +100,7 @@ def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
 
 def test_what_else_could_make_int8_more_faithful_is_what_was_not_given() -> None:
     """The cheapest first; GPTQ is named where it could help, and not after QAT, which it cannot follow."""
-    every = Compress(int8=True, rounding="nearest")
+    every = Compress(run="runs/any", int8=True, rounding="nearest")
     assert files._untried(every) == ["--rounding gptq", "--method auto", "--qat", "--keep-float auto"]
     assert files._untried(replace(every, rounding="auto")) == ["--method auto", "--qat", "--keep-float auto"]
     assert files._untried(replace(every, qat=True, method="auto")) == ["--keep-float auto"]

@@ -19,7 +19,7 @@ from edgeemo.runtime import model as runtime
 from edgeemo.stages import Parity
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
-ASKED = Parity(data="synthetic:300", count=40)
+ASKED = Parity(models=(str(TINY),), data="synthetic:300", count=40)
 
 
 class Skewed:
@@ -48,7 +48,7 @@ def with_shift(monkeypatch, shift):
 def test_two_backends_agree_on_one_file():
     """The real ones: ONNX Runtime and OpenVINO name the same emotions."""
     pytest.importorskip("openvino", reason="pip install 'edgeemo[openvino]'")
-    result = parity.run([TINY], ASKED)
+    result = parity.run(ASKED)
     first, second, *_ = result["rows"]
     assert result["passed"]
     assert (first["backend"], second["backend"], result["faces"]["n"]) == ("onnxruntime", "openvino", 40)
@@ -74,7 +74,7 @@ def test_a_backend_that_answers_otherwise_fails_the_gate(monkeypatch, tmp_path):
 def test_nan_is_counted_and_fails(monkeypatch):
     """A logit that is no number stands for no label."""
     with_shift(monkeypatch, [0, 0, np.nan, 0, 0, 0])
-    result = parity.run([TINY], ASKED)
+    result = parity.run(ASKED)
     assert result["rows"][1]["not_finite"] == 40
     assert not result["passed"]
 
@@ -86,13 +86,13 @@ def test_what_cannot_run_is_told_and_not_counted(monkeypatch):
         raise MachineError("this backend needs OpenVINO:  pip install 'edgeemo[openvino]'")
 
     monkeypatch.setitem(runtime.BACKENDS, "openvino", missing)
-    result = parity.run([TINY], ASKED)
+    result = parity.run(ASKED)
     assert result["passed"]
     assert "edgeemo[openvino]" in result["rows"][1]["not_run"]
     assert "no file ran in a second backend" in result["verdict"]
     monkeypatch.setitem(runtime.BACKENDS, "onnxruntime", missing)
     with pytest.raises(MachineError, match="edgeemo doctor"):
-        parity.run([TINY], ASKED)
+        parity.run(ASKED)
 
 
 def test_a_named_file_that_nothing_runs_is_no_pass(tmp_path):
@@ -115,19 +115,19 @@ def test_files_of_other_labels_are_refused(tmp_path):
     card = read_card(TINY)
     write_card(other, replace(card, labels=card.labels[::-1], label_set=",".join(card.labels[::-1])))
     with pytest.raises(UsageError, match="same labels"):
-        parity.run([TINY, other], ASKED)
+        parity.run(replace(ASKED, models=[TINY, other]))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"data": ""}, "--data"),
+        ({"data": ""}, "unknown data set"),
         ({"count": -1}, "--count -1"),
         ({"out": "x.csv"}, r"\.json"),
-        ({"threads": 0}, "1 or more"),
+        ({"threads": 0}, "--threads 0: expected 1 or more"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(change, said):
     """Before a face is read."""
     with pytest.raises(UsageError, match=said):
-        parity.run([TINY], replace(ASKED, **change))
+        parity.run(replace(ASKED, **change))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_the_gate_passes_a_limited_model_and_fails_a_full_range_one(tmp_path: Pa
     except MachineError as error:
         pytest.skip(str(error))
     files = [shipped.find("nano"), full_range(tmp_path / "full.onnx")]
-    result = parity.run(files, Parity(data="synthetic:300", count=40, processors="avx2", min_agreement=0))
+    result = parity.run(Parity(models=files, data="synthetic:300", count=40, processors="avx2", min_agreement=0))
     ours, other = (row for row in result["rows"] if row.get("processor") == "avx2")
     assert ours["passed"]
     assert ours["same_file"]["largest_logit_difference"] <= parity.SAME_LOGIT
@@ -100,7 +101,7 @@ def test_a_python_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch
     monkeypatch.setattr(processors, "_emulator", lambda name: name)
     monkeypatch.setattr(processors, "_version", lambda name: name)
     with pytest.raises(MachineError, match="python cannot be started: Permission denied"):
-        logits_on(PROCESSORS["cortex-a53"], shipped.find("nano"), np.zeros(1), arm64_root=str(tmp_path))
+        logits_on(PROCESSORS["cortex-a53"], shipped.find("nano"), np.zeros(1), arm64_root=tmp_path)
 
 
 def test_a_process_without_logits_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,14 +144,14 @@ def test_an_int8_file_must_name_the_same_labels_on_every_arm_core(
         return logits, "emulated"
 
     monkeypatch.setattr(parity, "logits_on", emulated)
-    config = Parity(data="synthetic:300", count=40, processors="cortex-a76", min_agreement=90)
-    assert parity.run([path], config)["passed"] == passed
+    config = Parity(models=["nano"], data="synthetic:300", count=40, processors="cortex-a76", min_agreement=90)
+    assert parity.run(replace(config, models=[path]))["passed"] == passed
 
 
 def test_an_unknown_processor_lists_the_known_ones() -> None:
     """And `all`."""
     with pytest.raises(UsageError, match=r"unknown processor 'z80'; known: sse4.1, avx2, .*, all"):
-        parity.run([shipped.find("nano")], Parity(data="synthetic:300", processors="z80"))
+        parity.run(Parity(models=["nano"], data="synthetic:300", processors="z80"))
 
 
 def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +159,7 @@ def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch)
     if kernels_saturate():
         pytest.skip("this processor saturates by itself")
     monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("unmasked", (sys.executable,)))
-    result = parity.run([shipped.find("nano")], Parity(data="synthetic:300", count=8, processors="avx2"))
+    result = parity.run(Parity(models=["nano"], data="synthetic:300", count=8, processors="avx2"))
     assert not result["passed"]
     assert result["verdict"] == "FAIL (nano.onnx as avx2)"
     with pytest.raises(BrokenChild, match="not hidden"):
@@ -169,6 +170,6 @@ def test_a_named_processor_that_cannot_be_had_fails_and_all_may_skip(monkeypatch
     """Who asks for one by name is not told that all is well without it."""
     monkeypatch.setattr(processors.shutil, "which", lambda _: None)
     for names, passed in (("avx2,sse4.1", False), ("all", True)):
-        result = parity.run([shipped.find("nano")], Parity(data="synthetic:300", count=8, processors=names))
+        result = parity.run(Parity(models=["nano"], data="synthetic:300", count=8, processors=names))
         assert result["passed"] == passed, names
     assert sum(row.get("processor") is not None for row in result["rows"]) == len(PROCESSORS)

@@ -66,7 +66,7 @@ def test_a_list_reads_back_as_it_was_written(tmp_path: Path) -> None:
     calibrate.write(drawn(), tmp_path / "list.json")
     chosen = calibrate.read(tmp_path / "list.json")
     assert chosen == drawn()
-    faces = calibrate.faces(chosen, "synthetic:120", contract_for("edge_vgg_slim", 0))
+    faces = calibrate.faces(chosen, "synthetic:120", contract_for("edge_vgg_slim"))
     assert set(faces.ids) == set(chosen.ids)
     assert faces.pixels.shape == (64, 48, 48)
 
@@ -85,14 +85,14 @@ def test_a_list_with_a_face_outside_train_is_refused() -> None:
     ids = (*drawn().ids, "valid/happiness/000001")
     sneaky = calibrate.CalibrationList("synthetic", "six", "plurality", 0, ids)
     with pytest.raises(DataError, match=r"not train faces.*valid/happiness/000001"):
-        calibrate.faces(sneaky, "synthetic:120", contract_for("edge_vgg_slim", 0))
+        calibrate.faces(sneaky, "synthetic:120", contract_for("edge_vgg_slim"))
 
 
 def test_a_list_of_other_data_is_refused() -> None:
     """A FER+ list cannot calibrate on drawn faces."""
     foreign = calibrate.CalibrationList("ferplus", "six", "plurality", 0, drawn().ids)
     with pytest.raises(DataError, match="ferplus faces"):
-        calibrate.faces(foreign, "synthetic:120", contract_for("edge_vgg_slim", 0))
+        calibrate.faces(foreign, "synthetic:120", contract_for("edge_vgg_slim"))
 
 
 def test_too_few_faces_are_refused_and_few_are_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from edgeemo.labels import LABEL_SETS, label_set
 from edgeemo.train import weights
 from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe, widths_of
 
-CONTRACT = contract_for("edge_vgg_slim", 0)
+CONTRACT = contract_for("edge_vgg_slim")
 
 
 def slim(*, head: str = "enhanced", attention: bool = True) -> EmotionNet:

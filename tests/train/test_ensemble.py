@@ -16,7 +16,7 @@ from edgeemo.train import network as networks
 SIX = label_set("six")
 
 
-def made(folder, *, labels="six", backbone="edge_vgg_slim", size=0, temperature=1.0):
+def made(folder, *, labels="six", backbone="edge_vgg_slim", size=None, temperature=1.0):
     """A run folder with a network that knows nothing."""
     torch.manual_seed(0)
     found = label_set(labels)
@@ -32,7 +32,7 @@ def shown(member):
 
 def card_of(labels, *, temperature=1.0):
     architecture = {"backbone": "edge_vgg_slim"}
-    contract = networks.contract_for("edge_vgg_slim", 0)
+    contract = networks.contract_for("edge_vgg_slim")
     return Card(labels, "own", contract, architecture, temperature=temperature)
 
 

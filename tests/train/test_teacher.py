@@ -26,14 +26,14 @@ def made(folder, *, labels="six", backbone="edge_vgg_slim", temperature=1.0, see
     torch.manual_seed(seed)
     found = label_set(labels)
     architecture = networks.describe(backbone, labels=len(found.labels), head="linear", attention=False, dropout=0.0)
-    card = Card(found.labels, found.name, networks.contract_for(backbone, 0), architecture, temperature=temperature)
+    card = Card(found.labels, found.name, networks.contract_for(backbone), architecture, temperature=temperature)
     weights.save(networks.build(architecture).eval(), card, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def faces():
-    return load("synthetic:60", "train", label_set("six"), contract=networks.contract_for("edge_vgg_slim", 0))
+    return load("synthetic:60", "train", label_set("six"), contract=networks.contract_for("edge_vgg_slim"))
 
 
 def student(*runs, views=2):
@@ -41,7 +41,7 @@ def student(*runs, views=2):
 
 
 def told(config, faces):
-    contract = networks.contract_for("edge_vgg_slim", 0)
+    contract = networks.contract_for("edge_vgg_slim")
     return teacher.taught(config, faces, labels=SIX, contract=contract)
 
 
@@ -59,7 +59,7 @@ def test_the_student_sees_the_pixels_that_the_teacher_answered_for(tmp_path, fac
     """The teacher's logits of a batch's own pixels are what the batch says it told; in both views, each round."""
     config = student(made(tmp_path / "a"))
     taught = told(config, faces)
-    contract = networks.contract_for("edge_vgg_slim", 0)
+    contract = networks.contract_for("edge_vgg_slim")
     batches = Batches(faces, losses.targets(faces, 6, vote_share=0.0), contract, config, taught=taught)
     network, _ = weights.load(tmp_path / "a")
     for epoch in (0, 1, 2):
@@ -77,7 +77,7 @@ def test_a_student_with_a_poor_camera_is_told_of_the_face_before_it(tmp_path, fa
     clean, poor = config, replace(config, corrupt_share=1.0)
     assert np.array_equal(told(clean, faces), told(poor, faces))
     (job, *_) = plan(faces.truth, batch_size=16, seed=0, epoch=0, sampler="shuffle", shard=Shard())
-    targets, contract = losses.targets(faces, 6, vote_share=0.0), networks.contract_for("edge_vgg_slim", 0)
+    targets, contract = losses.targets(faces, 6, vote_share=0.0), networks.contract_for("edge_vgg_slim")
     (as_told, goal), (corrupted, same) = (
         Batches(faces, targets, contract, each, taught=told(each, faces))[job] for each in (clean, poor)
     )

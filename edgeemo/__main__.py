@@ -1,0 +1,5 @@
+"""python -m edgeemo: the same as the command edgeemo."""
+
+from edgeemo.cli import main
+
+main()

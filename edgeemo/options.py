@@ -1,0 +1,251 @@
+"""Options of a stage: each is one dataclass field that says all about itself, once.
+
+Its type comes from the annotation; default, range, choices, help, what it needs and its group from `option`. The
+command line, the checks of `check`, the line in a card's history and the reference in docs/cli.md are read off it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path, PurePath
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from edgeemo.errors import UsageError, known
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known about an option besides its type and default."""
+
+    help: str
+    unit: str = ""  # of its value, as the help shows it: PIXELS, MS
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None  # exclusive
+    below: float | None = None  # exclusive
+    needs: str = ""  # other options without which it has no effect: "int8", "prune|size & epochs", "loss=focal"
+    group: str = ""  # heading in the help; empty: the first one, without a heading
+    rare: bool = False  # shown by --help-all alone
+    argument: bool = False  # given by its place on the command line, not by name
+    may_be_path: bool = False  # text that can hold a path of this machine, which no card must show
+
+    @property
+    def expected(self) -> str:
+        """The range in words: 1 or more; 0 to 1; above 0; empty without one."""
+        lower = f"above {self.above:g}" if self.above is not None else "" if self.least is None else f"{self.least:g}"
+        upper = f"below {self.below:g}" if self.below is not None else "" if self.most is None else f"{self.most:g}"
+        if lower and upper:
+            return f"{lower} to {upper}"
+        return lower if self.above is not None else f"{lower} or more" if lower else upper
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return not (
+            (self.least is not None and value < self.least)
+            or (self.most is not None and value > self.most)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+            or value != value  # NaN is in no range  # noqa: PLR0124
+        )
+
+
+def option(default: Any, text: str, **about: Any) -> Any:
+    """A config field that is also an option of a command; `about`: fields of Option."""
+    return field(default=default, metadata={"option": Option(text, **about)})
+
+
+def argument(text: str, *, default: Any = MISSING, **about: Any) -> Any:
+    """A config field that a command takes by its place; without a default it must be given."""
+    return field(default=default, metadata={"option": Option(text, argument=True, **about)})
+
+
+def like(config: type, name: str, *, default: Any = MISSING, **changes: Any) -> Any:
+    """The same option as in another config, with a default of its own or other changes."""
+    source = {f.name: f for f in fields(config)}[name]
+    kept = source.default if default is MISSING else default
+    return field(default=kept, metadata={"option": replace(source.metadata["option"], **changes)})
+
+
+class Config:
+    """The base of every stage's config: paths may be given as text, and lists as any sequence."""
+
+    def __post_init__(self) -> None:
+        """Turn text into paths and sequences into tuples, where the annotation asks for them."""
+        for one in options(type(self)):
+            object.__setattr__(self, one.name, one.convert(getattr(self, one.name)))
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An option with its name, type and default."""
+
+    name: str
+    type: type  # bool, int, float, str or Path; of a list, of its items
+    many: bool  # a tuple of values
+    optional: bool  # None stands for "not given"
+    default: Any  # MISSING if it must be given
+    about: Option
+
+    @property
+    def flag(self) -> str:
+        """As it is typed: --batch-size; MODEL for an argument."""
+        return self.name.upper() if self.about.argument else f"--{self.name.replace('_', '-')}"
+
+    def convert(self, value: Any) -> Any:
+        """Text as a path, and a sequence, or text with commas, as a tuple; everything else as it is."""
+        if not self.many:
+            return self._convert_one(value)
+        parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        try:
+            return tuple(self._convert_one(part) for part in parts)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.flag} {value!r}: expected values separated by commas ({error})") from error
+
+    def _convert_one(self, value: Any) -> Any:
+        if isinstance(value, PurePath) and self.type is str:
+            return str(value)
+        if not isinstance(value, str) or self.type is str:
+            return value
+        return self.type(value) if self.type is Path or self.many else value
+
+    def is_default(self, value: Any) -> bool:
+        """Whether the value is what stands where nothing is given."""
+        return bool(value == self.default)
+
+    def check(self, value: Any) -> None:
+        """UsageError for a value of another type, outside the range or none of the choices."""
+        if value is None and self.optional:
+            return
+        if self.many:
+            if not isinstance(value, tuple):
+                raise UsageError(f"{self.flag} {value!r}: expected a list of {self.type.__name__}")
+            for item in value:
+                self._check_one(item)
+            return
+        self._check_one(value)
+
+    def _check_one(self, value: Any) -> None:
+        accepted: Any = (int, float) if self.type is float else self.type
+        if not isinstance(value, accepted) or (isinstance(value, bool) and self.type is not bool):
+            raise UsageError(f"{self.flag} {value!r}: expected {_ARTICLES[self.type]}")
+        if self.about.choices and value not in self.about.choices:
+            raise known(self.name.replace("_", " "), str(value), self.about.choices)
+        if isinstance(value, (int, float)) and not self.about.allows(value):
+            raise UsageError(f"{self.flag} {value:g}: expected {self.about.expected}")
+
+
+_ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+
+
+def options(config: type) -> tuple[Typed, ...]:
+    """The options of a config in their order."""
+    return _options(config)
+
+
+@cache
+def _options(config: Any) -> tuple[Typed, ...]:
+    hints = get_type_hints(config)
+    return tuple(_typed(f, hints[f.name]) for f in fields(config))
+
+
+def _typed(one: Field[Any], hint: Any) -> Typed:
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    many = get_origin(hint) is tuple
+    kind = parts[0] if parts else hint
+    return Typed(one.name, kind, many, NoneType in get_args(hint), one.default, one.metadata["option"])
+
+
+def check(config: Any) -> None:
+    """UsageError for the first option that is out of range, unknown, missing or without effect."""
+    for one in options(type(config)):
+        one.check(getattr(config, one.name))
+    for one in options(type(config)):
+        value = getattr(config, one.name)
+        if one.about.needs and not one.is_default(value):
+            _check_needs(config, one, value)
+
+
+def _check_needs(config: Any, one: Typed, value: Any) -> None:
+    flag = one.flag.replace("--", "--no-", 1) if value is False else one.flag
+    if excluded := [name for name in _excluded(one.about.needs) if getattr(config, name)]:
+        raise UsageError(f"{flag} has no effect beside {_spelled(config, excluded[0])}: leave out one of them")
+    if lacking := [clause for clause in clauses(one.about.needs) if not any(_given(config, name) for name in clause)]:
+        needed = ", and ".join(" or ".join(_spelled(config, name) for name in clause) for clause in lacking)
+        raise UsageError(f"{flag} has no effect without {needed}: add it, or leave out {flag}")
+
+
+def clauses(needs: str) -> list[list[str]]:
+    """`"prune|size & epochs"` as [["prune", "size"], ["epochs"]]: one of each is needed."""
+    parts = (part.strip() for part in needs.split("&") if part.strip() and not part.strip().startswith("!"))
+    return [[name.strip() for name in part.split("|")] for part in parts]
+
+
+def _excluded(needs: str) -> Iterator[str]:
+    return (part.strip()[1:] for part in needs.split("&") if part.strip().startswith("!"))
+
+
+def has_effect(config: Any, name: str) -> bool:
+    """Whether what an option needs is given in this config."""
+    needs = {one.name: one.about.needs for one in options(type(config))}[name]
+    return all(any(_given(config, other) for other in clause) for clause in clauses(needs))
+
+
+def _given(config: Any, condition: str) -> bool:
+    name, _, wanted = condition.partition("=")
+    value = getattr(config, name)
+    return bool(value == wanted if wanted else value)
+
+
+def _spelled(config: Any, condition: str) -> str:
+    name, _, wanted = condition.partition("=")
+    flag = next(one.flag for one in options(type(config)) if one.name == name)
+    return f"{flag} {wanted}".strip()
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """A config as JSON-ready values, paths whole."""
+    return {name: _plain(value) for name, value in asdict(config).items()}
+
+
+def public_settings(config: Any) -> dict[str, Any]:
+    """A config as JSON-ready values; of paths only the last part is kept, so that no card shows where it was made."""
+    found = settings(config)
+    for one in options(type(config)):
+        if one.type is Path or one.about.may_be_path:
+            found[one.name] = _without_folders(found[one.name])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    kind, colon, where = value.partition(":")  # faces are KIND:PATH
+    if not colon or PurePath(kind).name != kind:
+        kind, colon, where = "", "", value
+    return f"{kind}{colon}{PurePath(where).name}"
+
+
+def read_settings(config: type, found: dict[str, Any]) -> Any:
+    """A config from `settings`, this edgeemo's or an earlier one's; what the config does not know is left out.
+
+    Earlier ones wrote empty text or a number outside the range where nothing was given, and lists as text with commas.
+    KeyError or TypeError for what are no settings.
+    """
+    return config(**{one.name: _read(one, found[one.name]) for one in options(config) if one.name in found})
+
+
+def _read(one: Typed, value: Any) -> Any:
+    missing = value == "" or (isinstance(value, (int, float)) and not one.about.allows(value))
+    return None if one.optional and missing else value

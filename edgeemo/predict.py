@@ -1,0 +1,49 @@
+"""The predict stage: image files of faces → a prediction each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeemo import options
+from edgeemo.errors import DataError
+from edgeemo.runtime import Prediction, load
+from edgeemo.stages import Predict
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for images, in their order, and why it could not for some."""
+
+    found: tuple[tuple[Path, Prediction], ...]
+    unreadable: tuple[DataError, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every image was read."""
+        return not self.unreadable
+
+    def to_json(self) -> str:
+        """One JSON object per image and line."""
+        return "\n".join(json.dumps({"image": str(image), **asdict(one)}) for image, one in self.found)
+
+
+def run(config: Predict) -> Predictions:
+    """Predict as configured; images that cannot be read are left out, and the others predicted."""
+    options.check(config)
+    found: list[Any] = []
+    unreadable: list[DataError] = []
+    with load(config.model, labels=config.label_set) as model:
+        for image in config.images:
+            try:
+                found.append((image, model.predict(image)))
+            except DataError as error:
+                unreadable.append(error)
+    return Predictions(tuple(found), tuple(unreadable))
+
+
+def show(result: Predictions) -> str:
+    """A line per image."""
+    return "\n".join(f"{image}: {one}" for image, one in result.found)
