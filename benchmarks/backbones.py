@@ -29,10 +29,11 @@ from edgeemo.compress import fidelity
 from edgeemo.compress.compare import answers
 from edgeemo.compress.run import run as compress
 from edgeemo.data import load
-from edgeemo.errors import EdgeemoError, IntegrityError
+from edgeemo.errors import EdgeemoError, GateError
 from edgeemo.history import versions
 from edgeemo.labels import label_set
 from edgeemo.machine import this_machine
+from edgeemo.options import public_settings
 from edgeemo.progress import track
 from edgeemo.stages import Compress, Train
 from edgeemo.train.network import BACKBONES
@@ -72,7 +73,15 @@ OWN = {
     "efficientnet_lite0": DEPTHWISE,
 }
 COMPRESS = Compress(
-    prune=0.3, epochs=1, int8=True, calibration_count=512, min_int8_share=0, min_agreement=0, time=False, threads=1
+    run="to be replaced",
+    prune=0.3,
+    epochs=1,
+    int8=True,
+    calibration_count=512,
+    min_int8_share=0,
+    min_agreement=0,
+    time=False,
+    threads=1,
 )  # no gate of its own: what fails is measured too
 ROADS = {
     "minmax": {},
@@ -88,7 +97,13 @@ def main() -> None:
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
     gates = {"agreement": ENOUGH, "labels_named": LEAST_NAMED}
-    how = {"train": asdict(TRAIN), "own": OWN, "compress": asdict(COMPRESS), "roads": ROADS, "judges": JUDGES}
+    how = {
+        "train": public_settings(TRAIN),
+        "own": OWN,
+        "compress": public_settings(COMPRESS),
+        "roads": ROADS,
+        "judges": JUDGES,
+    }
     settings = {**how, "gates": gates, "versions": versions()}
     rows = kept(out, settings)
     names = sys.argv[2:] or list(BACKBONES)
@@ -140,7 +155,7 @@ def _refusal(found: dict[str, Any]) -> str:
     """What `edgeemo compress` says of an INT8 file like this one, when no option is left to try."""
     try:
         fidelity.check(fidelity.Fidelity(math.nan, found["agreement"]), found["n"], least=ENOUGH)
-    except IntegrityError as error:
+    except GateError as error:
         return str(error)
     return f"it names {found['labels_named']} labels, {LEAST_NAMED} at least were expected: the network has not learned"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from edgeemo.build import run as build
 from edgeemo.card import read_card
 from edgeemo.compress.run import run as compress
 from edgeemo.errors import EdgeemoError
+from edgeemo.options import public_settings
 from edgeemo.progress import track
 from edgeemo.stages import Build, Compress
 from edgeemo.train.network import BACKBONES
@@ -29,6 +30,7 @@ from edgeemo.train.run import run as train
 OUT = Path(__file__).parent / "results" / "engines" / "rtx.json"
 LITTLE = replace(TRAIN, data="synthetic:200", epochs=1)
 COMPRESS = Compress(
+    run="to be replaced",
     int8=True,
     int8_format="tensorrt",
     fp16=True,
@@ -49,7 +51,7 @@ def main() -> None:
     """Every backbone, and its table."""
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    settings = {"train": asdict(LITTLE), "compress": asdict(COMPRESS), "forms": FORMS}
+    settings = {"train": public_settings(LITTLE), "compress": public_settings(COMPRESS), "forms": FORMS}
     rows = kept(out, settings)
     for name in track(BACKBONES, "building", total=len(BACKBONES)):
         if name not in {row["backbone"] for row in rows}:

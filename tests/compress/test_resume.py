@@ -20,6 +20,7 @@ from edgeemo.train import fit
 
 # Seven steps an epoch: pruned in two parts of an epoch each, then tuned for two.
 ALL = Compress(
+    run="to be replaced",
     epochs=2,
     threads=1,
     prune=0.5,

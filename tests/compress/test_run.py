@@ -23,7 +23,7 @@ from edgeemo.runtime import load
 from edgeemo.stages import Compress
 from edgeemo.train import fit, weights
 
-PLAIN = Compress(threads=1, time=False)
+PLAIN = Compress(run="to be replaced", threads=1, time=False)
 INT8 = replace(PLAIN, int8=True, calibration_count=64, min_agreement=90, rounding="nearest")  # gptq takes seconds
 
 
