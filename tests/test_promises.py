@@ -7,14 +7,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from edgeemo.runtime import shipped
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeemo"
@@ -104,22 +100,6 @@ def test_a_wrong_call_of_tensorrt_is_a_type_error(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert '"IOptimizationProfile" has no attribute "set_shap"' in done.stdout
     assert 'Argument 1 to "get_input" of "INetworkDefinition" has incompatible type' in done.stdout
-
-
-def test_wheel_holds_the_package_alone(tmp_path):
-    """No tests, benchmarks or calibration lists reach site-packages; the shipped models do."""
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"edgeemo"}
-    files = [f"edgeemo/models/{name}{suffix}" for name in shipped.NAMES for suffix in shipped.SUFFIXES.values()]
-    golden = "edgeemo/models/faces.png"
-    assert {golden, *files, *(f"{file}.json" for file in files)} == {name for name in names if "/models/" in name}
-    assert {"edgeemo/runtime/probe.onnx", "edgeemo/bench/mask_cpuid.c"} <= set(names)
-    (source,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(source) as archive:
-        assert not [name for name in archive.getnames() if "/runs/" in name or "/.venv/" in name]
 
 
 def test_functions_stay_small():
