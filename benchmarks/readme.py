@@ -1,9 +1,9 @@
-"""Write the tables of README.md, docs/models.md and docs/processors.md again from benchmarks/results/: `make readme`.
+"""Write the tables of README.md and of the pages in docs/ again from benchmarks/results/: `make readme`.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
-`peers` and `forms` (of peers.py), or the first word of a table in bench's report of one result: accuracy, recall,
-robustness, against, latency, footprint, gates.
+`peers` and `forms` (of peers.py), `install` (of install_size.py), or the first word of a table in bench's report of one
+result: accuracy, recall, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import install_size
 import peers
 
 from edgeemo.bench import parity
@@ -22,7 +23,7 @@ from edgeemo.compress import compare
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "docs" / "processors.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("install", "models", "processors")))
 BLOCK = re.compile(r"(<!-- table: (?P<what>\w+) (?P<files>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -96,6 +97,7 @@ OTHERS = {  # not bench's
     "runs": runs,
     "peers": peers.shipped_alone,
     "forms": peers.table,
+    "install": install_size.table,
 }
 
 

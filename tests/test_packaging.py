@@ -95,6 +95,15 @@ def test_sdist_and_wheel_tell_the_version_of_the_package(built):
     assert of_source.get_all("Provides-Extra") == of_wheel.get_all("Provides-Extra")
 
 
+def test_every_extra_is_explained(built):
+    """The table of docs/install.md has a row for each extra of the wheel, and for no other."""
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    wheel = zipfile.ZipFile(built[1])
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    offered = metadata_of(wheel.read(name).decode()).get_all("Provides-Extra")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(offered)
+
+
 def test_base_install_serves_a_device(on_device, face, tmp_path):
     """Version, help, a prediction and the check of a shipped model, with the base dependencies alone."""
     Image.fromarray(face).save(tmp_path / "face.png")
