@@ -95,7 +95,7 @@ def used(python: Path) -> dict[str, Any]:
 
 def outside(command: list[str], folder: Path) -> str:
     """What a command prints that runs in `folder`, unaware of this checkout and its packages."""
-    run = subprocess.run(command, check=True, cwd=folder, env=environment(), capture_output=True, text=True)
+    run = subprocess.run(command, check=True, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
     return run.stdout
 
 
