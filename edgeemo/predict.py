@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from edgeemo import options
-from edgeemo.errors import DataError
+from edgeemo.errors import DataError, UsageError
 from edgeemo.runtime import Prediction, load
+from edgeemo.runtime.golden import sample_face
 from edgeemo.stages import Predict
 
 
@@ -17,7 +16,7 @@ from edgeemo.stages import Predict
 class Predictions:
     """What a model predicts for images, in their order, and why it could not for some."""
 
-    found: tuple[tuple[Path, Prediction], ...]
+    found: tuple[tuple[str, Prediction], ...]  # by the image's name
     unreadable: tuple[DataError, ...]
 
     @property
@@ -27,18 +26,22 @@ class Predictions:
 
     def to_json(self) -> str:
         """One JSON object per image and line."""
-        return "\n".join(json.dumps({"image": str(image), **asdict(one)}) for image, one in self.found)
+        return "\n".join(json.dumps({"image": image, **asdict(one)}) for image, one in self.found)
 
 
 def run(config: Predict) -> Predictions:
     """Predict as configured; images that cannot be read are left out, and the others predicted."""
     options.check(config)
-    found: list[Any] = []
+    if not config.images and not config.sample:
+        raise UsageError("no image; name face crops, or try  edgeemo predict --sample")
+    found: list[tuple[str, Prediction]] = []
     unreadable: list[DataError] = []
     with load(config.model, labels=config.label_set) as model:
+        if config.sample:
+            found.append(("sample", model.predict(sample_face())))
         for image in config.images:
             try:
-                found.append((image, model.predict(image)))
+                found.append((str(image), model.predict(image)))
             except DataError as error:
                 unreadable.append(error)
     return Predictions(tuple(found), tuple(unreadable))

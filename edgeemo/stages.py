@@ -550,7 +550,8 @@ class Parity(Config):
 class Predict(Config):
     """Predict the emotion in face crops."""
 
-    images: tuple[Path, ...] = argument("face crops: PNG, JPEG, WebP or BMP")
+    images: tuple[Path, ...] = argument("face crops: PNG, JPEG, WebP or BMP", default=())
+    sample: bool = option(False, "predict a packaged synthetic face instead", needs="!images")
     model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
 

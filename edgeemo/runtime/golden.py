@@ -21,6 +21,7 @@ from edgeemo.runtime.shipped import FOLDER
 
 FACES = FOLDER / "faces.png"  # side by side; benchmarks/golden_faces.py draws them
 COUNT = 8
+SAMPLE = 2  # of surprise, which every shipped model recognises
 DECIMALS = 5  # of a stored logit
 # Of a logit. INT8 gave the same bits on every x86 and ARM core tried (benchmarks/results/processors/parity.json); float
 # kernels add in another order, which moves a logit by about 1e-5. Saturation moves one by 0.1 to 8.
@@ -81,6 +82,11 @@ def golden_batch(contract: InputContract) -> np.ndarray:
 def faces_sha256() -> str:
     """Hex SHA-256 of the file of faces."""
     return sha256_of(FACES)
+
+
+def sample_face() -> np.ndarray:
+    """One of the faces, (64, 64) uint8: a synthetic one that shows surprise."""
+    return _faces()[SAMPLE]
 
 
 @cache

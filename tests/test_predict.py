@@ -1,0 +1,63 @@
+"""The predict stage: a line or a JSON object per image, and an exit code that says whether all were read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from edgeemo.cli import main
+from edgeemo.runtime import shipped
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, words)])
+
+
+@pytest.fixture
+def image(tmp_path: Path, face: np.ndarray) -> Path:
+    Image.fromarray(face).save(tmp_path / "face.png")
+    return tmp_path / "face.png"
+
+
+@pytest.mark.parametrize("model", shipped.NAMES)
+def test_the_sample_is_recognised_by_every_shipped_model(model: str) -> None:
+    """Without any image of the user's."""
+    done = call("--sample", "--model", model)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("sample: surprise ")
+
+
+def test_one_unreadable_image_does_not_cost_the_others(image: Path, tmp_path: Path) -> None:
+    """They are predicted, it is named, and the exit code is that of unusable data."""
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    done = call(image, tmp_path / "broken.png", tmp_path / "gone.png", image)
+    assert done.exit_code == 3
+    assert done.stdout.count(f"{image}: ") == 2
+    assert done.stderr.count("error: ") == 2
+    assert "broken.png" in done.stderr
+    assert "gone.png" in done.stderr
+
+
+def test_json_has_a_line_per_image(image: Path) -> None:
+    """With the probability of every label, most probable first."""
+    rows = [json.loads(line) for line in call(image, image, "--json").output.splitlines()]
+    assert [row["image"] for row in rows] == [str(image)] * 2
+    assert len(rows[0]["probabilities"]) == 8
+    assert rows[0]["label"] == next(iter(rows[0]["probabilities"]))
+
+
+def test_no_image_names_the_sample() -> None:
+    """A first try needs no image."""
+    done = call()
+    assert done.exit_code == 2
+    assert "edgeemo predict --sample" in done.output
+
+
+def test_the_sample_and_images_exclude_each_other(image: Path) -> None:
+    """Which one was meant is not known."""
+    assert call(image, "--sample").exit_code == 2
