@@ -29,6 +29,8 @@ MAX_RUNS = 5000  # about, per model: enough for a p99, and the result file stays
 class Stopwatch:
     """A backend that notes how long the one inside it took."""
 
+    concurrent = False  # one time is kept
+
     def __init__(self, inside: Backend) -> None:
         self.name, self.inputs, self.outputs = inside.name, inside.inputs, inside.outputs
         self._inside = inside

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,11 +36,12 @@ class Backend(Protocol):
     """What runs a model file: opened with its path and a thread count, closed when done."""
 
     name: str  # as in FORMATS
+    concurrent: bool  # whether `logits` may be called from several threads at once
     inputs: list[tuple[int | str | None, ...]]  # shape of every input; a name or None where it may vary
     outputs: list[tuple[int | str | None, ...]]
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """(N, channels, size, size) float32, normalised → (N, K) float32; N may be 0. From one thread at a time."""
+        """(N, channels, size, size) float32, normalised → (N, K) float32; N may be 0."""
 
     def close(self) -> None:
         """Free what the backend holds."""
@@ -122,7 +125,11 @@ def open_model(
 
 
 class Model:
-    """An open model of face crops. Use it in a with-block, or close it."""
+    """An open model of face crops. Use it in a with-block, or close it.
+
+    Any number of threads may share one. ONNX Runtime runs their calls in parallel; the other backends hold one input at
+    a time, so there a call waits for the one before: open a model per thread to run in parallel.
+    """
 
     def __init__(self, path: Path, card: Card, backend: Backend, view: LabelSet) -> None:
         """`load` makes models; the backend is closed with the model."""
@@ -131,6 +138,10 @@ class Model:
         self.backend = backend
         self.view = view
         self._merging = merging(view.places(card.labels))
+        self._turn: AbstractContextManager[Any] = nullcontext() if backend.concurrent else Lock()
+
+    def __repr__(self) -> str:
+        return f"<edgeemo.Model {self.path.name} in {self.backend.name}: {', '.join(self.labels)}>"
 
     @property
     def advice(self) -> list[str]:
@@ -173,7 +184,8 @@ class Model:
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """(N, channels, size, size) float32 from images.to_input → (N, K) float32, all finite or IntegrityError."""
-        logits = self.backend.logits(batch)
+        with self._turn:
+            logits = self.backend.logits(batch)
         if not np.isfinite(logits).all():
             raise IntegrityError(
                 f"{self.path} returned NaN or infinity, which no label can stand for; the file is damaged or its "
@@ -183,7 +195,8 @@ class Model:
 
     def close(self) -> None:
         """Free the model's memory; it cannot predict afterwards."""
-        self.backend.close()
+        with self._turn:
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self

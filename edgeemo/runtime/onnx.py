@@ -38,6 +38,8 @@ PROVIDERS = {
 class OnnxBackend:
     """An open ONNX Runtime session: normalised batches in, logits out."""
 
+    concurrent = True  # ONNX Runtime's documentation: Run is safe to call from several threads
+
     def __init__(self, path: Path, *, threads: int, name: str = "onnxruntime", exact: bool = False) -> None:
         """Open `path` on PROVIDERS[name]; IntegrityError if ONNX Runtime cannot read it.
 

@@ -21,6 +21,7 @@ class OpenvinoBackend:
     """A model compiled for this CPU: normalised batches in, logits out."""
 
     name = "openvino"
+    concurrent = False  # one infer request holds one input
 
     def __init__(self, path: Path, *, threads: int) -> None:
         """Compile `path`; IntegrityError if OpenVINO cannot read it, MachineError if it is not installed."""

@@ -107,11 +107,13 @@ def reasons(said: Any) -> str:
 
 
 class TensorrtBackend:
-    """An open engine on the first GPU: normalised batches in, logits out, from one thread at a time.
+    """An open engine on the first GPU: normalised batches in, logits out.
 
     With `graphs` the run of each batch size is recorded once as a CUDA graph, and launched as one from then on: a small
     network's many short kernels then wait less for the host.
     """
+
+    concurrent = False  # one execution context, with one pair of buffers
 
     def __init__(self, path: Path, card: Card, *, graphs: bool = False) -> None:
         """IntegrityError for an engine that is not what its card says; MachineError for one that cannot run here."""

@@ -26,6 +26,7 @@ class Skewed:
     """ONNX Runtime with something added to every logit; NaN where `broken`."""
 
     name = "openvino"
+    concurrent = True
 
     def __init__(self, file, threads, shift):
         self._inside, self._shift = runtime.OnnxBackend(file, threads=threads), np.float32(shift)

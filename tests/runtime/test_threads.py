@@ -1,0 +1,91 @@
+"""One model serves several threads, in every backend, and each gets what it would get alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import make_tiny
+import numpy as np
+import pytest
+
+import edgeemo
+from edgeemo.runtime import Model, open_model
+from edgeemo.runtime import model as runtime
+
+THREADS, CALLS = 6, 40
+
+
+@pytest.fixture(autouse=True)
+def many_switches() -> Iterator[None]:
+    """Between threads, so that an overlap is not a matter of luck."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(call: Callable[[int], object]) -> list[object]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(call, range(THREADS * CALLS)))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_threads_get_what_they_would_get_alone(backend: str, rng: np.random.Generator) -> None:
+    """Each with faces of its own, in batches of several sizes."""
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="pip install 'edgeemo[openvino]'")
+    faces = [rng.integers(0, 256, (1 + k % 3, 48, 48), dtype=np.uint8) for k in range(THREADS)]
+    with open_model("nano", backend=backend) as model:
+        expected = [model.probabilities(face) for face in faces]
+        found = in_threads(lambda k: model.probabilities(faces[k % THREADS]))
+    assert all(np.array_equal(one, expected[k % THREADS]) for k, one in enumerate(found))
+
+
+class OneAtATime:
+    """A backend that notices when it is entered twice."""
+
+    name = "onnxruntime"
+    inputs, outputs = (("N", 1, make_tiny.SIZE, make_tiny.SIZE),), ()
+
+    def __init__(self, *, concurrent: bool) -> None:
+        self.concurrent, self.overlaps, self._inside, self._count = concurrent, 0, 0, Lock()
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """Zeros, after some work."""
+        with self._count:
+            self._inside += 1
+        sum(range(2000))
+        with self._count:
+            self.overlaps += self._inside > 1
+            self._inside -= 1
+        return np.zeros((len(batch), 6), np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_a_backend_that_takes_one_call_at_a_time_gets_one(concurrent: bool, tmp_path: Path) -> None:
+    """And one that takes several gets several, or this test could not fail."""
+    with edgeemo.load(make_tiny.write(tmp_path / "tiny.onnx")) as tiny:
+        backend = OneAtATime(concurrent=concurrent)
+        model = Model(tiny.path, tiny.card, backend, tiny.view)
+    batch = np.zeros((1, 1, make_tiny.SIZE, make_tiny.SIZE), np.float32)
+    in_threads(lambda _: model.logits(batch))
+    assert bool(backend.overlaps) == concurrent
+
+
+def test_every_backend_says_whether_it_is_concurrent() -> None:
+    """Only ONNX Runtime documents it."""
+    kinds = (runtime.OnnxBackend, runtime.OpenvinoBackend, runtime.TensorrtBackend)
+    assert [kind.concurrent for kind in kinds] == [True, False, False]
+
+
+def test_a_model_shows_what_it_is() -> None:
+    """At a prompt."""
+    with edgeemo.load("nano") as model:
+        assert repr(model).startswith("<edgeemo.Model nano.onnx in onnxruntime: neutral, ")
