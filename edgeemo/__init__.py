@@ -1,6 +1,7 @@
 """edgeemo: labelled faces in, a proven emotion model for a device out.
 
-`edgeemo.load(path)` gives a model to call; everything else is loaded when it is needed.
+`edgeemo.load(path)` opens a model for prediction; `edgeemo.run(config)` runs a stage of the pipeline, as its command
+does, with a config of edgeemo.stages. Everything else is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeemo.card import Card
     from edgeemo.runtime import Model, Prediction, load
+    from edgeemo.stages import run
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Model", "Prediction", "__version__", "load"]
+__all__ = ["Card", "Model", "Prediction", "__version__", "load", "run"]
 
 _HOMES = {
     "Card": "edgeemo.card",
     "Model": "edgeemo.runtime",
     "Prediction": "edgeemo.runtime",
     "load": "edgeemo.runtime",
+    "run": "edgeemo.stages",
 }
 
 

@@ -20,7 +20,6 @@ from edgeemo import stages
 from edgeemo.errors import DataError, EdgeemoError, GateError
 from edgeemo.machine import is_first_process
 from edgeemo.options import Typed, clauses, options, settings
-from edgeemo.packages import require
 from edgeemo.stages import Stage
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
@@ -219,7 +218,7 @@ def _command_of(stage: Stage) -> Callable[..., None]:
             click.echo(json.dumps(settings(config), indent=2))
             return
         _limit_threads(stage, config)
-        module = require(stage.module, extra=stage.extra, purpose=stage.purpose)
+        module = stages.import_stage(stage)
         if stage.makes:
             _print_made(stage, config, module)
             return

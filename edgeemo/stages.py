@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from edgeemo.errors import UsageError
 from edgeemo.options import Config, argument, like, option
+from edgeemo.packages import require
 
 PERCENT: dict[str, Any] = {"least": 0, "most": 100, "unit": "PERCENT"}
 FRACTION: dict[str, Any] = {"least": 0, "most": 1}
@@ -627,6 +630,25 @@ STAGES = (
     Stage("report", Report, "edgeemo.bench.report", "bench", "the report"),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )
+
+
+def stage_of(config: Config) -> Stage:
+    """The row of STAGES that takes this config."""
+    for stage in STAGES:
+        if type(config) is stage.config:
+            return stage
+    names = ", ".join(stage.config.__name__ for stage in STAGES)
+    raise UsageError(f"{type(config).__name__} is no config of a stage; known: {names}")
+
+
+def import_stage(stage: Stage) -> ModuleType:
+    """The module of a stage; MachineError with what to install where packages are missing."""
+    return require(stage.module, extra=stage.extra, purpose=stage.purpose)
+
+
+def run(config: Config) -> Any:
+    """Run the stage of a config, as its command does: the path of what it made, or its result."""
+    return import_stage(stage_of(config)).run(config)
 
 
 # The origin document's configuration. Where its text and its example differ (restarts or cosine), the text's; where

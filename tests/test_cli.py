@@ -87,7 +87,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("edgeemo.cli.require", broken)
+    monkeypatch.setattr("edgeemo.stages.require", broken)
     assert isinstance(call("train").exception, ZeroDivisionError)
 
 
@@ -97,7 +97,7 @@ def test_an_interrupted_command_says_how_it_goes_on(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeemo.cli.require", interrupted)
+    monkeypatch.setattr("edgeemo.stages.require", interrupted)
     done = call("train")
     assert done.exit_code == 130
     assert "--resume" in done.output

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import edgeemo
 from edgeemo import options, stages
 from edgeemo.cli import main
 from edgeemo.errors import UsageError
@@ -156,3 +157,11 @@ def test_choices_are_those_of_the_tables_behind_them() -> None:
     assert list(stages.BACKENDS) == [name for names in FORMATS.values() for name in names]
     limit = next(one.about.most for one in options.options(Compress) if one.name == "prune")
     assert limit == prune.MAX_SHARE
+
+
+def test_a_stage_runs_by_its_config_alone() -> None:
+    """As its command does; something else is refused."""
+    result = edgeemo.run(stages.Predict(sample=True, model="nano"))
+    assert result.found[0][1].label == "surprise"
+    with pytest.raises(UsageError, match=r"Sample is no config of a stage; known: Audit, Train"):
+        edgeemo.run(Sample(run=Path("r")))
