@@ -66,7 +66,7 @@ def test_every_command_is_understood(words, tmp_path, monkeypatch):
 
     def noted(config):
         configs.append(config)
-        return Path("made/model")
+        return Path("made/model") if stages.stage_of(config).makes else {"passed": True}
 
     monkeypatch.setattr(stages, "import_stage", lambda _: SimpleNamespace(run=noted, show=str))
     monkeypatch.chdir(tmp_path)
