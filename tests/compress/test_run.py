@@ -138,7 +138,7 @@ def test_the_next_command_is_for_the_engine_of_the_file(trained: Path, tmp_path:
     words = ["compress", str(trained), "--int8", "--calibration-count", "64", "--no-time", "--threads", "1"]
     words += ["--rounding", "nearest", "--min-agreement", "90"]
     for flavour, following in (("cpu", "bench --engine"), ("both", "build")):
-        told = CliRunner().invoke(main, [*words, "--flavour", flavour, "--out", str(tmp_path)])
+        told = CliRunner().invoke(main, [*words, "--int8-format", flavour, "--out", str(tmp_path)])
         path, command = told.output.splitlines()[-2:]
         assert command.startswith(f"next:  edgeemo {following} {path}")
 
