@@ -177,9 +177,9 @@ def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[
         "float_accuracy": float((exact.argmax(1) == faces.truth).mean()),
         "int8_accuracy": float((rounded.argmax(1) == faces.truth).mean()),
         "labels_named": len(np.unique(exact.argmax(1))),
-        "int8_share_of_macs": card.precision["int8_share_of_macs"],
-        "method": card.precision["method"],
-        "keep_float": card.precision["keep_float"],
+        "int8_share_of_macs": card.precision.int8_share_of_macs,
+        "method": card.precision.calibration_method,
+        "keep_float": card.precision.keep_float,
         "size_bytes": path.stat().st_size,
     }
 

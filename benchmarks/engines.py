@@ -73,13 +73,14 @@ def engines(name: str) -> dict[str, Any]:
             except EdgeemoError as error:
                 found[form] = {"refused": str(error).replace(folder, "")}
                 continue
-            built = read_card(path).history[-1]
+            card = read_card(path)
+            built = card.history[-1]
             found[form] = {
                 "size_bytes": path.stat().st_size,
                 "onnx_bytes": (out / form).stat().st_size,
-                "layers": built["measured"]["layers"],
-                "seconds": built["seconds"],
-                "compute_capabilities": read_card(path).target["compute_capabilities"],
+                "layers": built.measured["layers"],
+                "seconds": built.seconds,
+                "compute_capabilities": card.target.compute_capabilities,
             }
     return found
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeemo.card import read_card, write_card
+from edgeemo.card import Precision, read_card, write_card
 
 
 def without_quantization(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -52,8 +52,8 @@ def main() -> None:
         sys.exit(__doc__)
     source, target = map(Path, sys.argv[1:])
     onnx.save(without_quantization(onnx.load(source)), target)
-    precision = {"asked": "float32", "got": "float32", "weights": "multiplied out of 8 bits"}
-    write_card(target, replace(read_card(source), precision=precision, golden={}))
+    precision = Precision("float32", actual="float32", weights="multiplied out of 8 bits")
+    write_card(target, replace(read_card(source), precision=precision, golden=None))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeemo.card import read_card, write_card
+from edgeemo.card import Overflow, read_card, write_card
 from edgeemo.runtime import shipped
 
 
@@ -27,5 +27,5 @@ def full_range(path: Path, name: str = "nano") -> Path:
             tensors[node.input[1]].CopyFrom(numpy_helper.from_array(scale.astype(np.float32), node.input[1]))
     onnx.save(model, path)
     card = read_card(shipped.find(name))
-    write_card(path, replace(card, precision={**card.precision, "overflow": {"safe": False}}))
+    write_card(path, replace(card, precision=replace(card.precision, overflow=Overflow(safe=False))))
     return path

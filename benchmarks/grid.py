@@ -24,7 +24,7 @@ from torch import nn
 
 import edgeemo
 from edgeemo.artifact import write_json, write_text
-from edgeemo.card import Card, InputContract
+from edgeemo.card import Architecture, Card, InputContract
 from edgeemo.data import Faces, load
 from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.history import versions
@@ -177,7 +177,7 @@ def last_norm(block: nn.Module) -> nn.Module | None:
     return getattr(block, "bn3", block.bn2) if hasattr(block, "downsample") else None
 
 
-def architecture(name: str) -> dict[str, Any]:
+def architecture(name: str) -> Architecture:
     """The enhanced head with attention on a backbone."""
     return networks.describe(name, labels=6, head="enhanced", attention=True, dropout=BASE.dropout)
 

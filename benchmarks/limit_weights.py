@@ -21,7 +21,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgeemo.artifact import written
-from edgeemo.card import Card, label_set_of, read_card, write_card
+from edgeemo.card import Card, Metrics, from_json, label_set_of, read_card, to_json, write_card
 from edgeemo.compress import calibrate
 from edgeemo.compress.compare import answers, golden_logits
 from edgeemo.compress.fidelity import Fidelity
@@ -109,7 +109,7 @@ def remake(name: str, flavour: str, folder: Path, data: str) -> None:
     start, source = perf_counter(), folder / (name + shipped.SUFFIXES[flavour])
     card, target = read_card(source), shipped.FOLDER / source.name
     labels = label_set_of(card)
-    valid = load(data, "valid", labels, contract=card.input, protocol=card.data["protocol"])
+    valid = load(data, "valid", labels, contract=card.input, protocol=card.data.protocol)
     model = onnx.load(source)
     exact = limit_weights(model)
     with written(target) as partial:
@@ -119,7 +119,7 @@ def remake(name: str, flavour: str, folder: Path, data: str) -> None:
     before, after = (answers(path, valid, threads=1) for path in (source, target))
     new = replace(_judged(card, target, valid, before, after), golden=record(golden_logits(target, threads=1)))
     pair = paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
-    told = {"accuracy": new.metrics["valid"]["accuracy"], "against_source": vars(pair), "n": len(valid)}
+    told = {"accuracy": new.metrics["valid"].accuracy, "against_source": vars(pair), "n": len(valid)}
     line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **told)
     write_card(target, new.after(line))
     print(f"{target.name}: {100 * told['accuracy']:.2f} %, {100 * pair.difference:+.2f} points, p = {pair.p_value:.2f}")
@@ -127,10 +127,10 @@ def remake(name: str, flavour: str, folder: Path, data: str) -> None:
 
 def _calibration(card: Card, data: str) -> Faces:
     """The faces that gave the activations their ranges, drawn again; they must be those that the card names."""
-    drawn = card.precision["calibration"]
-    how = {"protocol": drawn["protocol"], "count": drawn["count"], "seed": drawn["seed"]}
+    drawn = card.precision.calibration
+    how = {"protocol": drawn.protocol, "count": drawn.count, "seed": drawn.seed}
     chosen = calibrate.draw(data, label_set_of(card), **how)
-    if chosen.sha256 != drawn["ids_sha256"]:
+    if chosen.sha256 != drawn.ids_sha256:
         sys.exit(f"{data} does not give the calibration faces that the card names")
     return calibrate.faces(chosen, data, card.input)
 
@@ -139,9 +139,10 @@ def _judged(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.
     """The card with the temperature and scores of the new logits, and what the limit changed on the valid faces."""
     temperature = fit_temperature(after, valid.truth)
     found = scores(softmax(after, temperature=temperature), valid.truth, card.labels)
-    changed = {**Fidelity.of(before, after).to_dict(), "faces": len(valid)}
-    precision = {**card.precision, "overflow": check_weights(path), "reduce_range": True, "against_full_range": changed}
-    metrics = {"valid": {**card.metrics["valid"], **found.to_dict()}}
+    changed = Fidelity.of(before, after).section(len(valid))
+    safety = check_weights(path)
+    precision = replace(card.precision, overflow=safety, reduce_range=True, against_full_range=changed)
+    metrics = {"valid": from_json(Metrics, {**to_json(card.metrics["valid"]), **found.to_dict()})}
     return replace(card, temperature=temperature, metrics=metrics, precision=precision)
 
 

@@ -39,7 +39,7 @@ from edgeemo.bench.gates import amount
 from edgeemo.bench.measure import summary
 from edgeemo.bench.processors import PROCESSORS, stand_in
 from edgeemo.bench.tables import Table
-from edgeemo.card import read_card, write_card
+from edgeemo.card import Precision, read_card, write_card
 from edgeemo.errors import MachineError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine, usable_cores
@@ -128,7 +128,7 @@ def forms(name: str, folder: Path) -> dict[str, turns.Turns]:
     full_range(exact, name)  # ONNX Runtime finds limited weights by itself, and leaves them in its fast kernels
     card = read_card(shipped_file)
     onnx.save(without_quantization(onnx.load(for_tensorrt)), in_float)
-    write_card(in_float, replace(card, precision={"asked": "float32", "got": "float32"}))
+    write_card(in_float, replace(card, precision=Precision("float32", actual="float32")))
     files = {
         f"{name}.onnx": shipped_file,
         f"{name}, full-range weights": exact,

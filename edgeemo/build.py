@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from edgeemo import options
 from edgeemo.artifact import written
-from edgeemo.card import Card, card_path, read_card, write_card
+from edgeemo.card import Card, Precision, Target, card_path, read_card, write_card
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.history import entry
 from edgeemo.machine import is_jetson, this_machine
@@ -47,7 +48,7 @@ def run(config: Build) -> Path:
     log.info("%s %s (%s)", LIBRARIES[name].name, found.__version__, reason)
     if name == "rtx":
         _check_rtx(config)
-        if card.precision.get("asked") == "int8":
+        if card.precision.is_int8:
             log.warning(RTX_INT8)
     gpu = _gpu()
     target = _target(config, name, found.__version__, gpu, source, card)
@@ -64,18 +65,25 @@ def run(config: Build) -> Path:
         entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
         target=target,
         precision=_precision(card),
-        metrics={split: {**found, "measured_on": source.name} for split, found in card.metrics.items()},
+        metrics={split: replace(found, measured_on=source.name) for split, found in card.metrics.items()},
     )
     write_card(out, built)
     log.info("%s: %d bytes from %d layers in %.1f s", out, len(engine), layers, seconds)
     return out
 
 
-def _precision(card: Card) -> dict[str, Any]:
+def _precision(card: Card) -> Precision:
     """What the file asks of the engine; what runs in which precision was seen in ONNX Runtime, and not here."""
-    kept = ("asked", "got", "flavour", "method", "keep_float", "calibration")
-    said = {name: card.precision[name] for name in kept if name in card.precision}
-    return {**said, "executed": "not run on a GPU when it was built"}
+    stated = card.precision
+    return Precision(
+        requested=stated.requested,
+        actual=stated.actual,
+        target_format=stated.target_format,
+        keep_float=stated.keep_float,
+        calibration=stated.calibration,
+        calibration_method=stated.calibration_method,
+        executed="not run on a GPU when it was built",
+    )
 
 
 def _out(config: Build, source: Path) -> Path:
@@ -118,7 +126,7 @@ def _check_rtx(config: Build) -> None:
 def _check_flavour(source: Path, card: Card) -> None:
     if card.target:
         raise UsageError(f"{source} is an engine already; build from the .onnx file that it was made of")
-    if card.precision.get("flavour") == "cpu":
+    if card.precision.target_format == "cpu":
         raise UsageError(
             f"{source} has the flavour cpu (uint8 activations), which TensorRT does not take.  Make the other from the "
             "same run:  edgeemo compress RUN --int8 --int8-format tensorrt"
@@ -146,7 +154,7 @@ def _gpu() -> Gpu | None:
         return None
 
 
-def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Path, card: Card) -> dict[str, Any]:
+def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Path, card: Card) -> Target:
     """All that decides an engine and its card."""
     asked = config.compute_capability
     if asked and name == "tensorrt":
@@ -159,22 +167,22 @@ def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Pat
             f"{LIBRARIES[name].name} {version} does not know the {gpu.name} of this machine, compute capability "
             f"{gpu.capability}; use --library tensorrt, or name GPUs to build for with --compute-capability"
         )
-    return {
-        "library": name,
-        "version": version,
-        "compute_capabilities": sorted(set(asked)) or [gpu.capability if gpu else ""],
-        "gpu": "" if asked or gpu is None else gpu.name,
-        "driver": "" if asked or gpu is None else gpu.driver,
-        "platform": this_machine().system,
-        "max_batch": config.max_batch,
-        "version_compatible": config.version_compatible,
-        "hardware_compatible": config.hardware_compatible,
-        "dla_core": -1 if config.dla_core is None else config.dla_core,
-        "workspace_mib": config.workspace_mib or 0,
-        "source": config.model if shipped.is_name(config.model) else source.name,  # as it is given to build it again
-        "source_sha256": card.sha256,
-        "source_seal": card.seal,  # the engine's card says what that of the file said: labels, temperature
-    }
+    return Target(
+        library=name,
+        version=version,
+        compute_capabilities=tuple(sorted(set(asked))) or (gpu.capability if gpu else "",),
+        gpu="" if asked or gpu is None else gpu.name,
+        driver="" if asked or gpu is None else gpu.driver,
+        platform=this_machine().system,
+        max_batch=config.max_batch,
+        version_compatible=config.version_compatible,
+        hardware_compatible=config.hardware_compatible,
+        dla_core=-1 if config.dla_core is None else config.dla_core,
+        workspace_mib=config.workspace_mib or 0,
+        source=config.model if shipped.is_name(config.model) else source.name,  # as it is given to build it again
+        source_sha256=card.sha256,
+        source_seal=card.seal,  # the engine's card says what that of the file said: labels, temperature
+    )
 
 
 def _lacking() -> str:
@@ -186,7 +194,7 @@ def _lacking() -> str:
     return "the GPU that has just appeared"
 
 
-def _stands(out: Path, target: dict[str, Any]) -> bool:
+def _stands(out: Path, target: Target) -> bool:
     """Whether a whole engine of just this target lies there."""
     if not out.is_file() or not card_path(out).is_file():
         return False
@@ -196,7 +204,7 @@ def _stands(out: Path, target: dict[str, Any]) -> bool:
         return False  # damaged or foreign: it is built anew
 
 
-def _built(found: Any, source: Path, card: Card, config: Build, target: dict[str, Any]) -> tuple[bytes, int]:
+def _built(found: Any, source: Path, card: Card, config: Build, target: Target) -> tuple[bytes, int]:
     """The serialised engine and the number of layers of its network."""
     said = logger(found)
     builder: trt.Builder = given(lambda: found.Builder(said), "builder", said)
@@ -213,8 +221,8 @@ def _built(found: Any, source: Path, card: Card, config: Build, target: dict[str
     engine: trt.IHostMemory | None = builder.build_serialized_network(network, settings)
     if engine is None:
         raise MachineError(
-            f"{LIBRARIES[target['library']].name} {target['version']} did not build {source} for compute capability "
-            f"{', '.join(target['compute_capabilities'])}: {reasons(said)}"
+            f"{LIBRARIES[target.library].name} {target.version} did not build {source} for compute capability "
+            f"{', '.join(target.compute_capabilities)}: {reasons(said)}"
         )
     if config.timing_cache:
         _keep_timings(settings, config.timing_cache)
@@ -234,12 +242,12 @@ def _parsed(found: Any, builder: trt.Builder, said: Any, source: Path) -> trt.IN
     return network
 
 
-def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config: Build, target: dict[str, Any]) -> None:
+def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config: Build, target: Target) -> None:
     """The target's part of the builder's settings."""
     if config.workspace_mib:
         settings.set_memory_pool_limit(found.MemoryPoolType.WORKSPACE, config.workspace_mib << 20)
-    if target["library"] == "rtx":
-        _aim_rtx(found, settings, target["compute_capabilities"])
+    if target.library == "rtx":
+        _aim_rtx(found, settings, target.compute_capabilities)
         return
     if config.version_compatible:
         settings.set_flag(found.BuilderFlag.VERSION_COMPATIBLE)
@@ -256,7 +264,7 @@ def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config:
             raise IntegrityError(f"--timing-cache {file} is of another GPU or version; name a new file")
 
 
-def _aim_rtx(found: Any, settings: trt.IBuilderConfig, capabilities: list[str]) -> None:
+def _aim_rtx(found: Any, settings: trt.IBuilderConfig, capabilities: tuple[str, ...]) -> None:
     known = {name: "SM" + name.replace(".", "") for name in capabilities}
     if unknown := [name for name, member in known.items() if not hasattr(found.ComputeCapability, member)]:
         takes = sorted(

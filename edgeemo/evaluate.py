@@ -152,7 +152,8 @@ def _together(found: list[Member], said: list[np.ndarray], faces: Faces, config:
 
 def _chosen(member: Member, config: Evaluate) -> bool:
     """Whether the member's epoch was chosen on the split that judges."""
-    return bool(member.card.metrics.get(config.split, {}).get("selected_on_valid"))
+    found = member.card.metrics.get(config.split)
+    return found is not None and found.selected_on_valid
 
 
 def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any
 
 import edgeemo
+from edgeemo.card import HistoryEntry
 from edgeemo.options import public_settings
 
 WATCHED = (
@@ -14,17 +15,17 @@ WATCHED = (
 )
 
 
-def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> dict[str, Any]:
-    """A JSON-ready history entry; of paths only the last part is kept, so that no card tells where it was made."""
-    return {
-        "stage": stage,
-        "config": public_settings(config),
-        "edgeemo": edgeemo.__version__,
-        "versions": versions(),
-        "parent_sha256": parent,
-        "seconds": round(seconds, 1),
-        "measured": measured,
-    }
+def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> HistoryEntry:
+    """A history entry; of paths only the last part is kept, so that no card tells where it was made."""
+    return HistoryEntry(
+        stage=stage,
+        config=public_settings(config),
+        edgeemo=edgeemo.__version__,
+        versions=versions(),
+        parent_sha256=parent,
+        seconds=round(seconds, 1),
+        measured=measured,
+    )
 
 
 def versions() -> dict[str, str]:

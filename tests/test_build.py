@@ -13,6 +13,7 @@ import fake_tensorrt
 import make_tiny
 import numpy as np
 import pytest
+import sections
 import torch
 from click.testing import CliRunner
 from fake_cudart import Machine
@@ -20,7 +21,7 @@ from fake_tensorrt import BuilderFlag, DeviceType, HardwareCompatibilityLevel, M
 
 import edgeemo
 from edgeemo.build import run
-from edgeemo.card import card_path, read_card, write_card
+from edgeemo.card import Precision, card_path, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.compress import half
 from edgeemo.compress.quantize import quantize
@@ -47,7 +48,7 @@ def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None
     path = run(asked(source))
     card = read_card(path)
     assert path == source.with_suffix(".trt")
-    expected = {"library": "tensorrt", "version": "10.3.0", "compute_capabilities": ["8.7"], "gpu": "Orin"}
+    expected = {"library": "tensorrt", "version": "10.3.0", "compute_capabilities": ("8.7",), "gpu": "Orin"}
     expected |= {
         "driver": "12.6",
         "platform": this_machine().system,
@@ -55,9 +56,9 @@ def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None
         "source": "model.onnx",
         "source_sha256": read_card(source).sha256,
     }
-    assert {name: card.target[name] for name in expected} == expected
-    assert card.history[-1]["stage"] == "build"
-    assert card.history[-1]["parent_sha256"] == read_card(source).sha256
+    assert {name: getattr(card.target, name) for name in expected} == expected
+    assert card.history[-1].stage == "build"
+    assert card.history[-1].parent_sha256 == read_card(source).sha256
     with edgeemo.load(path) as model:
         assert model.predict(np.zeros((48, 48), np.uint8)).label in card.labels
 
@@ -74,7 +75,7 @@ def test_the_command_names_the_engine_and_what_comes_next(source: Path) -> None:
 def test_the_engine_of_a_shipped_model_knows_its_name(tmp_path: Path) -> None:
     """By which it is built again on another machine, where its file lies elsewhere."""
     path = run(Build(model="nano", library="tensorrt", out=str(tmp_path / "nano.trt")))
-    assert read_card(path).target["source"] == "nano"
+    assert read_card(path).target.source == "nano"
 
 
 @pytest.mark.usefixtures("orin")
@@ -164,12 +165,12 @@ def test_a_builder_that_does_not_start_is_told(source: Path, monkeypatch: pytest
 @pytest.mark.usefixtures("orin")
 def test_the_engines_card_claims_nothing_that_was_seen_elsewhere(source: Path) -> None:
     """What ran in integers in ONNX Runtime says nothing of TensorRT; the accuracy was the file's."""
-    precision = {"asked": "int8", "got": "int8 in the file", "flavour": "tensorrt", "int8_share_of_macs": 1.0}
-    write_card(source, replace(make_tiny.card(), precision=precision, metrics={"valid": {"accuracy": 0.9}}))
+    precision = Precision("int8", actual="int8 in the file", target_format="tensorrt", int8_share_of_macs=1.0)
+    write_card(source, replace(make_tiny.card(), precision=precision, metrics={"valid": sections.metrics()}))
     card = read_card(run(asked(source)))
-    assert "int8_share_of_macs" not in card.precision
-    assert card.precision["executed"].startswith("not run")
-    assert card.metrics["valid"] == {"accuracy": 0.9, "measured_on": "model.onnx"}
+    assert card.precision.int8_share_of_macs is None
+    assert card.precision.executed.startswith("not run")
+    assert card.metrics["valid"] == sections.metrics(measured_on="model.onnx")
 
 
 @pytest.mark.usefixtures("orin")
@@ -230,7 +231,7 @@ def test_the_wrong_kind_of_file_is_refused(source: Path) -> None:
     """An engine, and the flavour that TensorRT does not take."""
     with pytest.raises(UsageError, match=r"expected nano, small, base, or a \.onnx file"):
         run(asked(run(asked(source))))
-    write_card(source, replace(read_card(source), precision={"flavour": "cpu"}))
+    write_card(source, replace(read_card(source), precision=Precision("int8", target_format="cpu")))
     with pytest.raises(UsageError, match="--flavour tensorrt"):
         run(asked(source))
 
@@ -289,11 +290,11 @@ def test_every_backbone_becomes_an_engine_in_every_form(
     pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
     forms = in_every_form(backbone_as_onnx(name), tmp_path)
     cards = [read_card(rtx_engine(form)) for form in forms]
-    assert [card.target["source"] for card in cards] == [form.name for form in forms]
+    assert [card.target.source for card in cards] == [form.name for form in forms]
     for form, card in zip(forms, cards, strict=True):
-        layers = card.history[-1]["measured"]["layers"]
+        layers = card.history[-1].measured["layers"]
         assert layers > 10, form.name
-        assert card.history[-1]["measured"]["size_bytes"] > 100_000, form.name
+        assert card.history[-1].measured["size_bytes"] > 100_000, form.name
 
 
 def in_every_form(made: Any, folder: Path) -> list[Path]:

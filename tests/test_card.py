@@ -3,6 +3,8 @@
 import errno
 import json
 import re
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,26 @@ import pytest
 from safetensors import SafetensorError
 
 from edgeemo.artifact import check_writable, write_json, write_text, written
-from edgeemo.card import Card, InputContract, card_path, label_set_of, read_card, write_card
+from edgeemo.card import (
+    Architecture,
+    Card,
+    Fidelity,
+    InputContract,
+    card_path,
+    label_set_of,
+    read_card,
+    write_card,
+)
+from edgeemo.card.format1 import precision_of
+from edgeemo.card.layout import canonical
 from edgeemo.errors import IntegrityError, MachineError
 from edgeemo.history import entry
+from edgeemo.runtime import shipped
 from edgeemo.stages import Compress, Train
 
-CARD = Card(("a", "b"), "own", InputContract(48), {"backbone": "x"}, temperature=0.9)
+FIXTURES = Path(__file__).parent / "fixtures"
+NETWORK = Architecture("x", labels=2, head="linear", attention=False, dropout=0.0)
+CARD = Card(("a", "b"), "own", InputContract(48), NETWORK, temperature=0.9)
 
 
 @pytest.fixture
@@ -66,8 +82,8 @@ def test_missing_half_is_named(model, lost):
 
 @pytest.mark.parametrize(
     "change",
-    [{"format": 2}, {"labels": 3}, {"input": {"side": 48}}, {"surprise": 1}],
-    ids=["format", "labels", "input", "unknown field"],
+    [{"format": 1}, {"labels": 3}, {"input": {"side": 48}}, {"surprise": 1}],
+    ids=["format", "labels", "input", "unknown key"],
 )
 def test_foreign_card_is_refused(model, change):
     """Nothing is guessed from a card that is not ours."""
@@ -90,7 +106,17 @@ def test_foreign_card_is_refused(model, change):
         ({"temperature": True}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": 10**400}, "temperature"),
-        ({"metrics": []}, "metrics"),
+        ({"metrics": []}, "metrics: expected an object, got"),
+        ({"precision": {"requested": "int4"}}, "precision.requested: expected text, one of float32, float16, int8"),
+        ({"precision": {"asked": "int8"}}, "precision.asked is not a key of a card"),
+        ({"precision": {"overflow": {"safe": 1, "unsafe": []}}}, "precision.overflow.safe: expected true or false"),
+        ({"precision": {"overflow": {"safe": True}}}, "precision.overflow.unsafe is missing"),
+        (
+            {"golden": {"faces_sha256": "0" * 64, "logits": [[0.0, None]]}},
+            r"golden.logits\[0\]\[1\]: expected a number",
+        ),
+        ({"golden": {"faces_sha256": "0", "logits": []}}, "golden.faces_sha256: expected text that matches"),
+        ({"target": {}}, "target.library is missing"),
         ({"history": {"stage": "train"}}, "history"),
         ({"history": ["train"]}, "history"),
     ],
@@ -131,6 +157,133 @@ def test_every_colour_survives_the_round_trip(model, colour, channels):
     write_card(model, replace(CARD, input=contract))
     assert read_card(model).input == contract
     assert contract.channels == channels
+
+
+@pytest.mark.parametrize("number", [0, 3, "2", None])
+def test_card_of_an_unknown_format_is_refused_in_one_line(model, number):
+    """It says which formats can be read, whatever else the card holds."""
+    path = card_path(model)
+    write_json(path, json.loads(path.read_text()) | {"format": number, "surprise": 1})
+    with pytest.raises(IntegrityError, match=f"has card format {number}; this edgeemo reads formats 1 and 2") as caught:
+        read_card(model)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_changed_card_is_refused(model):
+    """One number in it, and its seal no longer holds."""
+    path = card_path(model)
+    path.write_text(path.read_text().replace('"temperature": 0.9', '"temperature": 1.9'))
+    with pytest.raises(IntegrityError, match="its seal is not that of its content"):
+        read_card(model)
+
+
+def test_seal_does_not_depend_on_the_layout(model):
+    """Another order of keys, other white space, another form of the same number: the same card."""
+    path, before = card_path(model), read_card(model)
+    text = json.dumps(json.loads(path.read_text()), sort_keys=True, indent=7)
+    path.write_text(
+        text.replace('"dropout": 0.0', '"dropout": 0e0').replace('"temperature": 0.9', '"temperature": 9E-1')
+    )
+    assert read_card(model) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        *(
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1"),
+            (5e-06, "0.000005"),
+            (1e-07, "1e-7"),
+            (-1.5, "-1.5"),
+            (2**53, str(2**53)),
+        ),
+        *(
+            (5e-324, "5e-324"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (1e21, "1e+21"),
+            (1e20, "1" + "0" * 20),
+        ),
+        *((9.999999999999997e22, "9.999999999999997e+22"), (1e23, "1e+23"), (333333333.3333332, "333333333.3333332")),
+        *(
+            (0.9259, "0.9259"),
+            (-0.0000033333333333333333, "-0.0000033333333333333333"),
+            (295147905179352825856.0, "295147905179352830000"),
+        ),
+    ],
+)
+def test_numbers_are_sealed_as_rfc_8785_writes_them(number, text):
+    """Most are samples of its appendix B; 1.0 and 1 are one number."""
+    assert canonical(number) == text
+
+
+def test_text_is_sealed_as_rfc_8785_writes_it():
+    """Its section 3.2.3: keys by UTF-16 code units, so an emoji comes before U+FB33; no more escapes than needed."""
+    keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\u00f6"]
+    found = list(json.loads(canonical(dict.fromkeys(keys))))
+    assert found == ["\r", "1", "\x80", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
+    assert canonical(['\x0f\n"\\/€']) == '["\\u000f\\n\\"\\\\/€"]'
+
+
+def test_what_a_host_needs_first_stands_first():
+    """In the order of the page, the input on one line in the first ten, and no line over 120 characters."""
+    for path in sorted(shipped.FOLDER.glob("*.json")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        first = ["format", "sha256", "seal", "labels", "label_set", "input", "output", "temperature", "precision"]
+        assert [line.split('"')[1] for line in lines[1:10]] == first
+        wide = [line for line in lines if len(line) > 120]
+        assert not [line for line in wide if "[" in line or "{" in line], path.name
+
+
+def test_card_of_format_1_opens_as_the_same_card(tmp_path):
+    """A real one, of the model small as it shipped: every value is where it belongs, and it stays sealed."""
+    path = tmp_path / "small.onnx"
+    shutil.copy(shipped.find("small"), path)
+    old = card_path(path)
+    shutil.copy(FIXTURES / "card-format-1.json", old)
+    assert replace(read_card(path), seal="") == replace(read_card(shipped.find("small")), seal="")
+    old.write_text(old.read_text().replace("0.9259", "0.9258"))
+    with pytest.raises(IntegrityError, match="its seal is not that of its content"):
+        read_card(path)
+
+
+def test_no_value_is_lost_from_format_1():
+    """Its numbers and texts, counted, are those of the new card; precision goes back to its old words."""
+    raw = json.loads((FIXTURES / "card-format-1.json").read_text())
+    new = json.loads(card_path(shipped.find("small")).read_text())
+    assert leaves(raw) == leaves(new)
+    assert precision_of(read_card(shipped.find("small")).precision) == raw["precision"]
+
+
+def leaves(card):
+    """The values of a card but for its format and seal, each as text, and how often it occurs."""
+    stack = [value for name, value in card.items() if name not in ("format", "seal")]
+    found = Counter()
+    while stack:
+        value = stack.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (dict, list)):
+            stack.extend(inner)
+        else:
+            found[json.dumps(value)] += 1
+    return found
+
+
+def test_an_unsealed_card_of_format_1_opens(model):
+    """As the oldest ones are; what they say of FP16 and of training faces has its place."""
+    raw = json.loads((FIXTURES / "card-format-1.json").read_text())
+    del raw["seal"]
+    raw["sha256"] = read_card(model).sha256
+    raw["precision"] = {"asked": "float16", "got": "float16 in the file", "types": {"float16": 3}, "agreement": 1.0}
+    raw["precision"] |= {"divergence": 0.0, "faces": 9}
+    raw["licences"]["recovery faces"] = "MIT"
+    write_json(card_path(model), raw)
+    card = read_card(model)
+    assert card.precision.weight_types == {"float16": 3}
+    assert card.precision.fidelity == Fidelity(1.0, 0.0, faces=9)
+    assert card.licences.recovery_faces == "MIT"
+    assert write_card(model, card) == read_card(model)
 
 
 def test_card_that_is_not_json_is_refused(model):
@@ -239,7 +392,7 @@ def test_history_does_not_tell_where_a_model_was_made(folder):
     run = f"{folder}/run"
     train = Train(data=f"folder:{folder}/faces:2", out=run, weights=f"{folder}/r50.pth")
     compress = Compress(run=run, data=f"ferplus:{folder}/ferplus.zip", out=run, calibration=f"{folder}/ids.json")
-    trained, compressed = (entry("any", config, seconds=1)["config"] for config in (train, compress))
+    trained, compressed = (entry("any", config, seconds=1).config for config in (train, compress))
     assert "/" not in json.dumps([trained, compressed])
     assert (trained["data"], trained["out"], trained["weights"]) == ("folder:faces:2", "run", "r50.pth")
     assert (compressed["data"], compressed["run"]) == ("ferplus:ferplus.zip", "run")
@@ -248,7 +401,7 @@ def test_history_does_not_tell_where_a_model_was_made(folder):
 @pytest.mark.parametrize("data", ["synthetic", "synthetic:600", ""])
 def test_history_keeps_a_data_name_without_a_path(data):
     """Counts and names are no folders."""
-    assert entry("train", Train(data=data), seconds=1)["config"]["data"] == data
+    assert entry("train", Train(data=data), seconds=1).config["data"] == data
 
 
 def test_a_card_that_misnames_its_label_set_is_refused():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from PIL import Image
 
 from edgeemo import check
 from edgeemo.bench.processors import PROCESSORS, stand_in
-from edgeemo.card import InputContract, read_card, write_card
+from edgeemo.card import InputContract, card_path, read_card, write_card
+from edgeemo.card.layout import seal_of
 from edgeemo.cli import main
 from edgeemo.errors import DataError, MachineError
 from edgeemo.runtime import golden, open_model, shipped
@@ -57,9 +60,9 @@ def test_the_table_says_pass_and_names_each_model() -> None:
 def test_other_answers_fail(shift: float, tmp_path: Path) -> None:
     """By a little in one logit, or by a label; exit 1, and the sentence says how far."""
     wanted = read_card(shipped.find("nano")).golden
-    logits = np.array(wanted["logits"])
+    logits = np.array(wanted.logits)
     logits[0, logits[0].argmax()] += shift
-    path = copy_of("nano", tmp_path, golden={**wanted, "logits": logits.tolist()})
+    path = copy_of("nano", tmp_path, golden=replace(wanted, logits=logits.tolist()))
     done = CliRunner().invoke(main, ["doctor", "--check", str(path)])
     assert done.exit_code == 1
     found = " ".join(done.output.split())
@@ -67,8 +70,8 @@ def test_other_answers_fail(shift: float, tmp_path: Path) -> None:
     assert f"{int(shift < -1)} of 8 labels" in found
 
 
-@pytest.mark.parametrize("kept", [{}, {"faces_sha256": "of other faces", "logits": []}])
-def test_a_card_without_golden_logits_of_these_faces_fails(kept: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [None, golden.Golden("0" * 64, ())])
+def test_a_card_without_golden_logits_of_these_faces_fails(kept: golden.Golden | None, tmp_path: Path) -> None:
     """What was not compared has not passed."""
     found = check.run(Doctor(models=(str(copy_of("nano", tmp_path, golden=kept)),), check=True))
     assert not found["passed"]
@@ -99,10 +102,15 @@ def test_a_model_over_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_damaged_golden_logits_are_refused(logits: object, tmp_path: Path) -> None:
     """Not a traceback, and not a pass."""
-    path = copy_of("nano", tmp_path, golden={**read_card(shipped.find("nano")).golden, "logits": logits})
+    path = copy_of("nano", tmp_path)
+    raw = json.loads(card_path(path).read_text())
+    raw["golden"]["logits"] = logits
+    with suppress(ValueError):  # a NaN has no seal
+        raw["seal"] = seal_of(raw)
+    card_path(path).write_text(json.dumps(raw))
     done = CliRunner().invoke(main, ["doctor", "--check", str(path)])
     assert done.exit_code == 4, done.output
-    assert "8 x 8 finite numbers" in " ".join(done.output.split())
+    assert re.search(r"golden\.logits\S*: expected|8 x 8 numbers", " ".join(done.output.split()))
 
 
 @pytest.mark.parametrize("time", [0, -1, float("nan"), float("inf")])
@@ -124,7 +132,7 @@ def test_a_baseline_without_the_model_is_refused(tmp_path: Path) -> None:
 def test_a_card_that_wrongly_claims_safety_is_suspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where kernels saturate, saturation is a cause whatever the card says."""
     card = read_card(shipped.find("nano"))
-    wrong = {**card.golden, "logits": (np.array(card.golden["logits"]) + 1).tolist()}
+    wrong = replace(card.golden, logits=(np.array(card.golden.logits) + 1).tolist())
     path = copy_of("nano", tmp_path, golden=wrong)
     for saturates in (False, True):
         monkeypatch.setattr(check, "kernels_saturate", lambda saturates=saturates: saturates)

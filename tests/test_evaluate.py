@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sections
 import torch
 from click.testing import CliRunner
 from rich.console import Console
@@ -188,7 +189,9 @@ def test_what_flatters_is_told(tmp_path: Path) -> None:
     """An epoch chosen on the judged faces, the ensemble's temperature, and faces that were trained on."""
     runs = [made(tmp_path / "fixed"), made(tmp_path / "chosen")]
     card = read_card(runs[1] / "model.safetensors")
-    write_card(runs[1] / "model.safetensors", replace(card, metrics={"valid": {"selected_on_valid": True}}))
+    write_card(
+        runs[1] / "model.safetensors", replace(card, metrics={"valid": sections.metrics(selected_on_valid=True)})
+    )
     result = evaluate.run(replace(HERE, runs=runs))
     assert [row["selected_on_these_faces"] for row in result["rows"]] == [False, True, True]
     console = Console(width=80, record=True)

@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import make_tiny
 import numpy as np
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_the_map_is_hot_where_the_evidence_is(pool: nn.Module) -> None:
     head = nn.Linear(1, 2)
     head.weight.data = torch.tensor([[1.0], [-1.0]])
     network = EmotionNet(nn.Sequential(brightness, nn.ReLU(), pool), nn.Identity(), nn.Sequential(head)).eval()
-    card = Card(("bright", "dark"), "own", InputContract(48, mean=(0.0,), std=(1.0,)), {})
+    card = Card(("bright", "dark"), "own", InputContract(48, mean=(0.0,), std=(1.0,)), make_tiny.card().architecture)
     pixels = np.zeros((1, 48, 48), np.uint8)
     pixels[0, 4:12, 30:40] = 255
     bright, dark = (explain.looked_at(network, card, pixels, ["x"], label=name)[0].cam for name in card.labels)

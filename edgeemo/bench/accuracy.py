@@ -61,7 +61,7 @@ def trial(name: str, split: str, protocol: str, card: Card, *, labels: LabelSet 
 
 def _as_trained(found: list[Sample], card: Card) -> str:
     try:
-        kept = faces.label(found, label_set_of(card), protocol=card.data.get("protocol", "plurality"))
+        kept = faces.label(found, label_set_of(card), protocol=card.data.protocol if card.data else "plurality")
     except (DataError, UsageError):  # these faces have none of the model's labels, or others
         return ""
     return sha256_of_lines([sample.id for sample in kept.samples])
@@ -100,12 +100,12 @@ def caveat(card: Card, asked: Trial) -> str:
     """What the model has seen of these very faces before, as far as its card tells; empty if nothing."""
     if not _known_to(card, asked):
         return ""
-    chosen = card.metrics.get(asked.split, {})
+    chosen = card.metrics.get(asked.split)
     seen = {
         "The model was trained on these faces: new ones will be harder.": asked.split == "train",
-        "The epoch was chosen on these faces: expect a little less on new ones.": chosen.get("selected_on_valid"),
+        "The epoch was chosen on these faces: expect a little less on new ones.": chosen and chosen.selected_on_valid,
         "The temperature was fitted on these faces: expect a larger calibration error (ECE) on new ones.": (
-            chosen.get("temperature_fitted_on") == asked.split
+            chosen and chosen.temperature_fitted_on == asked.split
         ),
     }
     return " ".join(sentence for sentence, holds in seen.items() if holds)
@@ -128,9 +128,10 @@ def _scored(predicted: np.ndarray, asked: Trial, protocol: str) -> dict[str, Any
 
 def _known_to(card: Card, asked: Trial) -> bool:
     """Whether the card names these faces, by the labels and protocol of its training: bench may judge only some."""
-    if card.data.get("kind") != faces.kind_of(asked.data):
+    if card.data is None or card.data.kind != faces.kind_of(asked.data):
         return False
-    return bool(card.data.get(asked.split, {}).get("ids_sha256") == asked.as_trained)
+    known = card.data.of(asked.split)
+    return known is not None and known.ids_sha256 == asked.as_trained
 
 
 def _without_copies(predicted: np.ndarray, asked: Trial) -> dict[str, Any] | None:

@@ -181,7 +181,7 @@ def _answers(model: Model, backend: str, asked: Faces) -> Answers:
     starts = range(0, len(asked), SLICE)
     batches = (to_input(asked.pixels[start : start + SLICE], model.card.input) for start in starts)
     logits = np.concatenate([model.backend.logits(batch) for batch in batches])
-    source = model.card.target.get("source_sha256", model.card.sha256)
+    source = model.card.target.source_sha256 if model.card.target else model.card.sha256
     return Answers(about(model), backend, source, logits, _probabilities(logits, model.card))
 
 

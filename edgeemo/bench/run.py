@@ -14,6 +14,8 @@ from edgeemo import options
 from edgeemo.artifact import check_result, write_json
 from edgeemo.bench import accuracy, gates, measure, report, robustness
 from edgeemo.bench.tables import show
+from edgeemo.card import to_json
+from edgeemo.card.format1 import precision_of
 from edgeemo.errors import UsageError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine
@@ -61,8 +63,8 @@ def about(model: Model) -> dict[str, Any]:
         "backend": model.backend.name,
         "sha256": card.sha256,
         "size_bytes": model.path.stat().st_size,
-        "architecture": card.architecture,
-        "precision": card.precision,
+        "architecture": to_json(card.architecture),
+        "precision": precision_of(card.precision),
         "overflow_safe": card.overflow_safe,
         "exact_arithmetic": model.backend.name == "onnxruntime" and saturates_here(card),
         "advice": model.advice,
@@ -117,7 +119,7 @@ def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any
 
 
 def _is_int8(model: Model) -> bool:
-    return bool(model.card.precision.get("asked") == "int8")
+    return model.card.precision.is_int8
 
 
 def _judged(config: Bench, data: str, model: Model, other: Model | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from edgeemo.bench.measure import advise_on_int8
 from edgeemo.bench.tables import Table
 from edgeemo.card import Card
+from edgeemo.card.format1 import precision_of
 from edgeemo.compress.prune import Size
 from edgeemo.data import Faces
 from edgeemo.metrics import Scores, paired, scores, softmax
@@ -110,7 +111,7 @@ def _row(stage: Stage) -> dict[str, Any]:
         "size_bytes": stage.path.stat().st_size,
         "parameters": stage.size.parameters,
         "macs": stage.size.macs,
-        "precision": stage.card.precision,
+        "precision": precision_of(stage.card.precision),
         "temperature": stage.card.temperature,
         **stage.scores.to_dict(),
     }

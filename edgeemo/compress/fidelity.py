@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeemo import card
 from edgeemo.card import InputContract
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
@@ -47,6 +48,10 @@ class Fidelity:
     def to_dict(self) -> dict[str, float]:
         """JSON-ready form."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
+
+    def section(self, faces: int | None = None) -> card.Fidelity:
+        """The card's section, for that number of faces."""
+        return card.Fidelity(**self.to_dict(), faces=faces)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def check(found: Fidelity, faces: int, *, least: float, untried: Sequence[str] =
 
 def ranges_of(
     source: Path, faces: Faces, contract: InputContract, *, method: str, **how: Any
-) -> tuple[Ranges, dict[str, Any]]:
+) -> tuple[Ranges, dict[str, card.Fidelity]]:
     """Ranges by the named method and {}, or by `auto` the least divergent method's and what each one measured.
 
     `auto` takes ranges from every second face, judges on the others, then observes all faces by the winner. how: as of
@@ -135,7 +140,7 @@ def ranges_of(
     best = min(tried, key=lambda name: tried[name].divergence)
     told = ", ".join(f"{name} {found.divergence:.5f}" for name, found in tried.items())
     log.info("calibration by %s: least divergence from float on %d train faces (%s)", best, len(unseen), told)
-    measured = {name: found.to_dict() for name, found in tried.items()}
+    measured = {name: found.section() for name, found in tried.items()}
     return observe(source, faces, contract, method=best), measured
 
 

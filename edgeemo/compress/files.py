@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeemo.artifact import write_json, written
 from edgeemo.bench import measure
-from edgeemo.card import Card, write_card
+from edgeemo.card import Calibration, Card, Precision, from_json, write_card
 from edgeemo.compress import calibrate, fidelity, half, overflow, pictures, precision, rounding
 from edgeemo.compress.calibrate import CalibrationList
 from edgeemo.compress.compare import Stage, against, answers, golden_logits, judge
@@ -50,7 +50,7 @@ class Made:
 def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) -> Stage:
     """The float ONNX of a network, judged."""
     start, path = perf_counter(), job.out / file
-    form = to_onnx(network, replace(card, precision={"asked": "float32", "got": "float32"}), path)
+    form = to_onnx(network, replace(card, precision=Precision("float32", actual="float32")), path)
     size = size_of(network, card.input)
     return _judged(job, Made(name, "export", path, form, card.sha256, size, start))
 
@@ -63,7 +63,7 @@ def halved(job: Job, source: Stage) -> Stage:
         half.halve(source.path, partial)
         ranges = observe(source.path, faces, source.card.input, method="minmax")
         found = half.overflow(source.path, partial, ranges, faces, source.card.input, threads=job.threads)
-    card = replace(source.card, precision={"asked": "float16", "got": "float16 in the file", **found})
+    card = replace(source.card, precision=found)
     return _judged(job, Made("fp16", "halve", path, card, source.card.sha256, source.size, start), source)
 
 
@@ -81,16 +81,17 @@ def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
     for sentence in fidelity.mismatched(ranges):
         log.warning("%s; the narrow branch loses most of its steps in INT8", sentence)
     calibrate.write(chosen, job.out / CALIBRATION)
-    about = {
-        "calibration": chosen.header(),
-        "method": ranges.method,
-        "rounding": job.rounding,
-        **({"methods": tried} if tried else {}),
-    }
+    about = Precision(
+        "int8",
+        calibration=from_json(Calibration, chosen.header()),
+        calibration_method=ranges.method,
+        calibration_methods=tried or None,
+        rounding=job.rounding,
+    )
     return [_flavoured(job, source, ranges, flavour, about) for flavour in job.flavours]
 
 
-def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dict[str, Any]) -> Stage:
+def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: Precision) -> Stage:
     """One INT8 file, judged; GateError if too little of it is in integers or it disagrees with float too often."""
     start, config = perf_counter(), job.config
     keep = _kept_float(job, source, ranges, flavour)
@@ -99,19 +100,27 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: dic
         quantize(ranges, partial, flavour=flavour, reduce_range=config.reduce_range, keep_float=keep)
         if job.rounding == "gptq":
             exact = rounding.exact_weights(partial, ranges.model.graph)
-            about = {
-                **about,
-                "gptq_layers": rounding.round_weights(partial, exact, job.calibration_faces, source.card.input),
-            }
-        found = precision.truth(partial, flavour=flavour) | {"overflow": overflow.check_weights(partial)}
+            count = rounding.round_weights(partial, exact, job.calibration_faces, source.card.input)
+            about = replace(about, gptq_layers=count)
+        found = precision.truth(partial, flavour=flavour)
+        safety = overflow.check_weights(partial)
         precision.check(found, least=config.min_int8_share / 100)
         faces = fidelity.witnesses(job.valid, job.calibration_faces)
         agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
         fidelity.check(agrees, len(faces), least=config.min_agreement / 100, untried=_untried(config))
-    log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * found["int8_share_of_macs"])
-    got = "int8" if flavour == "cpu" else "int8 in the file"  # TensorRT may still choose otherwise
-    same = {**agrees.to_dict(), "faces": len(faces)}
-    form = {"asked": "int8", "got": got, "flavour": flavour, "keep_float": list(keep), **about, **found, **same}
+    log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * (found.int8_share_of_macs or 0.0))
+    form = replace(
+        about,
+        actual="int8" if flavour == "cpu" else "int8 in the file",  # TensorRT may still choose otherwise
+        target_format=flavour,
+        keep_float=keep,
+        int8_share_of_macs=found.int8_share_of_macs,
+        macs=found.macs,
+        operators=found.operators,
+        counted_by=found.counted_by,
+        overflow=safety,
+        fidelity=agrees.section(len(faces)),
+    )
     card = replace(source.card, precision=form)
     name = "int8" if flavour == "cpu" else f"int8 {flavour}"
     return _judged(job, Made(name, "quantize", path, card, source.card.sha256, source.size, start), source)
@@ -153,7 +162,7 @@ def timed(job: Job, stages: list[Stage]) -> dict[str, dict[str, Any]]:
     """Latency on one core by stage, taken in turns; only of files that are made for this engine."""
     if not job.config.time:
         return {}
-    ours = [stage for stage in stages if stage.card.precision.get("flavour", "cpu") == "cpu" and stage.name != "fp16"]
+    ours = [stage for stage in stages if stage.card.precision.target_format in (None, "cpu") and stage.name != "fp16"]
     found = measure.latency([(stage.path, "") for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
     return {stage.name: one["one_core"]["total"] for stage, one in zip(ours, found, strict=True)}
 

@@ -7,7 +7,6 @@ choose. float16 ends at 65,504, so the activations of real faces are looked at f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +14,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from edgeemo.card import InputContract
+from edgeemo.card import InputContract, Precision
 from edgeemo.compress.fidelity import ENOUGH, Fidelity
 from edgeemo.compress.ranges import Ranges, file_logits
 from edgeemo.data import Faces
@@ -45,8 +44,8 @@ def halve(source: Path, target: Path) -> None:
 
 def overflow(
     source: Path, target: Path, ranges: Ranges, faces: Faces, contract: InputContract, *, threads: int
-) -> dict[str, Any]:
-    """What was looked at for the card; GateError where a face comes near the end of float16 or gives a NaN.
+) -> Precision:
+    """What was looked at, for the card; GateError where a face comes near the end of float16 or gives a NaN.
 
     ranges: those of the float model `source` on `faces`; `target` is its FP16 form. On a CPU ONNX Runtime computes it
     in float32 with float16 weights, so only the ranges tell of an overflow; the answers tell what rounded weights cost.
@@ -68,13 +67,14 @@ def overflow(
             f"FP16 names the emotion of float32 on {100 * same.agreement:.1f} % of {len(faces)} train faces; expected "
             f"{100 * ENOUGH:g} % or more. Leave out --fp16"
         )
-    return {
-        "largest_activation": round(seen[widest], 3),
-        "faces": len(faces),
-        **same.to_dict(),
-        "checked_in": "float32 with float16 weights, and by the ranges of activations",
-        "types": types(target),
-    }
+    return Precision(
+        requested="float16",
+        actual="float16 in the file",
+        largest_activation=round(seen[widest], 3),
+        fidelity=same.section(len(faces)),
+        checked_in="float32 with float16 weights, and by the ranges of activations",
+        weight_types=types(target),
+    )
 
 
 def types(path: Path) -> dict[str, int]:

@@ -102,7 +102,7 @@ def prepared(config: Compress, card: Card) -> Job:
         teacher.check(config.teacher, labels)
     calibration = _calibration(config, trained, labels, card) if config.int8 else None
     valid = load(trained.data, "valid", labels, contract=card.input, protocol=trained.protocol)
-    if valid.fingerprint != card.data.get("valid", {}).get("ids_sha256"):
+    if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
         log.warning("%s: not the valid faces of the training; do not compare with its accuracy", trained.data)
     out = folder_of(config)
     recovery = _recovery(config, trained, out, threads)

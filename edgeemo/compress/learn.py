@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.card import Card
+from edgeemo.card import Card, Metrics, Recovery, from_json
 from edgeemo.compress.job import Job
 from edgeemo.compress.prune import prune, size_of
 from edgeemo.compress.tune import Simulated
@@ -152,7 +152,7 @@ def _saved(
     told = {**measured, **teacher.told_by(masters)}
     saved = card.after(
         entry(step, job.config, seconds=sum(row["seconds"] for row in rows), parent=card.sha256, **told),
-        architecture={**card.architecture, "widths": widths_of(network)},
+        architecture=replace(card.architecture, widths=widths_of(network)),
         temperature=temperature,
         metrics=metrics(job, card, found),
         **_learned_on(job, card, job.train, teacher.licences(masters)),
@@ -161,12 +161,12 @@ def _saved(
     return weights.load(job.out)
 
 
-def metrics(job: Job, card: Card, result: Scores) -> dict[str, Any]:
+def metrics(job: Job, card: Card, result: Scores) -> dict[str, Metrics]:
     """What a card says was measured. The temperature was fitted on these faces, so ece flatters a little."""
-    chosen = card.metrics.get("valid", {}).get("selected_on_valid", False)
+    chosen = "valid" in card.metrics and card.metrics["valid"].selected_on_valid
     faces = {"data": kind_of(job.trained.data), "ids_sha256": job.valid.fingerprint, "protocol": job.trained.protocol}
     about = {**faces, "selected_on_valid": chosen, "temperature_fitted_on": "valid"}
-    return {"valid": {**about, **result.to_dict()}}
+    return {"valid": from_json(Metrics, {**about, **result.to_dict()})}
 
 
 def _accuracy(network: EmotionNet, job: Job, card: Card) -> float:
@@ -174,11 +174,12 @@ def _accuracy(network: EmotionNet, job: Job, card: Card) -> float:
     return scores(softmax(logits), job.valid.truth, card.labels).accuracy
 
 
-def _learned_on(job: Job, card: Card, train: Faces, inherited: dict[str, str]) -> dict[str, Any]:
+def _learned_on(job: Job, card: Card, train: Faces, inherited: str | None) -> dict[str, Any]:
     """The card's account of faces and terms, with those of the recovery where they are others than the training's."""
-    if train.fingerprint == card.data.get("train", {}).get("ids_sha256"):
-        return {"licences": {**card.licences, **inherited}}
+    licences = replace(card.licences, teacher=inherited or card.licences.teacher)
+    if card.data and train.fingerprint == card.data.train.ids_sha256:
+        return {"licences": licences}
     kind = kind_of(job.trained.data)
-    about = {"kind": kind, "n": len(train), "ids_sha256": train.fingerprint}
-    licences = {**card.licences, "recovery faces": LICENCES[kind], **inherited}
-    return {"data": {**card.data, "recovery": about}, "licences": licences}
+    recovery = Recovery(kind, len(train), train.fingerprint)
+    data = card.data and replace(card.data, recovery=recovery)
+    return {"data": data, "licences": replace(licences, recovery_faces=LICENCES[kind])}

@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
+from edgeemo.card import Overflow
+
 # Operators with weights, and which of their inputs holds them.
 WEIGHTS_AT = {
     "Conv": 1,
@@ -36,7 +38,7 @@ LARGEST_SAFE = 64  # 2 * 255 * 64 = 32,640 < 2**15 = 32,768 < 2 * 255 * 65
 NAMED = 3  # of the unsafe weights
 
 
-def check_weights(path: Path) -> dict[str, Any]:
+def check_weights(path: Path) -> Overflow:
     """What a card says of the weights of an ONNX file: whether they rule saturation out, and the largest one.
 
     Every int8 constant counts, wherever it stands and whatever lies between it and an operator, because optimisers move
@@ -51,7 +53,7 @@ def check_weights(path: Path) -> dict[str, Any]:
     inputs = {value.name for value in model.graph.input}
     unsafe = [name for name, largest in weights.items() if largest > LARGEST_SAFE or name in inputs]
     unsafe += [*_loose_weights(model, nodes), *_computed_weights(model, nodes)]
-    return {"safe": not unsafe, "largest_weight": max(weights.values(), default=None), "unsafe": unsafe[:NAMED]}
+    return Overflow(not unsafe, max(weights.values(), default=None), tuple(unsafe[:NAMED]))
 
 
 def _nodes(graph: Any) -> Iterator[onnx.NodeProto]:

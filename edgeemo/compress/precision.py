@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from edgeemo.card import Precision
 from edgeemo.errors import GateError
 from edgeemo.runtime.onnx import DISABLED
 
@@ -51,7 +52,7 @@ class Kernel:
     integer: bool
 
 
-def truth(path: Path, *, flavour: str) -> dict[str, Any]:
+def truth(path: Path, *, flavour: str) -> Precision:
     """What the card says of an INT8 file: share of the multiply-adds in integers, operators, and who counted.
 
     `cpu`: kernels that ran here, under ONNX Runtime's full optimisation. `tensorrt`: what the file asks for, since
@@ -61,20 +62,21 @@ def truth(path: Path, *, flavour: str) -> dict[str, Any]:
     total = sum(kernel.macs for kernel in found)
     share = sum(kernel.macs for kernel in found if kernel.integer) / total
     by = "executed by" if flavour == "cpu" else "asked of the engine; read by"
-    return {
-        "int8_share_of_macs": round(share, 4),
-        "macs": total,
-        "operators": dict(Counter(kernel.operator for kernel in found)),
-        "counted": f"{by} onnxruntime {onnxruntime.__version__}",
-    }
+    return Precision(
+        int8_share_of_macs=round(share, 4),
+        macs=total,
+        operators=dict(Counter(kernel.operator for kernel in found)),
+        counted_by=f"{by} onnxruntime {onnxruntime.__version__}",
+    )
 
 
-def check(found: dict[str, Any], *, least: float) -> None:
+def check(found: Precision, *, least: float) -> None:
     """GateError if less than the share `least` of the multiply-adds is in integers."""
-    if found["int8_share_of_macs"] < least:
+    share = found.int8_share_of_macs or 0.0
+    if share < least:
         raise GateError(
-            f"only {100 * found['int8_share_of_macs']:.1f} % of the multiply-adds are in integers ({found['counted']}: "
-            f"{found['operators']}), expected {100 * least:g} %; the model would be slow, not small and fast. "
+            f"only {100 * share:.1f} % of the multiply-adds are in integers ({found.counted_by}: "
+            f"{found.operators}), expected {100 * least:g} %; the model would be slow, not small and fast. "
             f"Choose another --int8-format, keep fewer layers in float, or accept it with --min-int8-share"
         )
 

@@ -75,7 +75,7 @@ def prune(
     *,
     plan: Plan,
     train: Faces | None = None,
-    original: dict[str, list[int]] | None = None,
+    original: dict[str, tuple[int, ...]] | None = None,
 ) -> EmotionNet:
     """Remove channels from `network`, which is changed and returned: `plan.share` of those that `original` had.
 
@@ -118,7 +118,9 @@ def kept_of(width: int, share: float, round_to: int) -> int:
     return min(width, max(round_to, round(width * (1 - share) / round_to) * round_to))
 
 
-def _kept(network: EmotionNet, contract: InputContract, plan: Plan, original: dict[str, list[int]]) -> dict[str, int]:
+def _kept(
+    network: EmotionNet, contract: InputContract, plan: Plan, original: dict[str, tuple[int, ...]]
+) -> dict[str, int]:
     """How many channels stay in each layer, by its name."""
     layers = _widths(network)
     if plan.ranking == "layer":

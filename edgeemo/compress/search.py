@@ -252,7 +252,7 @@ def _keep_best(folder: Path, result: dict[str, Any]) -> Path:
     kept: Path = folder / BEST / source.name
     shutil.copy2(source, kept)
     card = read_card(source)
-    write_card(kept, replace(card, metrics={"valid": {**card.metrics["valid"], "selected_on_valid": True}}))
+    write_card(kept, replace(card, metrics={"valid": replace(card.metrics["valid"], selected_on_valid=True)}))
     return kept
 
 

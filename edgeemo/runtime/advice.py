@@ -30,7 +30,7 @@ def advise(card: Card, backend: str, name: str) -> list[str]:
             f"{name} has int8 activations, made for TensorRT, which ONNX Runtime runs more slowly than float on x86.  "
             "Open the form with uint8 activations (--int8-format cpu), model.int8.onnx, instead"
         )
-    if backend == "onnxruntime-tensorrt" and card.precision.get("flavour") == "cpu":
+    if backend == "onnxruntime-tensorrt" and card.precision.target_format == "cpu":
         found.append(
             f"{name} has uint8 activations, which TensorRT may refuse or clip at half of their range.  "
             "Open the form with int8 activations (--int8-format tensorrt), model.int8.tensorrt.onnx, instead"
@@ -48,4 +48,4 @@ def saturates_here(card: Card) -> bool:
 
 def is_slow_format(card: Card) -> bool:
     """Whether ONNX Runtime has no fast kernels for the file here: int8 activations on x86."""
-    return card.precision.get("flavour") == "tensorrt" and platform.machine() in X86
+    return card.precision.target_format == "tensorrt" and platform.machine() in X86

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from edgeemo.artifact import sha256_of
-from edgeemo.card import Card, InputContract
+from edgeemo.card import Card, Golden, InputContract
 from edgeemo.errors import IntegrityError
 from edgeemo.images import to_input, to_pixels
 from edgeemo.runtime.shipped import FOLDER
@@ -42,32 +41,32 @@ class Difference:
         return not self.changed and self.largest <= TOLERANCE
 
 
-def record(logits: np.ndarray) -> dict[str, Any]:
-    """The card's entry for (8, K) logits of the faces."""
-    return {"faces_sha256": faces_sha256(), "logits": np.round(logits.astype(float), DECIMALS).tolist()}
+def record(logits: np.ndarray) -> Golden:
+    """The card's section for (8, K) logits of the faces."""
+    return Golden(faces_sha256(), tuple(map(tuple, np.round(logits.astype(float), DECIMALS).tolist())))
 
 
 def compare(card: Card, logits: np.ndarray) -> Difference | None:
     """(8, K) logits of the faces against the card's; None if the card has none, or of other faces.
 
-    IntegrityError if what the card holds is no finite (8, K).
+    IntegrityError if what the card holds is not (8, K).
     """
-    if card.golden.get("faces_sha256") != faces_sha256():
+    if card.golden is None or card.golden.faces_sha256 != faces_sha256():
         return None
-    expected = _stored(card, logits.shape)
+    expected = _stored(card.golden, logits.shape)
     changed = int((expected.argmax(1) != logits.argmax(1)).sum())
     return Difference(float(np.abs(expected - logits).max()), changed, len(expected))
 
 
-def _stored(card: Card, shape: tuple[int, ...]) -> np.ndarray:
+def _stored(golden: Golden, shape: tuple[int, ...]) -> np.ndarray:
     """The card's logits, checked."""
     try:
-        stored = np.array(card.golden.get("logits"), dtype=float)
-    except (TypeError, ValueError):  # ragged, or no numbers
-        stored = np.full((), np.nan)
-    if stored.shape != shape or not np.isfinite(stored).all():
+        stored = np.array(golden.logits, dtype=float)
+    except ValueError:  # ragged
+        stored = np.empty(())
+    if stored.shape != shape:
         raise IntegrityError(
-            f"the card's golden logits are no {' x '.join(map(str, shape))} finite numbers, one row per golden face; "
+            f"the card's golden logits are not {' x '.join(map(str, shape))} numbers, one row per golden face; "
             "the card is damaged: copy model and card again, or make them again with  edgeemo compress RUN"
         )
     return stored

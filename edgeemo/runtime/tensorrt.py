@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgeemo.card import Card, remake
+from edgeemo.card import Card, Target, remake
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.packages import require
@@ -118,23 +118,24 @@ class TensorrtBackend:
     def __init__(self, path: Path, card: Card, *, graphs: bool = False) -> None:
         """IntegrityError for an engine that is not what its card says; MachineError for one that cannot run here."""
         self.name = "tensorrt-graph" if graphs else "tensorrt"
-        self._library, self._cuda, self.gpu = _place(path, card.target)
-        if graphs and card.target["library"] == "rtx":  # it has its own way, which edgeemo does not take yet
+        target = _target(path, card)
+        self._library, self._cuda, self.gpu = _place(path, target)
+        if graphs and target.library == "rtx":  # it has its own way, which edgeemo does not take yet
             raise MachineError(f"{LIBRARIES['rtx'].name} records no CUDA graphs here; use the backend tensorrt")
         self._open = True
         self._said = logger(self._library)
         self._runtime: trt.Runtime = given(lambda: self._library.Runtime(self._said), "runtime", self._said)
-        self._runtime.engine_host_code_allowed = bool(card.target.get("version_compatible"))
-        if card.target.get("dla_core", -1) >= 0:
-            self._runtime.DLA_core = card.target["dla_core"]
-        self._engine = self._deserialised(path, card.target)
+        self._runtime.engine_host_code_allowed = target.version_compatible
+        if target.dla_core >= 0:
+            self._runtime.DLA_core = target.dla_core
+        self._engine = self._deserialised(path, target)
         names = [self._engine.get_tensor_name(k) for k in range(self._engine.num_io_tensors)]
         way_in = self._library.TensorIOMode.INPUT
         self._into = [name for name in names if self._engine.get_tensor_mode(name) == way_in]
         self._out_of = [name for name in names if name not in self._into]
         self._check_types(path, names)
         self.inputs, self.outputs = ([self._shape(name) for name in side] for side in (self._into, self._out_of))
-        self._most = int(card.target.get("max_batch", 1))
+        self._most = target.max_batch
         self._buffers: dict[str, Buffer] = {}
         self._graphs: dict[int, _Graph] | None = {} if graphs else None  # by number of rows
         self._context = self._new_context()
@@ -162,7 +163,7 @@ class TensorrtBackend:
         self._graphs = None
         del self._context, self._engine, self._runtime
 
-    def _deserialised(self, path: Path, target: dict[str, Any]) -> trt.ICudaEngine:
+    def _deserialised(self, path: Path, target: Target) -> trt.ICudaEngine:
         engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise IntegrityError(
@@ -238,21 +239,26 @@ class _Graph:
     executable: Any
 
 
-def told(target: dict[str, Any]) -> str:
+def told(target: Target) -> str:
     """Who made an engine and for what, in words."""
-    name = LIBRARIES[target["library"]].name
-    return f"{name} {target['version']} for compute capability {', '.join(target['compute_capabilities'])}"
+    name = LIBRARIES[target.library].name
+    return f"{name} {target.version} for compute capability {', '.join(target.compute_capabilities)}"
 
 
-def _place(path: Path, target: dict[str, Any]) -> tuple[Any, Cuda, Gpu]:
-    """Library, CUDA and GPU that fit the engine; one error names everything that is missing here."""
-    if target.get("library") not in LIBRARIES:
+def _target(path: Path, card: Card) -> Target:
+    """What the engine was built by and for; IntegrityError if its card does not say."""
+    if card.target is None:
         raise IntegrityError(
             f"the card of {path} does not say which library made the engine; make both with edgeemo build"
         )
+    return card.target
+
+
+def _place(path: Path, target: Target) -> tuple[Any, Cuda, Gpu]:
+    """Library, CUDA and GPU that fit the engine; one error names everything that is missing here."""
     found: list[Any] = []
     missing: list[str] = []
-    for part in (lambda: library(target["library"]), Cuda, lambda: Cuda().gpu()):
+    for part in (lambda: library(target.library), Cuda, lambda: Cuda().gpu()):
         try:
             found.append(part())
         except MachineError as error:
@@ -269,20 +275,20 @@ def _place(path: Path, target: dict[str, Any]) -> tuple[Any, Cuda, Gpu]:
     return module, cuda, gpu
 
 
-def _misfits(target: dict[str, Any], version: str, gpu: Gpu) -> str:
+def _misfits(target: Target, version: str, gpu: Gpu) -> str:
     """What of this machine does not fit an engine; empty if all does.
 
     By default an engine runs on the version and the kind of GPU that made it. A version-compatible one runs on later
     versions of the same major one, a hardware-compatible one on any GPU from Ampere on, but on no Jetson. TensorRT's
     engines run on no other platform than made them (NVIDIA's documentation of engine compatibility).
     """
-    if version != target["version"] and not (target.get("version_compatible") and _later(version, target["version"])):
-        return f"{LIBRARIES[target['library']].name} {version}"
+    if version != target.version and not (target.version_compatible and _later(version, target.version)):
+        return f"{LIBRARIES[target.library].name} {version}"
     here = this_machine().system
-    if target["library"] == "tensorrt" and target.get("platform", here) != here:
-        return f"{here}, not {target['platform']}"
-    fits = gpu.capability in target["compute_capabilities"]
-    ampere_plus = target.get("hardware_compatible") and float(gpu.capability) >= 8.0 and not is_jetson()
+    if target.library == "tensorrt" and target.platform != here:
+        return f"{here}, not {target.platform}"
+    fits = gpu.capability in target.compute_capabilities
+    ampere_plus = target.hardware_compatible and float(gpu.capability) >= 8.0 and not is_jetson()
     return "" if fits or ampere_plus else f"{gpu.name} of compute capability {gpu.capability}"
 
 
@@ -292,11 +298,11 @@ def _later(version: str, made: str) -> bool:
     return here[0] == there[0] and here > there
 
 
-def _rebuild(target: dict[str, Any]) -> str:
+def _rebuild(target: Target) -> str:
     """The command that makes such an engine on this machine."""
-    words = ["edgeemo", "build", target.get("source", "model.onnx"), "--library", target["library"]]
+    words = ["edgeemo", "build", target.source, "--library", target.library]
     for name, left_out in ASKED.items():
-        if (asked := target.get(name, left_out)) != left_out:
+        if (asked := getattr(target, name)) != left_out:
             words += [f"--{name.replace('_', '-')}", *([] if asked is True else [str(asked)])]
     return f"build it here:  {shlex.join(words)}"
 

@@ -1,7 +1,7 @@
 """The networks: a backbone from the table, optional spatial attention, and a classifier head.
 
-A network is described by a plain dict (the card's `architecture`); `build` makes it again from that dict, pruned
-widths included, so that weights are always a plain state dict and never a pickled module.
+A network is described by the card's `architecture`; `build` makes it again from that description, pruned widths
+included, so that weights are always a plain state dict and never a pickled module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeemo.card import InputContract
+from edgeemo.card import Architecture, InputContract
 from edgeemo.train.backbones import BACKBONES, backbone
 from edgeemo.train.pretrained import trunk_of
 
@@ -56,20 +56,20 @@ def contract_for(name: str, size: int | None = None, *, gray_faces: bool = False
     return replace(contract, colour="gray3") if gray_faces and contract.colour == "rgb" else contract
 
 
-def describe(name: str, *, labels: int, head: str, attention: bool, dropout: float) -> dict[str, Any]:
-    """The architecture dict of an unpruned network."""
-    return {"backbone": name, "labels": labels, "head": head, "attention": attention, "dropout": dropout, "widths": {}}
+def describe(name: str, *, labels: int, head: str, attention: bool, dropout: float) -> Architecture:
+    """The architecture of an unpruned network."""
+    return Architecture(name, labels=labels, head=head, attention=attention, dropout=dropout)
 
 
-def build(architecture: dict[str, Any], *, weights: str = "none") -> EmotionNet:
-    """The network of an architecture dict, initialised; `weights` is imagenet, none or a file for the backbone."""
-    entry = backbone(architecture["backbone"])
-    trunk = trunk_of(entry, architecture["backbone"], weights=weights)
-    head = HEADS[architecture["head"]](entry.features, architecture["labels"], architecture["dropout"])
-    attention = SpatialAttention() if architecture["attention"] else nn.Identity()
+def build(architecture: Architecture, *, weights: str = "none") -> EmotionNet:
+    """The network of an architecture, initialised; `weights` is imagenet, none or a file for the backbone."""
+    entry = backbone(architecture.backbone)
+    trunk = trunk_of(entry, architecture.backbone, weights=weights)
+    head = HEADS[architecture.head](entry.features, architecture.labels, architecture.dropout)
+    attention = SpatialAttention() if architecture.attention else nn.Identity()
     network = EmotionNet(trunk, attention, head)
     initialise(network.attention, network.head)
-    set_widths(network, architecture["widths"])
+    set_widths(network, architecture.widths)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -100,17 +100,17 @@ def initialise(*modules: nn.Module) -> None:
                     nn.init.zeros_(layer.bias)
 
 
-def widths_of(network: nn.Module) -> dict[str, list[int]]:
+def widths_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """Weight shape of every convolution and linear layer and size of every BatchNorm, by module name."""
     layers = ((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear | _BATCH_NORM))
-    return {name: list(m.weight.shape) for name, m in layers}
+    return {name: tuple(m.weight.shape) for name, m in layers}
 
 
 _BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
 _CONV_OPTIONS = ("kernel_size", "stride", "padding", "dilation", "padding_mode")  # what a change of width leaves alone
 
 
-def set_widths(network: nn.Module, widths: dict[str, list[int]]) -> None:
+def set_widths(network: nn.Module, widths: dict[str, tuple[int, ...]]) -> None:
     """Replace layers by fresh ones of the given weight shapes: the pruned architecture, ready for its state dict."""
     for name, shape in widths.items():
         old = network.get_submodule(name)
@@ -119,7 +119,7 @@ def set_widths(network: nn.Module, widths: dict[str, list[int]]) -> None:
             setattr(network.get_submodule(parent), leaf, _resized(old, shape))
 
 
-def _resized(layer: nn.Module, shape: list[int]) -> nn.Module:
+def _resized(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         kept: dict[str, Any] = {name: getattr(layer, name) for name in _CONV_OPTIONS}
         groups = shape[0] if layer.groups == layer.out_channels else layer.groups  # a filter per channel stays one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ import torch
 
 from edgeemo import options
 from edgeemo.artifact import alone_in, check_writable, write_json
-from edgeemo.card import Card, card_path, read_card
+from edgeemo.card import (
+    Architecture,
+    Card,
+    Data,
+    FaceList,
+    Licences,
+    Metrics,
+    Precision,
+    card_path,
+    from_json,
+    read_card,
+)
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.history import entry
@@ -43,7 +55,7 @@ def _run(config: Train) -> Path:
     load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
     train, valid = load("train"), load("valid")
     data.check_classes(train, labels, data=config.data)
-    terms = _licences(config) | teacher.licences(masters)
+    terms = replace(_licences(config), teacher=teacher.licences(masters))
     folder = config.out
     taught = teacher.taught(config, train, labels=labels, contract=contract) if masters else None
     material = Material(train, valid, labels.labels, contract, taught)
@@ -60,8 +72,8 @@ def _run(config: Train) -> Path:
         input=contract,
         architecture=architecture,
         temperature=temperature,
-        precision={"asked": "float32", "got": "float32"},
-        metrics={"valid": _about_metrics(config, valid) | result.to_dict()},
+        precision=Precision("float32", actual="float32"),
+        metrics={"valid": _metrics(config, valid, result)},
         data=_about(config, train, valid),
         licences=terms,
     ).after(entry("train", config, seconds=sum(row["seconds"] for row in history), **teacher.told_by(masters)))
@@ -90,7 +102,7 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     check_writable(folder)
 
 
-def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any]]:
+def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, Architecture]:
     architecture = networks.describe(
         config.backbone,
         labels=len(labels.labels),
@@ -105,41 +117,37 @@ def _network(config: Train, labels: LabelSet) -> tuple[EmotionNet, dict[str, Any
     return network, architecture
 
 
-def _about_metrics(config: Train, valid: data.Faces) -> dict[str, Any]:
-    """Which faces judged, and what was chosen on them before; the temperature always is."""
-    return {
+def _metrics(config: Train, valid: data.Faces, result: Scores) -> Metrics:
+    """Which faces evaluated, and what was chosen on them before; the temperature always is."""
+    about = {
         "data": data.kind_of(config.data),
         "ids_sha256": valid.fingerprint,
         "protocol": config.protocol,
         "selected_on_valid": bool(config.patience),
         "temperature_fitted_on": "valid",
     }
+    return from_json(Metrics, {**about, **result.to_dict()})
 
 
-def _about(config: Train, train: data.Faces, valid: data.Faces) -> dict[str, Any]:
-    sides = {"train": train, "valid": valid}
-    return {
-        "kind": data.kind_of(config.data),
-        "protocol": config.protocol,
-        **{name: {"n": len(side), "ids_sha256": side.fingerprint} for name, side in sides.items()},
-    }
+def _about(config: Train, train: data.Faces, valid: data.Faces) -> Data:
+    seen, watched = (FaceList(len(side), side.fingerprint) for side in (train, valid))
+    return Data(data.kind_of(config.data), config.protocol, train=seen, valid=watched)
 
 
-def _licences(config: Train) -> dict[str, str]:
+def _licences(config: Train) -> Licences:
     start = {"none": "trained from scratch", "imagenet": networks.backbone(config.backbone).terms}
-    return {
-        "code": "MIT",
-        "faces": data.LICENCES[data.kind_of(config.data)],
-        "initial weights": start.get(config.weights) or _terms_of(Path(config.weights)),
-    }
+    return Licences(
+        code="MIT",
+        faces=data.LICENCES[data.kind_of(config.data)],
+        initial_weights=start.get(config.weights) or _terms_of(Path(config.weights)),
+    )
 
 
 def _terms_of(file: Path) -> str:
     """What a file of weights brings along: the terms in its card, where it is a model of ours."""
     if not card_path(file).is_file():
         return "from a file given by the trainer"
-    terms = read_card(file).licences.items()
-    told = "; ".join(f"{what}: {text}" for what, text in terms if what != "code")
+    told = "; ".join(f"{what}: {text}" for what, text in read_card(file).licences.terms().items())
     return f"from another model ({told})"
 
 

@@ -53,10 +53,10 @@ def told_by(masters: Sequence[Member]) -> dict[str, Any]:
     return {"teachers": [{"name": m.name, "sha256": m.card.sha256} for m in masters]} if masters else {}
 
 
-def licences(masters: Sequence[Member]) -> dict[str, str]:
-    """The terms that a student inherits: those of the members' faces and first weights, where they have any."""
-    terms = {f"{what} of {m.name}": text for m in masters for what, text in m.card.licences.items() if what != "code"}
-    return {"teacher": "; ".join(sorted(set(terms.values())))} if terms else {}
+def licences(masters: Sequence[Member]) -> str | None:
+    """The terms that a student inherits: those of the members' faces and first weights, None where they have none."""
+    terms = {text for member in masters for text in member.card.licences.terms().values()}
+    return "; ".join(sorted(terms)) or None
 
 
 def taught(config: Train, faces: Faces, *, labels: LabelSet, contract: InputContract) -> np.ndarray:

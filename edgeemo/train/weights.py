@@ -51,8 +51,8 @@ def trained(folder: Path, card: Card, *, data: str | None = None) -> Train:
     """The training's settings from the run's log, else from the card, which keeps no folders; `data` overrides."""
     file = folder / LOG
     try:
-        source = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else card.history[0]
-        config: Train = read_settings(Train, source["config"])
+        settings = json.loads(file.read_text(encoding="utf-8"))["config"] if file.is_file() else card.history[0].config
+        config: Train = read_settings(Train, settings)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise IntegrityError(f"{folder} does not say how it was trained ({error}); train it again") from error
     if not data and not file.is_file() and config.data.partition(":")[0] != "synthetic":

@@ -8,11 +8,12 @@ from pathlib import Path
 import make_tiny
 import numpy as np
 import pytest
+import sections
 from PIL import Image
 
 from edgeemo.bench import accuracy
 from edgeemo.bench.accuracy import Trial
-from edgeemo.card import Card
+from edgeemo.card import Card, Data, FaceList
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import label_set
 from edgeemo.runtime import load
@@ -121,9 +122,9 @@ def test_models_of_other_labels_cannot_be_compared() -> None:
 
 def chosen_on(trial: Trial, **metrics: object) -> Card:
     """The card of a model whose training judged itself on the faces of the trial."""
-    about = {"ids_sha256": trial.ids_sha256("plurality")}
-    data = {"kind": "synthetic", "protocol": "plurality", "train": about, "valid": about}
-    return replace(make_tiny.card(), data=data, metrics={"valid": metrics})
+    about = FaceList(1, trial.ids_sha256("plurality"))
+    data = Data("synthetic", "plurality", train=about, valid=about)
+    return replace(make_tiny.card(), data=data, metrics={"valid": sections.metrics(**metrics)})
 
 
 def test_what_was_chosen_on_these_faces_is_told() -> None:
@@ -148,7 +149,7 @@ def test_known_faces_stay_known_where_bench_judges_fewer_of_them(ferplus_layout:
     """The card's list is of its own protocol; majority keeps a part of it."""
     trial = asked(ferplus_layout, "majority")
     card = chosen_on(trial, temperature_fitted_on="valid")
-    assert "fitted on these" in accuracy.caveat(replace(card, data={**card.data, "kind": "ferplus"}), trial)
+    assert "fitted on these" in accuracy.caveat(replace(card, data=replace(card.data, kind="ferplus")), trial)
 
 
 def test_the_bar_counts_without_changing_the_probabilities(rng: np.random.Generator) -> None:

@@ -12,7 +12,7 @@ import pytest
 from edgeemo.bench import measure
 from edgeemo.bench import run as bench
 from edgeemo.bench.tables import of_result
-from edgeemo.card import read_card, write_card
+from edgeemo.card import Overflow, Precision, read_card, write_card
 from edgeemo.compress import compare, files, search
 from edgeemo.runtime import advice
 from edgeemo.stages import Bench, Compress, Search
@@ -68,7 +68,7 @@ def test_bench_compares_an_int8_file_with_a_float_one(
     monkeypatch.setattr(measure, "PAYS", 1e9)  # whatever the times
     in_float = make_tiny.write(tmp_path / "float.onnx")
     int8 = make_tiny.write(tmp_path / "int8.onnx")
-    precision = {"asked": "int8", "got": "int8", "flavour": "cpu", "overflow": {"safe": True}}
+    precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=True))
     write_card(int8, replace(read_card(int8), precision=precision))
     found = bench.run(Bench(engine=str(int8), against=str(in_float), runs=20))
     assert len(found["against"]["advice"]) == 1
@@ -89,7 +89,7 @@ def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
     """In the result, and a sentence where exact arithmetic was asked for."""
     monkeypatch.setattr(advice, "kernels_saturate", lambda: saturates)
     path = make_tiny.write(tmp_path / "int8.onnx")
-    precision = {"asked": "int8", "got": "int8", "flavour": "cpu", "overflow": {"safe": safe}}
+    precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=safe))
     write_card(path, replace(read_card(path), precision=precision))
     found = bench.run(Bench(engine=str(path), runs=20))["model"]
     exact = saturates and not safe

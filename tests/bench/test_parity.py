@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sections
 from click.testing import CliRunner
 
 from edgeemo.bench import parity
@@ -100,8 +101,7 @@ def test_a_named_file_that_nothing_runs_is_no_pass(tmp_path):
     """The engine is what was to be proven: without what runs it there is no verdict, and the exit code is 5."""
     engine = tmp_path / "tiny.trt"
     engine.write_bytes(b"an engine")
-    target = {"library": "tensorrt", "version": "0", "compute_capabilities": ["8.7"]}
-    write_card(engine, replace(read_card(TINY), target=target))
+    write_card(engine, replace(read_card(TINY), target=sections.target()))
     command = ["parity", str(TINY), str(engine), "--data", "synthetic:300", "--count", "40"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 5

@@ -40,7 +40,7 @@ def logits_as(name: str, path: Path) -> np.ndarray:
 def test_a_shipped_model_gives_the_same_logits_on_every_x86_processor(model: str, processor: str) -> None:
     """Those in its card, for the faces that come with edgeemo, but for the last float rounding."""
     path = shipped.find(model)
-    expected = np.array(read_card(path).golden["logits"])
+    expected = np.array(read_card(path).golden.logits)
     assert logits_as(processor, path) == pytest.approx(expected, abs=1e-4)
 
 
@@ -118,7 +118,7 @@ def test_a_process_sees_this_edgeemo_and_no_library_beside_it(tmp_path: Path) ->
     processors.run(processors.Stand("a shell", ("sh", "-c", listing)))
     found = seen.read_text().split()
     assert found[0] == "edgeemo"
-    assert "card.py" in found
+    assert "images.py" in found
     assert "numpy" not in found
 
 

@@ -105,7 +105,7 @@ def test_a_kept_layer_runs_in_float_and_the_rest_does_not(ranges: Ranges, tmp_pa
     """By its name; ONNX Runtime then runs one float convolution."""
     path = tmp_path / "kept.onnx"
     quantize(ranges, path, flavour="cpu", keep_float=["backbone.3"])
-    operators = precision.truth(path, flavour="cpu")["operators"]
+    operators = precision.truth(path, flavour="cpu").operators
     assert operators["QLinearConv"] == 7
     assert sum(count for name, count in operators.items() if "Fused" in name or name == "Conv") == 1
 

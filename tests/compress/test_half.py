@@ -33,8 +33,8 @@ def test_it_is_half_as_large_and_says_the_same(
 ) -> None:
     """Every weight float16, input and logits float32, the same label for every face but near ties."""
     found = half.overflow(float_model, halved, ranges, calibration_faces, read_card(float_model).input, threads=1)
-    assert set(found["types"]) <= {"float16", "int64"}
-    assert found["agreement"] >= 0.98
+    assert set(found.weight_types) <= {"float16", "int64"}
+    assert found.fidelity.agreement >= 0.98
     assert halved.stat().st_size < 0.55 * float_model.stat().st_size
     graph = onnx.load(halved).graph
     assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {onnx.TensorProto.FLOAT}

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeemo.card import read_card
+from edgeemo.card import Overflow, read_card
 from edgeemo.compress.overflow import LARGEST_SAFE, check_weights
 from edgeemo.compress.quantize import quantize
 from edgeemo.compress.ranges import file_logits, observe
@@ -51,8 +51,8 @@ def test_limited_weights_are_safe_and_full_range_is_not(
     ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
     quantize(ranges, tmp_path / "int8.onnx", flavour=flavour, reduce_range=reduce_range)
     found = check_weights(tmp_path / "int8.onnx")
-    assert (found["safe"], found["largest_weight"]) == (reduce_range, largest)
-    assert bool(found["unsafe"]) != reduce_range
+    assert (found.safe, found.largest_weight) == (reduce_range, largest)
+    assert bool(found.unsafe) != reduce_range
 
 
 def test_the_limit_costs_little(float_model: Path, calibration_faces: Faces, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_limit_costs_little(float_model: Path, calibration_faces: Faces, tmp
 
 def test_a_float_file_has_nothing_to_saturate(float_model: Path) -> None:
     """No int8 weights, so no largest one."""
-    assert check_weights(float_model) == {"safe": True, "largest_weight": None, "unsafe": []}
+    assert check_weights(float_model) == Overflow(safe=True)
 
 
 @pytest.mark.parametrize(("largest", "safe"), [(LARGEST_SAFE, True), (LARGEST_SAFE + 1, False)])
@@ -78,13 +78,13 @@ def test_the_bound_is_the_largest_that_holds(largest: int, safe: bool, tmp_path:
     weights = np.zeros((4, 2), np.int8)
     weights[1, 1] = -largest
     found = checked(one_layer(weights), tmp_path)
-    assert (found["safe"], found["largest_weight"]) == (safe, largest)
+    assert (found.safe, found.largest_weight) == (safe, largest)
 
 
 def test_operators_with_integers_inside_are_checked_too(tmp_path: Path) -> None:
     """Files of other exporters have QLinear operators and no Q/DQ pairs."""
     found = checked(one_layer(np.full((4, 2), 127, np.int8)), tmp_path)
-    assert (found["safe"], found["unsafe"]) == (False, ["weights"])
+    assert (found.safe, found.unsafe) == (False, ["weights"])
 
 
 def test_unsigned_weights_are_exact(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_large_weights_are_found_wherever_they_stand(shape: dict, tmp_path: Path
     model = qdq_layer(**shape)
     onnx.checker.check_model(model)
     found = checked(model, tmp_path)
-    assert (found["safe"], found["largest_weight"]) == (False, 127)
+    assert (found.safe, found.largest_weight) == (False, 127)
 
 
 @pytest.mark.parametrize(("zero_point", "safe"), [(np.int8(0), False), (np.uint8(0), True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_pruned_network_is_built_again_exactly(tmp_path: Path) -> None:
     """Widths in the card and a plain state dict give the same logits, bit for bit."""
     network = pruned(slim()).eval()
     architecture = describe("edge_vgg_slim", labels=6, head="enhanced", attention=True, dropout=0.1)
-    card = Card(LABEL_SETS["six"].labels, "six", CONTRACT, {**architecture, "widths": widths_of(network)})
+    card = Card(LABEL_SETS["six"].labels, "six", CONTRACT, replace(architecture, widths=widths_of(network)))
     weights.save(network, card, tmp_path)
     again, _ = weights.load(tmp_path)
     faces = torch.randn(4, 1, 48, 48, generator=torch.Generator().manual_seed(1))
@@ -113,7 +114,7 @@ def test_every_backbone_is_pruned_and_comes_back_from_its_widths(name: str, rank
     cut = {layer: shape[0] for layer, shape in after.items() if shape[0] != before[layer][0]}
     assert cut
     assert all(width % 8 == 0 for width in cut.values())
-    again = build({**architecture, "widths": after}).eval()
+    again = build(replace(architecture, widths=after)).eval()
     again.load_state_dict(network.state_dict())
     batch = torch.randn(2, contract.channels, 32, 32)
     with torch.inference_mode():

@@ -52,8 +52,8 @@ def test_int8_names_the_same_emotion_as_float(
 def test_the_cpu_flavour_runs_in_integer_kernels(int8: dict[str, Path]) -> None:
     """ONNX Runtime's optimised graph has QLinear kernels for at least 90 % of the multiply-adds."""
     found = precision.truth(int8["cpu"], flavour="cpu")
-    assert found["int8_share_of_macs"] >= 0.9
-    assert found["operators"] == {"QLinearConv": 8, "QGemm": 1}
+    assert found.int8_share_of_macs >= 0.9
+    assert found.operators == {"QLinearConv": 8, "QGemm": 1}
 
 
 def test_a_float_file_has_no_integer_kernels(float_model: Path) -> None:

@@ -85,7 +85,7 @@ def test_what_ended_is_not_trained_again(trained: Path, tmp_path: Path, monkeypa
             run(config)
     monkeypatch.setattr(fit, "_step", _refuse)
     path = run(replace(config, resume=True))
-    assert [line["seconds"] > 0 for line in read_card(path).history if line["stage"] == "prune"] == [True]
+    assert [line.seconds > 0 for line in read_card(path).history if line.stage == "prune"] == [True]
 
 
 def _refuse(*_: Any, **__: Any) -> None:

@@ -85,7 +85,7 @@ def test_layers_err_less_and_only_their_weights_change(
     before, after = map(constants, (path, rounded))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == set(exact)
     assert all(np.abs(before[name] - exact[name]).max() <= 0.5 + 1e-4 for name in exact)  # what `exact` means
-    assert check_weights(rounded)["safe"]
+    assert check_weights(rounded).safe
     model = onnx.load(path)
     layers = list(rounding._layers(model))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgeemo.card import read_card
+from edgeemo.card import Precision, read_card
 from edgeemo.cli import main
 from edgeemo.compress.fidelity import Fidelity
 from edgeemo.compress.run import run, table
@@ -53,19 +53,19 @@ def test_every_step_leaves_its_file_with_its_card(compressed: Path) -> None:
 def test_the_card_tells_the_whole_way(compressed: Path, trained: Path) -> None:
     """Train, prune, export, quantize; each line names the file it started from."""
     history = read_card(compressed / "model.int8.onnx").history
-    assert [line["stage"] for line in history] == ["train", "prune", "export", "quantize"]
+    assert [line.stage for line in history] == ["train", "prune", "export", "quantize"]
     parents = [trained / "model.safetensors", compressed / "model.safetensors", compressed / "model.float.onnx"]
-    assert [line["parent_sha256"] for line in history[1:]] == [read_card(path).sha256 for path in parents]
+    assert [line.parent_sha256 for line in history[1:]] == [read_card(path).sha256 for path in parents]
 
 
 def test_the_card_says_what_precision_was_got(compressed: Path) -> None:
     """Asked for INT8, got so much of it, on ranges from this list."""
     precision = read_card(compressed / "model.int8.onnx").precision
     listed = json.loads((compressed / "calibration.json").read_text())
-    assert precision["asked"] == "int8"
-    assert precision["int8_share_of_macs"] >= 0.9
-    assert precision["calibration"]["ids_sha256"] == listed["ids_sha256"]
-    assert read_card(compressed / "model.float.onnx").precision == {"asked": "float32", "got": "float32"}
+    assert precision.requested == "int8"
+    assert precision.int8_share_of_macs >= 0.9
+    assert precision.calibration.ids_sha256 == listed["ids_sha256"]
+    assert read_card(compressed / "model.float.onnx").precision == Precision("float32", actual="float32")
 
 
 def test_the_comparison_has_a_row_per_stage_and_tests_each_against_those_before(compressed: Path) -> None:
@@ -86,7 +86,7 @@ def test_numbers_of_card_and_comparison_are_the_same(compressed: Path) -> None:
     """One measurement, written twice."""
     for row in comparison(compressed)["rows"]:
         card = read_card(compressed / row["file"])
-        assert card.metrics["valid"]["accuracy"] == row["accuracy"]
+        assert card.metrics["valid"].accuracy == row["accuracy"]
         assert card.temperature == row["temperature"]
         assert card.sha256 == row["sha256"]
 
@@ -95,8 +95,8 @@ def test_pruned_weights_load_as_a_run(compressed: Path) -> None:
     """The output folder holds a model that can be loaded, with its own numbers in its card (one face may be a tie)."""
     network, card = weights.load(compressed)
     assert network.backbone[0].weight.shape[0] == 8
-    assert card.metrics["valid"]["accuracy"] == pytest.approx(comparison(compressed)["rows"][1]["accuracy"], abs=1 / 24)
-    assert card.architecture["widths"]["backbone.0"] == [8, 1, 3, 3]
+    assert card.metrics["valid"].accuracy == pytest.approx(comparison(compressed)["rows"][1]["accuracy"], abs=1 / 24)
+    assert card.architecture.widths["backbone.0"] == (8, 1, 3, 3)
 
 
 def test_the_int8_model_runs_on_the_device_side(compressed: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Pat
     """Its file cannot be taken for the CPU's, and its share is what the file asks for."""
     path = run(replace(INT8, run=str(trained), out=str(tmp_path), int8_format="tensorrt"))
     assert path.name == "model.int8.tensorrt.onnx"
-    assert read_card(path).precision["counted"].startswith("asked of the engine")
+    assert read_card(path).precision.counted_by.startswith("asked of the engine")
 
 
 def test_the_next_command_is_for_the_engine_of_the_file(trained: Path, tmp_path: Path) -> None:
@@ -185,12 +185,12 @@ def test_the_card_of_a_tuned_model_tells_what_tuned_it(everything: Path, trained
     """Prune and tune name the teacher; both flavours come from ranges of one method, chosen by what each measured."""
     cards = [read_card(everything / name) for name in ("model.int8.onnx", "model.int8.tensorrt.onnx")]
     for card in cards:
-        assert [line["stage"] for line in card.history] == ["train", "prune", "tune", "export", "quantize"]
-        teachers = [line["measured"]["teachers"][0]["sha256"] for line in card.history[1:3]]
+        assert [line.stage for line in card.history] == ["train", "prune", "tune", "export", "quantize"]
+        teachers = [line.measured["teachers"][0]["sha256"] for line in card.history[1:3]]
         assert teachers == [read_card(trained / "model.safetensors").sha256] * 2
-        assert set(card.precision["methods"]) == {"minmax", "percentile", "entropy"}
-    assert cards[0].precision["method"] == cards[1].precision["method"]
-    assert [card.precision["flavour"] for card in cards] == ["cpu", "tensorrt"]
+        assert set(card.precision.calibration_methods) == {"minmax", "percentile", "entropy"}
+    assert cards[0].precision.calibration_method == cards[1].precision.calibration_method
+    assert [card.precision.target_format for card in cards] == ["cpu", "tensorrt"]
 
 
 def test_pictures_and_their_numbers_lie_beside_the_models(everything: Path) -> None:
@@ -213,13 +213,13 @@ def test_another_input_size_is_learned_and_stands_in_the_card(trained: Path, tmp
     path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), size=40, epochs=1, sensitivity=True))
     original, resized = comparison(tmp_path)["rows"]
     _, run_card = weights.load(trained)
-    assert original["accuracy"] == pytest.approx(run_card.metrics["valid"]["accuracy"], abs=1 / 24)
+    assert original["accuracy"] == pytest.approx(run_card.metrics["valid"].accuracy, abs=1 / 24)
     assert resized["macs"] < 0.8 * original["macs"]
     scanned = json.loads((tmp_path / "sensitivity.json").read_text())["faces"]
     assert scanned["accuracy"] > 0.5  # of the network as it was trained
     card = read_card(path)
     assert (card.input.size, read_card(tmp_path / "original.float.onnx").input.size) == (40, run_card.input.size)
-    assert [line["stage"] for line in card.history] == ["train", "resize", "export"]
+    assert [line.stage for line in card.history] == ["train", "resize", "export"]
     with load(path) as model:
         assert model.predict(np.zeros((60, 60), np.uint8)).label in card.labels
 
@@ -240,9 +240,9 @@ def test_recovery_on_other_faces_stands_in_the_card(trained: Path, tmp_path: Pat
     """Trained on 120 drawn faces, recovered on 180: both counts, and metrics that name the faces they come from."""
     path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.5, epochs=1, data="synthetic:180"))
     card = read_card(path)
-    assert (card.data["train"]["n"], card.data["recovery"]["n"]) == (120, 180)
-    assert card.metrics["valid"]["ids_sha256"] != card.data["valid"]["ids_sha256"]
-    assert "recovery faces" in card.licences
+    assert (card.data.train.n, card.data.recovery.n) == (120, 180)
+    assert card.metrics["valid"].ids_sha256 != card.data.valid.ids_sha256
+    assert card.licences.recovery_faces
 
 
 def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trained: Path, tmp_path: Path) -> None:
@@ -279,9 +279,9 @@ def test_int8_that_names_other_emotions_is_not_left_behind(
         run(config)
     assert not list(tmp_path.glob("*int8*"))
     precision = read_card(run(replace(config, min_agreement=90))).precision
-    assert (precision["agreement"], precision["faces"]) == (0.9, 88)
+    assert (precision.fidelity.agreement, precision.fidelity.faces) == (0.9, 88)
     valid = asked[-1].take(np.arange(len(asked[-1]) - 64))  # all of them, for there are few; then 64 train faces
-    assert valid.fingerprint == read_card(trained / "model.safetensors").data["valid"]["ids_sha256"]
+    assert valid.fingerprint == read_card(trained / "model.safetensors").data.valid.ids_sha256
 
 
 def _all_float(path: Path) -> list[Any]:
@@ -351,10 +351,10 @@ def test_a_step_that_removes_nothing_is_passed_over(
     monkeypatch.setattr(fit, "plan", lambda *a, epoch, **how: shown.append(epoch) or plan(*a, epoch=epoch, **how))
     run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.4, prune_steps=6, round_to=32, epochs=6))
     _, card = weights.load(tmp_path)
-    line = next(line for line in card.history if line["stage"] == "prune")
-    assert 0 < len(line["measured"]["accuracy_before_recovery"]) < 6
+    line = next(line for line in card.history if line.stage == "prune")
+    assert 0 < len(line.measured["accuracy_before_recovery"]) < 6
     assert shown == list(range(len(shown)))  # no epoch's order and views twice
-    assert len(shown) > len(line["measured"]["accuracy_before_recovery"])
+    assert len(shown) > len(line.measured["accuracy_before_recovery"])
 
 
 def test_the_run_folder_is_not_written_over(trained: Path) -> None:

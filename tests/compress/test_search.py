@@ -116,7 +116,7 @@ def test_the_best_model_lies_ready(found: dict[str, Any], small: Search) -> None
     (best,) = (Path(str(small.out)) / "best").glob("*.onnx")
     with load(best) as model:
         assert model.card.labels[0] == "neutral"
-        assert model.card.metrics["valid"]["selected_on_valid"] is True
+        assert model.card.metrics["valid"].selected_on_valid is True
 
 
 @pytest.fixture

@@ -65,7 +65,12 @@ def decayed() -> EmotionNet:
 @pytest.fixture(scope="module")
 def exported(decayed: EmotionNet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The file as it is exported, and what it would be without the flush."""
-    card = Card(LABEL_SETS["six"].labels, "six", contract_for(NAME), {"backbone": NAME})
+    card = Card(
+        LABEL_SETS["six"].labels,
+        "six",
+        contract_for(NAME),
+        describe(NAME, labels=6, head="linear", attention=False, dropout=0.0),
+    )
     files = {name: tmp_path_factory.mktemp(name) / "model.onnx" for name in ("flushed", "kept")}
     export.to_onnx(decayed, card, files["flushed"])
     with pytest.MonkeyPatch.context() as patch:

@@ -12,16 +12,17 @@ import onnx
 import pytest
 
 import edgeemo
-from edgeemo.card import read_card, write_card
+from edgeemo.card import Overflow, Precision, read_card, write_card
 from edgeemo.runtime import advice, probe
 from edgeemo.runtime.onnx import OnnxBackend
 
 EXACT = "session.x64quantprecision"
-SAFE = {"asked": "int8", "flavour": "cpu", "overflow": {"safe": True}}
-UNSAFE = {"asked": "int8", "flavour": "cpu", "overflow": {"safe": False}}
+UNCHECKED = Precision("int8", target_format="cpu")
+SAFE = replace(UNCHECKED, overflow=Overflow(safe=True))
+UNSAFE = replace(UNCHECKED, overflow=Overflow(safe=False))
 
 
-def with_precision(path: Path, precision: dict) -> Path:
+def with_precision(path: Path, precision: Precision) -> Path:
     make_tiny.write(path)
     write_card(path, replace(read_card(path), precision=precision))
     return path
@@ -51,15 +52,14 @@ def test_exact_arithmetic_never_saturates() -> None:
     ("precision", "exact"),
     [
         (SAFE, ""),
-        ({"asked": "float32", "got": "float32"}, ""),
+        (Precision("float32", actual="float32"), ""),
         (UNSAFE, "1"),
-        ({"asked": "int8", "flavour": "cpu"}, "1"),  # of an edgeemo without the check
-        ({}, "1"),  # somebody else's
-        ({"asked": "int8", "overflow": "safe"}, "1"),
+        (UNCHECKED, "1"),  # of an edgeemo without the check
+        (Precision(), "1"),  # somebody else's
     ],
 )
 def test_a_file_that_is_not_proven_safe_asks_for_exact_arithmetic_where_kernels_saturate(
-    precision: dict, exact: str, saturates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: Precision, exact: str, saturates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And only there, and only such a file: with VNNI the exact kernels would take twice the time for nothing."""
     monkeypatch.setattr(advice, "kernels_saturate", lambda: saturates)
@@ -70,7 +70,7 @@ def test_a_file_that_is_not_proven_safe_asks_for_exact_arithmetic_where_kernels_
 
 @pytest.mark.parametrize(("precision", "saturates", "lines"), [(UNSAFE, True, 1), (UNSAFE, False, 0), (SAFE, True, 0)])
 def test_load_names_the_cost_where_kernels_saturate(
-    precision: dict, saturates: bool, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+    precision: Precision, saturates: bool, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     """One warning with the cure, on processors that need the exact arithmetic and for files that need it."""
     monkeypatch.setattr(advice, "kernels_saturate", lambda: saturates)
@@ -83,7 +83,7 @@ def test_load_names_the_cost_where_kernels_saturate(
 
 @pytest.mark.parametrize(("precision", "lines"), [(UNSAFE, 1), (SAFE, 0)])
 def test_openvino_which_has_no_exact_arithmetic_is_advised_against(
-    precision: dict, lines: int, monkeypatch: pytest.MonkeyPatch
+    precision: Precision, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a file that is not proven safe, on a processor without VNNI."""
     monkeypatch.setattr(advice, "kernels_saturate", lambda: True)
@@ -98,7 +98,7 @@ def test_load_names_the_better_format_for_this_backend(
 ) -> None:
     """int8 activations in ONNX Runtime are slow on x86; on ARM they are not."""
     monkeypatch.setattr(advice.platform, "machine", lambda: machine)
-    path = with_precision(tmp_path / "m.onnx", {**SAFE, "flavour": "tensorrt"})
+    path = with_precision(tmp_path / "m.onnx", replace(SAFE, target_format="tensorrt"))
     with caplog.at_level(logging.WARNING), edgeemo.load(path) as model:
         assert len(model.advice) == lines
     assert sum("--flavour cpu" in record.getMessage() for record in caplog.records) == lines

@@ -29,7 +29,7 @@ def test_every_name_is_a_whole_model_in_int8(name: str, flavour: str) -> None:
     """Its card fits it, and says the flavour that was asked for."""
     file = shipped.find(name, flavour=flavour)
     card = read_card(file)
-    assert (card.label_set, card.precision["asked"], card.precision["flavour"]) == ("ferplus8", "int8", flavour)
+    assert (card.label_set, card.precision.requested, card.precision.target_format) == ("ferplus8", "int8", flavour)
     assert file.stat().st_size <= LARGEST[name]
 
 
@@ -38,7 +38,7 @@ def test_the_flavours_of_a_name_are_one_network(name: str) -> None:
     """Quantized from the same float file, so they name nearly every face alike."""
     files = [shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES]
     first, second = (read_card(file) for file in files)
-    parents = [{line["stage"]: line["parent_sha256"] for line in card.history}["quantize"] for card in (first, second)]
+    parents = [{line.stage: line.parent_sha256 for line in card.history}["quantize"] for card in (first, second)]
     assert parents[0] == parents[1]
     faces = load("synthetic:400", "valid", label_set("six"), contract=first.input).pixels
     said = []
@@ -70,7 +70,7 @@ def test_the_committed_result_is_of_this_file_and_these_gates(name: str, labels:
 def test_the_card_of_every_teacher_lies_beside_the_results(name: str) -> None:
     """Of just the weights that the model's own card names."""
     taught = [
-        line["measured"]["teachers"] for line in read_card(shipped.find(name)).history if "teachers" in line["measured"]
+        line.measured["teachers"] for line in read_card(shipped.find(name)).history if "teachers" in line.measured
     ]
     assert taught
     for teacher in taught[-1]:
@@ -131,4 +131,4 @@ def test_a_shipped_model_becomes_an_engine_here(
     engine = build(Build(model="nano", library="rtx", compute_capability="8.9"))
     assert engine == Path("nano.trt")
     assert "does not list them as supported" in caplog.text
-    assert read_card(engine).precision["flavour"] == "tensorrt"
+    assert read_card(engine).precision.target_format == "tensorrt"

@@ -12,6 +12,7 @@ import fake_tensorrt
 import make_tiny
 import numpy as np
 import pytest
+import sections
 from fake_cudart import Machine
 from fake_tensorrt import MAGIC, Scene
 
@@ -20,22 +21,12 @@ from edgeemo.build import run as build
 from edgeemo.card import card_path, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.machine import this_machine
 from edgeemo.runtime import tensorrt
 from edgeemo.stages import Build
 
 pytestmark = pytest.mark.usefixtures("orin")
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
-TARGET = {
-    "library": "tensorrt",
-    "version": fake_tensorrt.__version__,
-    "compute_capabilities": ["8.7"],
-    "max_batch": 4,
-    "version_compatible": False,
-    "hardware_compatible": False,
-    "source": "model.onnx",
-}
-
-
 CONTRACT = read_card(TINY).input
 FACE = (CONTRACT.channels, CONTRACT.size, CONTRACT.size)
 
@@ -43,7 +34,8 @@ FACE = (CONTRACT.channels, CONTRACT.size, CONTRACT.size)
 def engine(folder: Path, content: bytes = MAGIC, **target: object) -> Path:
     path = folder / "model.trt"
     path.write_bytes(content)
-    write_card(path, replace(read_card(TINY), target={**TARGET, **target}))
+    here = {"version": fake_tensorrt.__version__, "platform": this_machine().system}
+    write_card(path, replace(read_card(TINY), target=sections.target(**here | target)))
     return path
 
 

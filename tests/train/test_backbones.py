@@ -21,7 +21,7 @@ def test_description_widths_and_weights_make_the_same_network(name):
     """Features are as wide as the table says, and the rebuilt network gives the same logits to the bit."""
     torch.set_num_threads(1)
     network = networks.build(describe(name)).eval()
-    again = networks.build(describe(name) | {"widths": networks.widths_of(network)}).eval()
+    again = networks.build(replace(describe(name), widths=networks.widths_of(network))).eval()
     again.load_state_dict(network.state_dict())
     batch = torch.randn(1, networks.contract_for(name, 64).channels, 64, 64)
     with torch.inference_mode():
@@ -100,11 +100,11 @@ def test_lite0_is_b0_without_squeeze_and_excitation():
 def test_the_card_tells_whose_weights_it_started_from(tmp_path, tiny):
     """Lite0's are not torchvision's; another model's card hands on its terms; a bare file has none to tell."""
     terms = run._licences
-    assert "Apache-2.0" in terms(replace(tiny, backbone="efficientnet_lite0", weights="imagenet"))["initial weights"]
-    assert "torchvision" in terms(replace(tiny, backbone="resnet18", weights="imagenet"))["initial weights"]
+    assert "Apache-2.0" in terms(replace(tiny, backbone="efficientnet_lite0", weights="imagenet")).initial_weights
+    assert "torchvision" in terms(replace(tiny, backbone="resnet18", weights="imagenet")).initial_weights
     other = run.run(replace(tiny, out=str(tmp_path / "other")))
-    assert "drawn by edgeemo" in terms(replace(tiny, weights=str(other)))["initial weights"]
-    assert terms(replace(tiny, weights="some.pth"))["initial weights"] == "from a file given by the trainer"
+    assert "drawn by edgeemo" in terms(replace(tiny, weights=str(other))).initial_weights
+    assert terms(replace(tiny, weights="some.pth")).initial_weights == "from a file given by the trainer"
 
 
 def test_a_file_that_is_no_weights_is_refused_without_unsafe_advice(tmp_path):

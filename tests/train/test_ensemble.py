@@ -31,7 +31,7 @@ def shown(member):
 
 
 def card_of(labels, *, temperature=1.0):
-    architecture = {"backbone": "edge_vgg_slim"}
+    architecture = networks.describe("edge_vgg_slim", labels=len(labels), head="linear", attention=False, dropout=0.0)
     contract = networks.contract_for("edge_vgg_slim")
     return Card(labels, "own", contract, architecture, temperature=temperature)
 

@@ -74,7 +74,7 @@ def test_a_run_with_mirrored_filters_leaves_an_ordinary_model(tiny):
     """It loads, and the second filter of each pair mirrors the first; without the option it does not."""
     tied, free = (run(replace(tiny, mirror=on, out=f"{tiny.out}-{on}", epochs=1)) for on in (True, False))
     network, card = weights.load(tied.parent)
-    assert card.history[0]["config"]["mirror"] is True
+    assert card.history[0].config["mirror"] is True
     assert type(network.backbone[0]) is torch.nn.Conv2d
     pairs = [load_file(path)["backbone.0.weight"].chunk(2) for path in (tied, free)]
     assert torch.equal(pairs[0][0].flip(3), pairs[0][1])

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,9 +46,9 @@ def test_attention_weighs_positions_alike_in_all_channels():
 def test_narrowed_network_is_rebuilt_from_its_card(tmp_path):
     """Widths in the card and a state dict are enough: the logits are the same to the bit."""
     narrow = describe("edge_vgg_slim")
-    narrow["widths"] = {"backbone.0": [8, 1, 3, 3], "backbone.1": [8], "backbone.3": [16, 8, 3, 3]}
-    network = networks.build(narrow).eval()
-    narrow["widths"] = networks.widths_of(network)
+    widths = {"backbone.0": (8, 1, 3, 3), "backbone.1": (8,), "backbone.3": (16, 8, 3, 3)}
+    network = networks.build(replace(narrow, widths=widths)).eval()
+    narrow = replace(narrow, widths=networks.widths_of(network))
     weights.save(network, Card(tuple("abcdef"), "own", InputContract(48), narrow), tmp_path)
     again, _ = weights.load(tmp_path)
     batch = torch.randn(2, 1, 48, 48)

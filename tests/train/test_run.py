@@ -53,8 +53,8 @@ def test_run_folder_holds_all_that_was_promised(tiny_with_pictures):
     names = {file.name for file in path.parent.iterdir()}
     assert names >= {"model.safetensors", "model.safetensors.json", "curves.png", "confusion.png", "log.json"}
     card = read_card(path)
-    assert card.metrics["valid"]["n"] == 24
-    assert card.history[0]["config"]["data"] == "synthetic:120"
+    assert card.metrics["valid"].n == 24
+    assert card.history[0].config["data"] == "synthetic:120"
     assert len(json.loads((path.parent / "log.json").read_text())["epochs"]) == 2
 
 
@@ -293,7 +293,7 @@ def test_model_without_checkpoint_is_not_overwritten(finished):
 def test_enhanced_head_attention_and_class_weights_train(tiny):
     """The origin document's parts work together on a small backbone."""
     config = replace(tiny, head="enhanced", attention=True, augment="enhanced", class_weights="sqrt", epochs=1)
-    assert read_card(run(config)).architecture["attention"] is True
+    assert read_card(run(config)).architecture.attention is True
 
 
 @pytest.mark.parametrize(

@@ -175,10 +175,10 @@ def test_a_student_is_trained_and_its_card_names_its_teachers(tmp_path, tiny):
     config = replace(tiny, teacher=",".join(map(str, masters)), views=2)
     card = read_card(run.run(config))
     (line,) = card.history
-    assert [member["sha256"] for member in line["measured"]["teachers"]] == [
+    assert [member["sha256"] for member in line.measured["teachers"]] == [
         read_card(folder / weights.MODEL).sha256 for folder in masters
     ]
-    assert line["config"]["teacher"] == "first,second"
+    assert line.config["teacher"] == "first,second"
 
 
 def test_a_run_is_not_resumed_under_another_teacher(tmp_path, tiny):

@@ -1,0 +1,52 @@
+"""Format 1 of the card, whose sections were free-form: read here, and still the words of result files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from edgeemo.card.decode import to_json
+from edgeemo.card.sections import Precision
+
+# Keys of `precision` by their names in format 1.
+RENAMED = {
+    "asked": "requested",
+    "got": "actual",
+    "flavour": "target_format",
+    "method": "calibration_method",
+    "methods": "calibration_methods",
+    "counted": "counted_by",
+    "types": "weight_types",
+}
+FIDELITY = ("agreement", "divergence", "faces")  # stood in `precision` itself
+OPTIONAL = ("target", "golden", "data")  # were empty objects where they did not apply
+
+
+def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object of a card of format 1 in format 2; KeyError, TypeError or AttributeError if it is none.
+
+    It keeps its seal; the oldest cards have none, and get that of their content.
+    """
+    precision = {RENAMED.get(name, name): value for name, value in raw["precision"].items() if name not in FIDELITY}
+    fidelity = {name: raw["precision"][name] for name in FIDELITY if name in raw["precision"]}
+    if fidelity:
+        precision["fidelity"] = fidelity
+    licences = {name.replace(" ", "_"): text for name, text in raw["licences"].items()}
+    seal = raw.get("seal") or seal_of(raw)
+    found = {**raw, "format": 2, "seal": seal, "precision": precision, "licences": licences}
+    return {name: value for name, value in found.items() if name not in OPTIONAL or value}
+
+
+def seal_of(raw: dict[str, Any]) -> str:
+    """The seal of a card of format 1: SHA-256 of its content as Python writes it, keys sorted and without spaces."""
+    content = {name: value for name, value in raw.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def precision_of(precision: Precision) -> dict[str, Any]:
+    """The section as result files have it: under the names of format 1."""
+    names = {new: old for old, new in RENAMED.items()}
+    found = {names.get(name, name): value for name, value in to_json(precision).items()}
+    fidelity = found.pop("fidelity", {})
+    return {**found, **fidelity}
