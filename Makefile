@@ -8,7 +8,7 @@ DEMO := runs/demo
 # Faces are small: one wrongly spinning thread pool beside another costs more than a second core brings.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lint types pytest readme clean
+.PHONY: demo test lint types pytest readme card clean
 
 demo: $(VENV)/installed
 	@echo "== 1/4 train: a small net on 3,000 faces drawn from action units (synthetic)"
@@ -57,6 +57,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 readme: $(VENV)/installed
 	$(BIN)/python benchmarks/readme.py
+
+card: $(VENV)/installed
+	$(BIN)/python benchmarks/card_page.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

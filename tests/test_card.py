@@ -1,14 +1,19 @@
 """Cards, the files they describe and the history they tell."""
 
+import copy
 import errno
 import json
 import re
 import shutil
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import card_page
+import jsonschema
 import pytest
+import rewrite_cards
 from safetensors import SafetensorError
 
 from edgeemo.artifact import check_writable, write_json, write_text, written
@@ -18,10 +23,12 @@ from edgeemo.card import (
     Fidelity,
     InputContract,
     card_path,
+    from_json,
     label_set_of,
     read_card,
     write_card,
 )
+from edgeemo.card.files import parse_card, write_sealed
 from edgeemo.card.format1 import precision_of
 from edgeemo.card.layout import canonical
 from edgeemo.errors import IntegrityError, MachineError
@@ -284,6 +291,80 @@ def test_an_unsealed_card_of_format_1_opens(model):
     assert card.precision.fidelity == Fidelity(1.0, 0.0, faces=9)
     assert card.licences.recovery_faces == "MIT"
     assert write_card(model, card) == read_card(model)
+
+
+@pytest.mark.parametrize("page", [card_page.SCHEMA, card_page.PAGE], ids=lambda path: path.name)
+def test_schema_and_page_are_what_the_code_generates(page):
+    """After a change of the dataclasses: make card."""
+    text = page.read_text(encoding="utf-8")
+    assert text == (card_page.schema_text() if page == card_page.SCHEMA else card_page.rendered(text))
+
+
+def test_page_describes_every_section():
+    """A table for each dataclass that the card holds."""
+    named = set(re.findall(r"<!-- keys: (\w+) -->", card_page.PAGE.read_text(encoding="utf-8")))
+    assert named == {"Card", *card_page.schema()["$defs"]}
+
+
+def committed_cards():
+    return [
+        *sorted(shipped.FOLDER.glob("*.json")),
+        *sorted(rewrite_cards.TEACHERS.glob("*.json")),
+        FIXTURES / "tiny.onnx.json",
+    ]
+
+
+@pytest.mark.parametrize("path", committed_cards(), ids=lambda path: path.name)
+def test_committed_cards_fit_the_schema_and_are_as_they_would_be_written(path, tmp_path):
+    """A host that generates its types from the schema can read them."""
+    jsonschema.validate(json.loads(path.read_text()), json.loads(card_page.SCHEMA.read_text()))
+    write_sealed(tmp_path / "again.json", parse_card(path))
+    assert (tmp_path / "again.json").read_text() == path.read_text()
+
+
+def test_schema_refuses_what_reading_refuses():
+    """Of a real card: every key left out that must be there, and a value of another type in every place."""
+    schema = jsonschema.Draft202012Validator(json.loads(card_page.SCHEMA.read_text()))
+    raw = json.loads(card_path(shipped.find("small")).read_text())
+    spoiled = list(spoilt(raw))
+    assert len(spoiled) > 100
+    for where, card in spoiled:
+        with pytest.raises(ValueError, match=r"expected|missing"):
+            from_json(Card, card)
+        assert not schema.is_valid(card), where
+
+
+def spoilt(raw, *path):
+    """Copies of a card with one value replaced by an empty list of lists, or by an object where a list belongs."""
+    free = ("config", "measured")
+    here = raw
+    for step in path:
+        here = here[step]
+    for key, value in here.items() if isinstance(here, dict) else enumerate(here[:1]):
+        card = copy.deepcopy(raw)
+        place = card
+        for step in path:
+            place = place[step]
+        place[key] = {"x": {}} if isinstance(value, list) else [[]]
+        yield (*path, key), card
+        if isinstance(value, (dict, list)) and key not in free:
+            yield from spoilt(raw, *path, key)
+
+
+def test_the_pages_seal_is_the_cards(tmp_path):
+    """Its JavaScript, run by Node, accepts a shipped card in any layout, and no changed one."""
+    if not shutil.which("node"):
+        pytest.skip("Node.js is not installed")
+    (code,) = re.findall(r"```js\n(.*?)```", card_page.PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    script = tmp_path / "seal.mjs"
+    main = "for (const text of JSON.parse(process.argv[2])) console.log(await isSealed(text));"
+    script.write_text(
+        f"globalThis.crypto ??= (await import('node:crypto')).webcrypto;\n{code}\n{main}\n", encoding="utf-8"
+    )
+    text = card_path(shipped.find("nano")).read_text()
+    texts = [text, json.dumps(json.loads(text), sort_keys=True), text.replace('"count": 512', '"count": 513')]
+    done = subprocess.run(["node", script, json.dumps(texts)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["true", "true", "false"]
 
 
 def test_card_that_is_not_json_is_refused(model):
