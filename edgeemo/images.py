@@ -1,13 +1,16 @@
 """One image → the model's input, exactly as the card says. Training and every runtime share this code.
 
 Trained and served pixels must agree: the usual silent loss of emotion models is a colour order or a resize filter
-that differs between the two.
+that differs between the two. A ready crop (`central_square`) and a detector's box (`crop`) become squares by
+indexing alone, so that both meet one resampling, `resize`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
+from math import floor, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from edgeemo.errors import DataError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # decoders we allow; the rest of Pillow's is attack surface
 MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
 MIN_SIDE = 16  # pixels; below it no expression can be seen
+MAX_CROP = 7094  # pixels a side of a crop that reaches over the edges; its square is MAX_PIXELS
 MID_GREY = 128  # what shows through transparency
 
 
@@ -42,13 +46,57 @@ def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
 
 
 def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:
-    """Crop, convert and resize one image to what the contract asks.
+    """Crop, convert and resize one ready crop, which the face fills, to what the contract asks.
 
     image: (H, W) gray or (H, W, 3) RGB, uint8, at least 16 px a side.
     Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. DataError names what else came.
     """
+    return resize(central_square(image), contract)
+
+
+def central_square(image: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of a ready crop, as a view: (H, W[, 3]) → (min(H, W), min(H, W)[, 3]) uint8.
+
+    DataError for another shape or type, or under 16 px a side.
+    """
     _check(image)
-    picture = Image.fromarray(_central_square(image)).convert("RGB" if contract.colour == "rgb" else "L")
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def crop(image: np.ndarray, box: Sequence[float], contract: InputContract) -> np.ndarray:
+    """The square around a detector's box, without resampling: (H, W[, 3]) uint8 → (side, side[, 3]) uint8.
+
+    box: x, y, width, height in pixels, x and y of its top left corner; it may reach over the edges of the image. Its
+    longer side is scaled by the contract's crop_margin about the box's centre, and the square rounded to whole pixels
+    (step 1 of InputContract). Outside the image the nearest pixel of its edge is repeated: a square that was moved or
+    shrunk into the image would show a face at the edge off its place and size, and models bear only little of both
+    (on held-back faces 10 % of the side and 5 % of shift cost nothing that could be measured; 30 % of the side cost 1
+    to 3.5 points). DataError for another image than `to_pixels` takes, a box without width or height or beside the
+    image, or a square under 16 px or over 50 megapixels.
+    """
+    _check(image)
+    left, top, side = _square_of(box, contract.crop_margin)
+    height, width = image.shape[:2]
+    if not (-side < left < width and -side < top < height):
+        raise DataError(f"the box {tuple(box)} lies outside the image of {width}x{height} px")
+    rows = np.clip(np.arange(top, top + side), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    found: np.ndarray = image[rows[:, None], columns]
+    return found
+
+
+def resize(square: np.ndarray, contract: InputContract) -> np.ndarray:
+    """A square from `crop` or `central_square` in the colour and size of the contract.
+
+    Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. DataError for what is no such square.
+    """
+    _check(square)
+    if square.shape[0] != square.shape[1]:
+        raise DataError(f"expected a square, got {square.shape[1]}x{square.shape[0]} px; crop it first")
+    picture = Image.fromarray(square).convert("RGB" if contract.colour == "rgb" else "L")
     if picture.width != contract.size:
         picture = picture.resize((contract.size, contract.size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
@@ -86,11 +134,16 @@ def _check(image: np.ndarray) -> None:
         raise DataError(f"image is {image.shape[1]}x{image.shape[0]} px; a face needs at least {MIN_SIDE} px a side")
 
 
-def _central_square(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+def _square_of(box: Sequence[float], margin: float) -> tuple[int, int, int]:
+    """Left, top and side of the square around a box, in whole pixels."""
+    if len(box) != 4 or not all(map(isfinite, box)) or min(box[2:]) <= 0:
+        raise DataError(f"expected a box as x, y, width, height with a width and height above 0 px, got {tuple(box)}")
+    x, y, width, height = box
+    longer = max(width, height) * margin
+    side = floor(min(longer, MAX_CROP + 1) + 0.5)
+    if not MIN_SIDE <= side <= MAX_CROP:
+        raise DataError(f"the box {tuple(box)} gives a square of {longer:.0f} px; expected {MIN_SIDE} to {MAX_CROP}")
+    return floor(x + width / 2 - side / 2 + 0.5), floor(y + height / 2 - side / 2 + 0.5), side
 
 
 def _to_uint8(image: Image.Image) -> np.ndarray:

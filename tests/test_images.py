@@ -1,6 +1,7 @@
 """Reading pictures and the image contract."""
 
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -64,6 +65,70 @@ def test_contract_is_what_its_docstring_tells(rng, shape):
     channels = images.to_input(images.to_pixels(photo, GRAY3)[None], GRAY3)[0]
     for channel, mean, std in zip(channels, GRAY3.mean, GRAY3.std, strict=True):
         assert channel == pytest.approx((got / 255 - mean) / std, abs=1e-5)  # float32
+
+
+@pytest.mark.parametrize("contract", [GRAY, RGB, GRAY3], ids=lambda contract: contract.colour)
+@pytest.mark.parametrize("shape", [(64, 64), (61, 50, 3), (200, 331, 3)])
+def test_a_detectors_box_and_a_ready_crop_meet_one_resize(rng, contract, shape):
+    """The box of the central square gives the pixels of the ready crop, to the bit."""
+    photo = rng.integers(0, 256, shape, dtype=np.uint8)
+    side = min(shape[:2])
+    box = ((shape[1] - side) // 2, (shape[0] - side) // 2, side, side)
+    found = images.resize(images.crop(photo, box, contract), contract)
+    assert np.array_equal(found, images.to_pixels(photo, contract))
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "left", "top", "side"),
+    [
+        ((30, 40, 20, 20), 1.0, 30, 40, 20),
+        ((30, 40, 20, 30), 1.0, 25, 40, 30),  # a square of the longer side, about the centre
+        ((30, 40, 20, 20), 1.5, 25, 35, 30),
+        ((30.4, 39.6, 20, 20), 1.0, 30, 40, 20),  # the nearest whole pixel
+        ((30.5, 40.5, 20, 20), 1.0, 31, 41, 20),  # halves up, as Math.floor(x + 0.5) in any language
+        ((30, 40, 20, 21), 1.0, 30, 40, 21),  # an odd side: the centre is 40 and a half
+        ((30, 40, 20, 20), 1.13, 29, 39, 23),
+    ],
+)
+def test_a_box_becomes_a_square_of_whole_pixels(rng, box, margin, left, top, side):
+    """As step 1 of InputContract has it, without any resampling."""
+    photo = rng.integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    found = images.crop(photo, box, replace(GRAY, crop_margin=margin))
+    assert np.array_equal(found, photo[top : top + side, left : left + side])
+
+
+@pytest.mark.parametrize("box", [(-10, 5, 40, 40), (100, 70, 40, 40), (-30, -30, 200, 200), (50, -15, 16, 16)])
+def test_edges_are_repeated_around_a_face_at_the_edge(rng, box):
+    """The face keeps its place and size in the square; a moved or shrunk square would change them."""
+    photo = rng.integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    x, y, side, _ = box
+    beyond = 200
+    padded = np.pad(photo, ((beyond, beyond), (beyond, beyond), (0, 0)), mode="edge")
+    expected = padded[y + beyond : y + beyond + side, x + beyond : x + beyond + side]
+    assert np.array_equal(images.crop(photo, box, GRAY), expected)
+
+
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        *((box, "x, y, width, height") for box in ((1, 2, 3), (0, 0, 0, 48), (0, 0, 48, -1), (0, 0, float("nan"), 48))),
+        *(
+            (box, "lies outside the image")
+            for box in ((120, 0, 48, 48), (0, 100, 48, 48), (-48, 0, 48, 48), (0, 1e300, 48, 48))
+        ),
+        *((box, "expected 16 to 7094") for box in ((0, 0, 15, 15), (-9000, -9000, 20000, 20000), (0, 0, 1e308, 1))),
+    ],
+)
+def test_a_box_without_a_face_in_it_is_refused(box, says):
+    """By its numbers, before anything is cut out."""
+    with pytest.raises(DataError, match=says):
+        images.crop(np.zeros((100, 120), np.uint8), box, GRAY)
+
+
+def test_only_squares_are_resized(face):
+    """Another shape would be squeezed in silence."""
+    with pytest.raises(DataError, match="expected a square, got 50x60 px"):
+        images.resize(face, GRAY)
 
 
 def test_normalisation_is_the_cards():
