@@ -22,6 +22,8 @@ from edgeemo.card import (
     Card,
     Fidelity,
     InputContract,
+    Precision,
+    Target,
     card_path,
     from_json,
     label_set_of,
@@ -30,10 +32,13 @@ from edgeemo.card import (
 )
 from edgeemo.card.files import parse_card, write_sealed
 from edgeemo.card.format1 import precision_of
+from edgeemo.card.keys import fields_of
 from edgeemo.card.layout import canonical
+from edgeemo.compress.quantize import FLAVOURS
 from edgeemo.errors import IntegrityError, MachineError
 from edgeemo.history import entry
 from edgeemo.runtime import shipped
+from edgeemo.runtime.tensorrt import LIBRARIES
 from edgeemo.stages import Compress, Train
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -298,6 +303,13 @@ def test_schema_and_page_are_what_the_code_generates(page):
     """After a change of the dataclasses: make card."""
     text = page.read_text(encoding="utf-8")
     assert text == (card_page.schema_text() if page == card_page.SCHEMA else card_page.rendered(text))
+
+
+def test_choices_of_a_card_are_those_of_the_code():
+    """What compress and build write is what a card may hold."""
+    choices = {one.name: one.key.choices for section in (Precision, Target) for one in fields_of(section)}
+    assert choices["target_format"] == tuple(FLAVOURS) == tuple(shipped.SUFFIXES)
+    assert set(choices["library"]) == set(LIBRARIES)
 
 
 def test_page_describes_every_section():

@@ -74,11 +74,11 @@ def read_card(model: Path) -> Card:
             f"{error.filename} cannot be read ({error.strerror}); make it readable for who runs this"
         ) from error
     except IntegrityError as error:
-        raise IntegrityError(f"{error}.  Copy both files again, or make them anew:  {remake(model)}") from error
+        raise IntegrityError(f"{error}.  Copy both files again, or make them again:  {remake(model)}") from error
     if card.sha256 != found:
         raise IntegrityError(
             f"{model} is not the file that its card describes: card {card.sha256[:12]}…, file {found[:12]}….  "
-            f"Copy both files again, or make them anew:  {remake(model)}"
+            f"Copy both files again, or make them again:  {remake(model)}"
         )
     return card
 
