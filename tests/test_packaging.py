@@ -76,7 +76,12 @@ def test_wheel_holds_the_package_alone(built):
     files = [f"edgeemo/models/{name}{suffix}" for name in shipped.NAMES for suffix in shipped.SUFFIXES.values()]
     golden = "edgeemo/models/faces.png"
     assert {golden, *files, *(f"{file}.json" for file in files)} == {name for name in names if "/models/" in name}
-    assert {"edgeemo/runtime/probe.onnx", "edgeemo/bench/mask_cpuid.c", "edgeemo/card.schema.json", "edgeemo/py.typed"} <= set(names)
+    assert {
+        "edgeemo/runtime/probe.onnx",
+        "edgeemo/bench/mask_cpuid.c",
+        "edgeemo/card.schema.json",
+        "edgeemo/py.typed",
+    } <= set(names)
     with tarfile.open(source) as archive:
         members = archive.getnames()
     assert not [name for name in members if "/runs/" in name or "/.venv/" in name]
