@@ -232,7 +232,7 @@ def test_the_wrong_kind_of_file_is_refused(source: Path) -> None:
     with pytest.raises(UsageError, match=r"expected nano, small, base, or a \.onnx file"):
         run(asked(run(asked(source))))
     write_card(source, replace(read_card(source), precision=Precision("int8", target_format="cpu")))
-    with pytest.raises(UsageError, match="--flavour tensorrt"):
+    with pytest.raises(UsageError, match="--int8-format tensorrt"):
         run(asked(source))
 
 

@@ -76,7 +76,7 @@ def test_only_the_option_that_is_missing_is_named() -> None:
 
 def test_a_target_from_a_file_fails_on_a_gate_that_is_not_measured() -> None:
     """Even the default's own gates: who names a target asks for every line of it."""
-    passed, says = judged(read_target(str(TARGETS / "default.toml")), accuracy=None)
+    passed, says = judged(read_target(TARGETS / "default.toml"), accuracy=None)
     assert (passed, says) == (False, "FAIL: accuracy not measured: add --data")
 
 
@@ -119,7 +119,7 @@ def test_an_unknown_gate_is_refused_and_the_known_ones_are_named(tmp_path: Path)
     file = tmp_path / "own.toml"
     file.write_text("latency_p95 = 5\n")
     with pytest.raises(UsageError, match="latency_ms_p95"):
-        read_target(str(file))
+        read_target(file)
 
 
 @pytest.mark.parametrize(
@@ -138,24 +138,24 @@ def test_a_limit_that_makes_no_sense_is_refused(tmp_path: Path, text: str, says:
     file = tmp_path / "own.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=says):
-        read_target(str(file))
+        read_target(file)
 
 
 def test_a_missing_target_is_refused(tmp_path: Path) -> None:
     """By its path, not by falling back to the default."""
     with pytest.raises(UsageError, match="cannot be read"):
-        read_target(str(tmp_path / "none.toml"))
+        read_target(tmp_path / "none.toml")
 
 
 def test_the_default_target_in_code_is_the_one_in_the_file() -> None:
     """Only that the file's is strict."""
-    assert read_target("") == DEFAULT == replace(read_target(str(TARGETS / "default.toml")), strict=False)
+    assert read_target(None) == DEFAULT == replace(read_target(TARGETS / "default.toml"), strict=False)
 
 
 @pytest.mark.parametrize("file", sorted(TARGETS.rglob("*.toml")), ids=lambda file: file.stem)
 def test_every_shipped_target_can_be_read_and_has_its_file_name(file: Path) -> None:
     """With known gates alone."""
-    target = read_target(str(file))
+    target = read_target(file)
     assert target.name == file.stem
     assert set(target.limits) <= set(GATES)
 

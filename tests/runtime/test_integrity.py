@@ -24,7 +24,7 @@ import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "onnxruntime", "onnx", "matplotlib", "tensorrt"}:
-            raise ImportError(name + " is blocked")
+            raise ModuleNotFoundError(name + " is blocked", name=name)
 
 sys.meta_path.insert(0, Blocker())
 import edgeemo, edgeemo.runtime

@@ -101,13 +101,13 @@ def test_load_names_the_better_format_for_this_backend(
     path = with_precision(tmp_path / "m.onnx", replace(SAFE, target_format="tensorrt"))
     with caplog.at_level(logging.WARNING), edgeemo.load(path) as model:
         assert len(model.advice) == lines
-    assert sum("--flavour cpu" in record.getMessage() for record in caplog.records) == lines
+    assert sum("--int8-format cpu" in record.getMessage() for record in caplog.records) == lines
 
 
 def test_tensorrt_is_not_given_unsigned_activations_without_a_word() -> None:
     """Its parser takes them where all zero points are 0, and clips at half of the range."""
     card = replace(make_tiny.card(), precision=SAFE)
-    assert "--flavour tensorrt" in advice.advise(card, "onnxruntime-tensorrt", "m.onnx")[0]
+    assert "--int8-format tensorrt" in advice.advise(card, "onnxruntime-tensorrt", "m.onnx")[0]
     assert not advice.advise(card, "onnxruntime-cuda", "m.onnx")
 
 
