@@ -10,20 +10,18 @@ under the same settings is not measured again.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-import edgeemo
-from edgeemo.artifact import write_json, write_text
+from edgeemo.artifact import write_text
 from edgeemo.card import read_card
 from edgeemo.compress import fidelity
 from edgeemo.compress.compare import answers
@@ -32,9 +30,12 @@ from edgeemo.data import load
 from edgeemo.errors import EdgeemoError, GateError
 from edgeemo.history import versions
 from edgeemo.labels import label_set
-from edgeemo.machine import this_machine
 from edgeemo.options import public_settings
 from edgeemo.progress import track
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 from edgeemo.stages import Compress, Train
 from edgeemo.train.network import BACKBONES
 from edgeemo.train.run import run as train
@@ -111,23 +112,24 @@ def main() -> None:
         if name not in {row["backbone"] for row in rows}:
             rows.append(survived(name))
             rows.sort(key=lambda row: list(BACKBONES).index(row["backbone"]))
-            written_down(out, settings, rows, table(rows))
-    print(table(rows))
+            result = Measurement(header=make_header(), script="backbones", settings=settings, rows=rows)
+            written_down(out, result, page(result))
+    print(table(rows).to_markdown())
 
 
 def kept(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a run that was cut off, if it had the same settings."""
-    before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    rows: list[dict[str, Any]] = before["rows"] if before.get("settings") == settings else []
-    return rows
+    if not out.is_file():
+        return []
+    before = files.read_as(Measurement, out)
+    return before.rows if before.settings == settings else []
 
 
-def written_down(out: Path, settings: dict[str, Any], rows: list[dict[str, Any]], table: str) -> None:
-    """Rows so far as JSON with what made them, and their table beside it."""
+def written_down(out: Path, result: Measurement, page: str) -> None:
+    """The rows so far as JSON with what made them, and their page beside it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    about = {"format": 1, "edgeemo": edgeemo.__version__, "versions": versions(), "machine": asdict(this_machine())}
-    write_json(out, {**about, "settings": settings, "rows": rows})
-    write_text(out.with_suffix(".md"), table)
+    files.write(result, out)
+    write_text(out.with_suffix(".md"), page)
 
 
 def survived(name: str) -> dict[str, Any]:
@@ -184,26 +186,31 @@ def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line per backbone with the road that ended well, or the best that was found."""
-    head = "| backbone | px | agreement % | labels named | float % | INT8 % | in integers % | road | KB |"
-    lines = [head, "|---|---:|---:|---:|---:|---:|---:|---|---:|"]
-    for row in rows:
-        found = [one for one in row["tried"] if "agreement" in one]
-        if not found:
-            refused = f"refused: {row['tried'][-1]['refused']}"
-            lines.append(f"| {row['backbone']} | {row['size']} | {refused} | | | | | | |")
-            continue
-        best = max(found, key=lambda one: one["agreement"])
-        agreement, *shares = (
-            f"{100 * best[name]:.1f}" for name in ("agreement", "float_accuracy", "int8_accuracy", "int8_share_of_macs")
-        )
-        numbers = " | ".join([agreement, str(best["labels_named"]), *shares])
-        road = best["road"] if row["agrees"] else f"**refused**: {_refusal(best)}"
-        lines.append(f"| {row['backbone']} | {row['size']} | {numbers} | {road} | {best['size_bytes'] / 1000:,.0f} |")
-    n = rows[0]["tried"][-1].get("n", 0)
-    about = f"INT8 against the pruned (30 %) float form it was made of, {n} drawn faces neither saw."
-    return "\n".join([about, "", *lines, ""])
+def page(result: Measurement) -> str:
+    """What was compared, and the table."""
+    n = result.rows[0]["tried"][-1].get("n", 0)
+    about = f"INT8 against the pruned (30 %) float form it was made of, {n} synthetic faces neither saw."
+    return f"{about}\n\n{table(result.rows).to_markdown()}\n"
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """A row per backbone with the road that ended well, or the best that was found."""
+    head = ("backbone", "px", "agreement %", "labels named", "float %", "INT8 %", "in integers %", "road", "KB")
+    return Table("backbones", head, [_cells(row) for row in rows], align="lrrrrrrlr")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    found = [one for one in row["tried"] if "agreement" in one]
+    if not found:
+        refused = f"refused: {row['tried'][-1]['refused']}"
+        return (row["backbone"], str(row["size"]), refused, "", "", "", "", "", "")
+    best = max(found, key=lambda one: one["agreement"])
+    agreement, *shares = (
+        f"{100 * best[name]:.1f}" for name in ("agreement", "float_accuracy", "int8_accuracy", "int8_share_of_macs")
+    )
+    road = best["road"] if row["agrees"] else f"**refused**: {_refusal(best)}"
+    numbers = (agreement, str(best["labels_named"]), *shares)
+    return (row["backbone"], str(row["size"]), *numbers, road, f"{best['size_bytes'] / 1000:,.0f}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ from edgeemo.compress.run import run as compress
 from edgeemo.errors import EdgeemoError
 from edgeemo.options import public_settings
 from edgeemo.progress import track
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 from edgeemo.stages import Build, Compress
 from edgeemo.train.network import BACKBONES
 from edgeemo.train.run import run as train
@@ -56,8 +59,9 @@ def main() -> None:
     for name in track(BACKBONES, "building", total=len(BACKBONES)):
         if name not in {row["backbone"] for row in rows}:
             rows.append({"backbone": name, "engines": engines(name)})
-            written_down(out, settings, rows, table(rows))
-    print(table(rows))
+            result = Measurement(header=make_header(), script="engines", settings=settings, rows=rows)
+            written_down(out, result, page(result))
+    print(table(rows).to_markdown())
 
 
 def engines(name: str) -> dict[str, Any]:
@@ -85,15 +89,20 @@ def engines(name: str) -> dict[str, Any]:
     return found
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line per backbone: megabytes of the engine, or that it was refused."""
+def page(result: Measurement) -> str:
+    """The table."""
+    return table(result.rows).to_markdown() + "\n"
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """A row per backbone: megabytes of the engine, or that it was refused."""
     forms = list(FORMS)
-    lines = ["| backbone | float, MB | FP16, MB | INT8, MB | INT8 built in s |", "|---|---:|---:|---:|---:|"]
+    head = ("backbone", "float, MB", "FP16, MB", "INT8, MB", "INT8 built in s")
+    cells = []
     for row in rows:
-        cells = [_megabytes(row["engines"][form]) for form in forms]
         seconds = row["engines"][forms[-1]].get("seconds", "-")
-        lines.append(f"| {row['backbone']} | {' | '.join(cells)} | {seconds} |")
-    return "\n".join(lines) + "\n"
+        cells.append((row["backbone"], *(_megabytes(row["engines"][form]) for form in forms), str(seconds)))
+    return Table("engines", head, cells)
 
 
 def _megabytes(engine: dict[str, Any]) -> str:

@@ -8,11 +8,10 @@ each combination works and descends, not how good it gets. Written after every b
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -23,15 +22,18 @@ import torch
 from torch import nn
 
 import edgeemo
-from edgeemo.artifact import write_json, write_text
+from edgeemo.artifact import write_text
 from edgeemo.card import Architecture, Card, InputContract
 from edgeemo.data import Faces, load
 from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.history import versions
 from edgeemo.images import to_input
 from edgeemo.labels import label_set
-from edgeemo.machine import this_machine
 from edgeemo.progress import track
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 from edgeemo.stages import Train
 from edgeemo.train import network as networks
 from edgeemo.train.fit import Material, one_epoch, prepare
@@ -85,33 +87,27 @@ def main() -> None:
             exports[name] = export_gap(name)
             written_down(out, settings, cells, exports)
     result = written_down(out, settings, cells, exports)
-    print(table(result))
-    sys.exit(0 if result["all_fall"] else 1)
+    print(page(result))
+    sys.exit(0 if result.facts["all_fall"] else 1)
 
 
 def kept(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The cells and exports of the backbones that stand in the file, if settings and versions are the same."""
-    before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    same = (before.get("settings"), before.get("versions")) == (settings, versions())
-    return (before["cells"], before["exports"]) if same else ([], {})
+    if not out.is_file():
+        return [], {}
+    before = files.read_as(Measurement, out)
+    same = (before.settings, before.header.versions) == (settings, versions())
+    return (before.rows, before.facts["exports"]) if same else ([], {})
 
 
 def written_down(
     out: Path, settings: dict[str, Any], cells: list[dict[str, Any]], exports: dict[str, Any]
-) -> dict[str, Any]:
-    """The result so far, as it now lies in the file, with its table beside it."""
-    result = {
-        "format": 1,
-        "edgeemo": edgeemo.__version__,
-        "versions": versions(),
-        "machine": asdict(this_machine()),
-        "settings": settings,
-        "cells": cells,
-        "exports": exports,
-        "all_fall": all(row["last_loss"] < row["first_loss"] for row in cells),
-    }
-    write_json(out, result)
-    write_text(out.with_suffix(".md"), table(result))
+) -> Measurement:
+    """The result so far, as it now lies in the file, with its page beside it."""
+    facts = {"exports": exports, "all_fall": all(row["last_loss"] < row["first_loss"] for row in cells)}
+    result = Measurement(header=make_header(), script="grid", settings=settings, rows=cells, facts=facts)
+    files.write(result, out)
+    write_text(out.with_suffix(".md"), page(result))
     return result
 
 
@@ -198,24 +194,35 @@ def export_gap(name: str) -> dict[str, float]:
     return {"gap": float(gap), "spread": float(exact.std(0).max())}
 
 
-def table(result: dict[str, Any]) -> str:
-    """A line per backbone: loss of the first epoch → of the last, for each mode and loss."""
-    about = result["settings"]
-    verdict = "every one falls" if result["all_fall"] else "NOT EVERY ONE FALLS"
-    setting = f"{about['faces']} drawn faces of {about['pixels']} px, batch {about['batch']}, {about['epochs']} epochs"
+def page(result: Measurement) -> str:
+    """A table per mode, of the loss of the first epoch → of the last, and one of the exports."""
+    about = result.settings
+    verdict = "every one falls" if result.facts["all_fall"] else "NOT EVERY ONE FALLS"
+    setting = (
+        f"{about['faces']} synthetic faces of {about['pixels']} px, batch {about['batch']}, {about['epochs']} epochs"
+    )
     slow = "vgg16, which has no BatchNorm, at a tenth of the rate for three times the epochs but in features"
-    lines = [f"{setting}, from random weights; {slow}. Mean loss of the first epoch → of the last: {verdict}.", ""]
-    for mode in MODES:
-        lines += [f"**{mode}**", "", f"| backbone | {' | '.join(LOSSES)} |", "|---|" + "---:|" * len(LOSSES)]
-        for name in networks.BACKBONES:
-            if rows := [row for row in result["cells"] if (row["backbone"], row["mode"]) == (name, mode)]:
-                lines.append(f"| {name} | {' | '.join(map(fall, rows))} |")
-        lines.append("")
-    head = "| backbone | largest difference of a logit, torch to ONNX Runtime | its largest deviation over faces |"
-    lines += ["**export**", "", head, "|---|---:|---:|"]
-    exports = [(name, result["exports"][name]) for name in networks.BACKBONES if name in result["exports"]]
-    lines += [f"| {name} | {found['gap']:.1e} | {found['spread']:.2f} |" for name, found in exports]
-    return "\n".join(lines) + "\n"
+    blocks = [f"{setting}, from random weights; {slow}. Mean loss of the first epoch → of the last: {verdict}."]
+    for table in (*(losses_table(result, mode) for mode in MODES), exports_table(result)):
+        blocks += [f"**{table.title}**", table.to_markdown()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def losses_table(result: Measurement, mode: str) -> Table:
+    """A row per backbone, a column per loss."""
+    by_name = {
+        name: [row for row in result.rows if (row["backbone"], row["mode"]) == (name, mode)]
+        for name in networks.BACKBONES
+    }
+    rows = [(name, *map(fall, found)) for name, found in by_name.items() if found]
+    return Table(mode, ("backbone", *LOSSES), rows)
+
+
+def exports_table(result: Measurement) -> Table:
+    """A row per backbone."""
+    head = ("backbone", "largest difference of a logit, torch to ONNX Runtime", "its largest deviation over faces")
+    exports = [(name, result.facts["exports"][name]) for name in networks.BACKBONES if name in result.facts["exports"]]
+    return Table("export", head, [(name, f"{one['gap']:.1e}", f"{one['spread']:.2f}") for name, one in exports])
 
 
 def fall(row: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -22,10 +21,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import edgeemo
-from edgeemo.artifact import write_json
-from edgeemo.bench.tables import Table, markdown
-from edgeemo.machine import this_machine
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "install.json"
@@ -51,19 +50,16 @@ def main() -> None:
         python = empty_environment(folder / "env")
         install(python, wheel)
         rows = packages(used(python))
-        result = {
-            "kind": "install",
+        facts = {
             "command": f"pip install {wheel.name}",
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "edgeemo": edgeemo.__version__,
             "pip": metadata.version("pip"),
-            "machine": asdict(this_machine()),
             "wheel_bytes": wheel.stat().st_size,
             "bytes": sum(row["bytes"] for row in rows),
-            "packages": rows,
         }
-    write_json(out, result)
-    print(markdown(table(result)))
+    result = Measurement(header=make_header(), script="install_size", rows=rows, facts=facts)
+    files.write(result, out)
+    print(table(result).to_markdown())
 
 
 def build(folder: Path) -> tuple[Path, Path]:
@@ -136,7 +132,7 @@ def required_by(installed: list[metadata.Distribution]) -> dict[str, set[str]]:
     return found
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Measurement) -> Table:
     """A row per package."""
     head = ("package", "version", "MB", "required by", "imported")
     rows = [
@@ -147,14 +143,15 @@ def table(result: dict[str, Any]) -> Table:
             ", ".join(row["required_by"]),
             "yes" if row["imported"] else "no",
         )
-        for row in result["packages"]
+        for row in result.rows
     ]
-    rest = sum(row["bytes"] for row in result["packages"] if not row["imported"])
-    machine = result["machine"]
+    rest = sum(row["bytes"] for row in result.rows if not row["imported"])
+    machine, facts = result.header.machine, result.facts
+    where = f"{machine.system}, Python {machine.python}" if machine else "an unrecorded machine"
     note = (
-        f"`{result['command']}` on {result['date']}, {machine['system']}, Python {machine['python']}: "
-        f"{result['bytes'] / 1e6:.0f} MB in all, of which {rest / 1e6:.0f} MB are in packages that neither a "
-        f"prediction nor `doctor --check` imports. The wheel of edgeemo is {result['wheel_bytes'] / 1e6:.1f} MB."
+        f"`{facts['command']}` on {facts['date']}, {where}: {facts['bytes'] / 1e6:.0f} MB in all, of which "
+        f"{rest / 1e6:.0f} MB are in packages that neither a prediction nor `doctor --check` imports. "
+        f"The wheel of edgeemo is {facts['wheel_bytes'] / 1e6:.1f} MB."
     )
     return Table("install", head, rows, note)
 

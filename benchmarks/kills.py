@@ -14,14 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from edgeemo.artifact import sha256_of, write_json
-from edgeemo.history import versions
-from edgeemo.machine import this_machine
+from edgeemo.artifact import sha256_of
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "training" / "kills.json"
@@ -83,8 +83,8 @@ def main() -> None:
             print(f"kill {len(rows)} after {row['seconds']} s, last checkpoint {row['last_checkpoint']}", flush=True)
         start(war).wait()
         same = contents(peace) == contents(war)
-        about = {"versions": versions(), "machine": asdict(this_machine()), "command": TRAIN + EXACT, "seed": seed}
-        write_json(OUT, {**about, "kills": rows, "bit_identical": same, **contents(war)})
+        settings, facts = {"command": TRAIN + EXACT, "seed": seed}, {"bit_identical": same, **contents(war)}
+        files.write(Measurement(header=make_header(), script="kills", settings=settings, rows=rows, facts=facts), OUT)
     print(f"{kills} kills: {'the same bits' if same else 'ANOTHER END'}")
     sys.exit(0 if same else 1)
 

@@ -32,17 +32,18 @@ import onnx
 from float_form import without_quantization
 from full_range import full_range
 
-import edgeemo
-from edgeemo.artifact import sha256_of, write_json
+from edgeemo.artifact import sha256_of
 from edgeemo.bench import turns
-from edgeemo.bench.gates import amount
 from edgeemo.bench.measure import summary
 from edgeemo.bench.processors import PROCESSORS, stand_in
-from edgeemo.bench.tables import Table
 from edgeemo.card import Precision, read_card, write_card
 from edgeemo.errors import MachineError
-from edgeemo.history import versions
-from edgeemo.machine import this_machine, usable_cores
+from edgeemo.machine import usable_cores
+from edgeemo.report import files
+from edgeemo.report.amounts import format_amount
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 from edgeemo.runtime import shipped
 from edgeemo.runtime.probe import kernels_saturate
 
@@ -115,10 +116,11 @@ def measure(out: Path) -> None:
     for found in rows:
         found["p50_to_fer"] = round(found["total"]["ms_p50"] / rows[0]["total"]["ms_p50"], 4)
         print(f"{found['name']}: p50 {found['total']['ms_p50']:.3f} ms, {found['p50_to_fer']:.2f} of fer's")
-    about = {"format": 1, "edgeemo": edgeemo.__version__, "versions": versions() | litert()}
-    machine = {**asdict(this_machine()), "load_1min": round(os.getloadavg()[0], 2)}
-    kernels = {"as": os.environ.get(NAME, ""), "kernels_saturate": kernels_saturate()}
-    write_json(out, {**about, **kernels, "machine": machine, "cores": core, "rows": rows})
+    here = make_header(timed=True)
+    here = replace(here, versions=here.versions | litert())
+    settings = {"as": os.environ.get(NAME, "")}
+    facts = {"kernels_saturate": kernels_saturate(), "cores": core}
+    files.write(Measurement(header=here, script="peers", settings=settings, rows=rows, facts=facts), out)
 
 
 def forms(name: str, folder: Path) -> dict[str, turns.Turns]:
@@ -141,28 +143,28 @@ def forms(name: str, folder: Path) -> dict[str, turns.Turns]:
 def row(name: str, player: Any) -> dict[str, Any]:
     """A line of the result: the file, and every run."""
     file = player.path if isinstance(player, Fer) else player.model.path
-    timed = {"total": summary(player.total), "inference": summary(player.inference)}
+    timed = {"total": asdict(summary(player.total)), "inference": asdict(summary(player.inference))}
     return {"name": name, "sha256": sha256_of(file), "size_bytes": file.stat().st_size, **timed}
 
 
-def shipped_alone(found: dict[str, Any]) -> Table:
+def shipped_alone(found: Measurement) -> Table:
     """The same without the other forms of our models."""
-    return table({**found, "rows": [row for row in found["rows"] if "," not in row["name"]]}, floats=found["rows"])
+    return table(replace(found, rows=[row for row in found.rows if "," not in row["name"]]), floats=found.rows)
 
 
-def table(found: dict[str, Any], *, floats: list[dict[str, Any]] | None = None) -> Table:
+def table(found: Measurement, *, floats: list[dict[str, Any]] | None = None) -> Table:
     """A row per network, fer's first, each beside fer's and beside its own float form."""
     head = ("network", "file", "p50 / p95 ms, one core", "times fer's", "times its float form's")
-    by_name = {row["name"]: row["total"]["ms_p50"] for row in floats or found["rows"]}
+    by_name = {row["name"]: row["total"]["ms_p50"] for row in floats or found.rows}
     rows = [
         (
             row["name"],
-            amount(row["size_bytes"], "bytes"),
+            format_amount(row["size_bytes"], "bytes"),
             f"{row['total']['ms_p50']:.3f} / {row['total']['ms_p95']:.3f}",
             f"{row['p50_to_fer']:.2f}",
             _to_float(row, by_name),
         )
-        for row in found["rows"]
+        for row in found.rows
     ]
     return Table("peers", head, rows, "All took turns in slices of 0.1 s in the same process.")
 

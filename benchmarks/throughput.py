@@ -12,15 +12,15 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import edgeemo
-from edgeemo.artifact import write_json, write_text
-from edgeemo.history import versions
-from edgeemo.machine import this_machine
+from edgeemo.artifact import write_text
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 
 OUT = Path(__file__).parent / "results" / "training" / "throughput.json"
 COUNT, EPOCHS = 1500, 3  # drawn faces and epochs of a case; the first epoch warms up and does not count
@@ -55,17 +55,11 @@ def main() -> None:
     for beside, threads, precision in product(("nothing", "a busy process"), (1, 2), ("fp32", "bf16")):
         rows.append({"beside": beside, "threads": threads, "precision": precision, **case(beside, threads, precision)})
         print(rows[-1], flush=True)
-    result = {
-        "format": 1,
-        "edgeemo": edgeemo.__version__,
-        "versions": versions(),
-        "machine": asdict(this_machine()),
-        "network": "edge_vgg at 48 px, recipe edge, batch 128",
-        "rows": rows,
-    }
-    write_json(out, result)
-    write_text(out.with_suffix(".md"), table(result))
-    print(table(result))
+    settings = {"network": "edge_vgg at 48 px, recipe edge, batch 128"}
+    result = Measurement(header=make_header(), script="throughput", settings=settings, rows=rows)
+    files.write(result, out)
+    write_text(out.with_suffix(".md"), page(result))
+    print(page(result))
 
 
 def case(beside: str, threads: int, precision: str) -> dict[str, Any]:
@@ -94,20 +88,18 @@ def spin() -> None:
         pass
 
 
-def table(result: dict[str, Any]) -> str:
-    """A line per case."""
-    head = [
-        "| beside | threads | arithmetic | images/s | ms an image | making batches |",
-        "|---|---:|---|---:|---:|---:|",
-    ]
-    return "\n".join([result["network"], "", *head, *map(line, result["rows"])]) + "\n"
+def page(result: Measurement) -> str:
+    """The network, and a row per case."""
+    head = ("beside", "threads", "arithmetic", "images/s", "ms an image", "making batches")
+    table = Table("throughput", head, [cells(row) for row in result.rows], align="lrlrrr")
+    return f"{result.settings['network']}\n\n{table.to_markdown()}\n"
 
 
-def line(row: dict[str, Any]) -> str:
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A row of the table, with the mean of its epochs."""
     speed = sum(row["images_per_second"]) / len(row["images_per_second"])
-    about = f"{row['beside']} | {row['threads']} | {row['precision']}"
-    return f"| {about} | {speed:.0f} | {1000 / speed:.2f} | {100 * row['data_share']:.1f} % |"
+    about = (row["beside"], str(row["threads"]), row["precision"])
+    return (*about, f"{speed:.0f}", f"{1000 / speed:.2f}", f"{100 * row['data_share']:.1f} %")
 
 
 if __name__ == "__main__":

@@ -9,20 +9,18 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import edgeemo
-from edgeemo.artifact import write_json
 from edgeemo.card import label_set_of
 from edgeemo.data import load
 from edgeemo.data.faces import kind_of
-from edgeemo.history import versions
 from edgeemo.images import to_input
-from edgeemo.machine import this_machine
+from edgeemo.report import files
+from edgeemo.report.facts import FacesBlock, make_header
+from edgeemo.report.result import Measurement
 from edgeemo.runtime import open_model, shipped
 
 COUNT = 64
@@ -44,12 +42,15 @@ def main() -> None:
             file = str(model.path.resolve())
         batches.append({"name": name, "file": file, "shape": batch.shape, "values": batch.ravel().tolist()})
     found = _run(Path(folder), batches)
-    rows = {name: {"sha256": hashes[name], **_compare(expected[name], found["models"][name])} for name in shipped.NAMES}
-    about = {"kind": "wasm", "edgeemo": edgeemo.__version__, "versions": versions(), "machine": asdict(this_machine())}
-    faces_of = {"data": kind_of(data), "split": "valid", "n": COUNT}
-    write_json(Path(out), {**about, "onnxruntime_web": found["onnxruntime_web"], "faces": faces_of, "models": rows})
+    rows = [
+        {"name": name, "sha256": hashes[name], **_compare(expected[name], found["models"][name])}
+        for name in shipped.NAMES
+    ]
+    about = FacesBlock(kind_of(data), "valid", "plurality", len(faces), faces.fingerprint)
+    facts = {"onnxruntime_web": found["onnxruntime_web"]}
+    files.write(Measurement(header=make_header(), script="wasm", rows=rows, facts=facts, faces=about), Path(out))
     print(json.dumps(rows))
-    sys.exit(any(row["changed"] for row in rows.values()))
+    sys.exit(any(row["changed"] for row in rows))
 
 
 def _run(folder: Path, batches: list[dict[str, Any]]) -> dict[str, Any]:

@@ -104,30 +104,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_result(path: Path, *keys: str, page: Path | None = None) -> None:
-    """UsageError if another file than an earlier result of the same command, JSON with `keys`, stands at `path`.
-
-    page: what is written beside the result; where there is no result yet, nothing else may stand at it. MachineError if
-    nothing can be written there. Ask before anything is measured.
-    """
-    if path.exists():
-        foreign = path if set(keys) - set(_object_in(path)) else None
-    else:
-        foreign = page if page and page.exists() else None
-    if foreign:
-        raise UsageError(f"--out: {foreign} stands there already and is no result of this command; choose another name")
-    check_writable(path.parent)
-
-
-def _object_in(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
     with written(path) as partial:

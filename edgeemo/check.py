@@ -7,23 +7,17 @@ saturate, because other hosts of the same file have no such fallback.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
-import edgeemo
 from edgeemo.errors import DataError
-from edgeemo.history import versions
-from edgeemo.machine import this_machine
+from edgeemo.report.facts import make_header
+from edgeemo.report.files import read_as
+from edgeemo.report.result import CheckedModel, CheckResult, GoldenDifference
 from edgeemo.runtime import Model, golden, open_model, shipped
 from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
@@ -42,7 +36,7 @@ BASELINE = "Make one:  edgeemo doctor --check --json > baseline.json"
 SLOWER = 1.5  # times the p50 of an earlier check; the same machine, quiet, repeats within 1.1
 
 
-def run(config: Doctor) -> dict[str, Any]:
+def run(config: Doctor) -> CheckResult:
     """Check the named models, or all that edgeemo ships; `passed` says whether all answers and times hold.
 
     config.baseline: JSON of an earlier check on this machine, whose times must not have grown by half; DataError for
@@ -50,46 +44,26 @@ def run(config: Doctor) -> dict[str, Any]:
     """
     earlier = _read(config.baseline) if config.baseline else None
     rows = [_check(name, earlier) for name in config.models or shipped.NAMES]
-    return {
-        "kind": "check",
-        "edgeemo": edgeemo.__version__,
-        "versions": versions(),
-        "machine": asdict(this_machine()),
-        "kernels_saturate": kernels_saturate(),
-        "models": rows,
-        "passed": not any(row["failures"] for row in rows),
-    }
+    passed = not any(row.failures for row in rows)
+    return CheckResult(header=make_header(), kernels_saturate=kernels_saturate(), models=rows, passed=passed)
 
 
-def show(result: dict[str, Any]) -> Group:
-    """The result for a terminal, verdict last."""
-    table = Table(box=SIMPLE, pad_edge=False)
-    for head in ("model", "same labels", "largest difference", "p50 / p95 ms", "result"):
-        table.add_column(head, justify="left" if head == "model" else "right")
-    for row in result["models"]:
-        table.add_row(*_cells(row))
-    failures = [Text(f"{row['file']}: {sentence}") for row in result["models"] for sentence in row["failures"]]
-    verdict = Text("PASS" if result["passed"] else "FAIL", style="bold green" if result["passed"] else "bold red")
-    return Group(table, *failures, verdict)
-
-
-def _check(name: str, earlier: dict[str, float] | None) -> dict[str, Any]:
+def _check(name: str, earlier: dict[str, float] | None) -> CheckedModel:
     with open_model(name) as model:
         logits = _logits(model)
         difference = golden.compare(model.card, logits)
         p50, p95 = _milliseconds(model)
-        row = {
-            "file": model.path.name,
-            "sha256": model.card.sha256,
-            "overflow_safe": model.card.overflow_safe,
-            "golden": asdict(difference) if difference else None,
-            "ms_p50": p50,
-            "ms_p95": p95,
-        }
         if earlier is not None and model.card.sha256 not in earlier:
             raise DataError(f"--baseline has no times of {model.path.name} as it is now; {BASELINE}")
-        failures = [*_wrong(model, difference), *_slow(p50, p95, (earlier or {}).get(model.card.sha256))]
-    return {**row, "failures": failures}
+        return CheckedModel(
+            file=model.path.name,
+            sha256=model.card.sha256,
+            overflow_safe=model.card.overflow_safe,
+            golden=GoldenDifference(**asdict(difference)) if difference else None,
+            ms_p50=p50,
+            ms_p95=p95,
+            failures=[*_wrong(model, difference), *_slow(p50, p95, (earlier or {}).get(model.card.sha256))],
+        )
 
 
 def _logits(model: Model) -> np.ndarray:
@@ -140,21 +114,7 @@ def _milliseconds(model: Model) -> tuple[float, float]:
 
 def _read(path: Path) -> dict[str, float]:
     """The p50 of each model of an earlier check, by its hash."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        times = {row["sha256"]: float(row["ms_p50"]) for row in found["models"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"--baseline {path} is no result of a check ({type(error).__name__}: {error}).  {BASELINE}"
-        ) from error
+    times = {row.sha256: row.ms_p50 for row in read_as(CheckResult, path).models}
     if not all(0 < time < inf for time in times.values()):
         raise DataError(f"--baseline {path}: expected a p50 above 0 ms for every model, got {times}.  {BASELINE}")
     return times
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    found = row["golden"]
-    same = f"{found['faces'] - found['changed']} of {found['faces']}" if found else "-"
-    largest = f"{found['largest']:.5f}" if found else "-"
-    times = f"{row['ms_p50']:.3f} / {row['ms_p95']:.3f}"
-    return (row["file"], same, largest, times, "FAIL" if row["failures"] else "pass")

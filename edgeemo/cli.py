@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 import edgeemo
 from edgeemo import stages
@@ -38,6 +38,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except EdgeemoError as error:
+            if isinstance(error, GateError) and error.result:
+                _print_file(error.result)
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
@@ -217,21 +219,21 @@ def _command_of(stage: Stage) -> Callable[..., None]:
         if given.get("show_recipe"):
             click.echo(json.dumps(settings(config), indent=2))
             return
-        _limit_threads(stage, config)
-        module = stages.import_stage(stage)
-        if stage.makes:
-            _print_made(stage, config, module)
-            return
-        result = module.run(config)
-        if as_json:
-            click.echo(_json(result))
-        else:
-            _print(module.show(result))
-        for error in getattr(result, "unreadable", ()):
-            click.echo(f"error: {error}", err=True)
-        ctx.exit(_exit_code(result))
+        ctx.exit(run_stage(stage, config, as_json=as_json))
 
     return command
+
+
+def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
+    """Run a stage and print what it made or measured; returns the exit code."""
+    _limit_threads(stage, config)
+    module = stages.import_stage(stage)
+    if stage.makes:
+        _print_made(stage, config, module.run(config))
+        return 0
+    result = module.run(config)
+    _print_result(result, as_json=as_json)
+    return _exit_code(result)
 
 
 def _config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
@@ -251,36 +253,37 @@ def _limit_threads(stage: Stage, config: Any) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def _print_made(stage: Stage, config: Any, module: Any) -> None:
-    path = module.run(config)
+def _print_made(stage: Stage, config: Any, path: Path) -> None:
     if not is_first_process():
         return
-    if hasattr(module, "show"):
-        _print(module.show(path))
+    if stage.shows:
+        _print_file(stage.shows(path))
     click.echo(path)
     if stage.following:
         click.echo(f"next:  edgeemo {stage.following(config, path)}")
 
 
-def _print(renderable: Any) -> None:
-    if isinstance(renderable, str):
-        click.echo(renderable)
+def _print_result(result: Any, *, as_json: bool = False) -> None:
+    if as_json:
+        found = result.to_json()
+        click.echo(found if isinstance(found, str) else json.dumps(found, indent=2, sort_keys=True))
+    elif hasattr(result, "kind"):  # of a result file
+        import_module("edgeemo.report.render").show(result)
     else:
-        Console(markup=False, emoji=False).print(renderable)  # names of files are no markup
+        click.echo(str(result))
+    for error in getattr(result, "unreadable", ()):
+        click.echo(f"error: {error}", err=True)
 
 
-def _json(result: Any) -> str:
-    if hasattr(result, "to_json"):
-        return str(result.to_json())
-    return json.dumps(result, indent=2, sort_keys=True)
+def _print_file(path: Path) -> None:
+    _print_result(import_module("edgeemo.report.files").read(path))
 
 
 def _exit_code(result: Any) -> int:
     """0, 1 for a failed gate, or that of unreadable data."""
     if getattr(result, "unreadable", ()):
         return DataError.exit_code
-    passed = result.get("passed", True) if isinstance(result, dict) else getattr(result, "passed", True)
-    return 0 if passed else GateError.exit_code
+    return 0 if getattr(result, "passed", True) else GateError.exit_code
 
 
 for _stage in stages.STAGES:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from types import ModuleType
-from typing import Any
-
-from rich.box import SIMPLE
-from rich.console import Group
-from rich.table import Table
 
 from edgeemo import check, options
 from edgeemo.errors import MachineError
 from edgeemo.machine import Machine, this_machine
 from edgeemo.packages import require
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import CheckResult, DoctorResult, GpuFacts, Part
 from edgeemo.runtime.cuda import Cuda
 from edgeemo.runtime.onnx import PROVIDERS, require_onnxruntime
 from edgeemo.runtime.openvino import require_openvino
@@ -38,35 +34,18 @@ SATURATES = (
 )
 
 
-@dataclass(frozen=True)
-class Part:
-    """One engine on this machine."""
-
-    name: str
-    runs: bool
-    builds: bool
-    version: str  # empty if it is not installed
-    advice: str  # what to do where something is missing; empty if nothing is
-
-
-def run(config: Doctor) -> dict[str, Any]:
-    """What this machine is and has, or with config.check whether models still give their answers; JSON-ready."""
+def run(config: Doctor) -> DoctorResult | CheckResult:
+    """What this machine is and has, or with config.check whether models still give their answers."""
     options.check(config)
     return check.run(config) if config.check else survey()
 
 
-def show(result: dict[str, Any]) -> Group:
-    """The result for a terminal."""
-    return check.show(result) if result.get("kind") == "check" else table(result)
-
-
-def survey() -> dict[str, Any]:
-    """What this machine is and has, JSON-ready."""
-    machine = this_machine()
+def survey() -> DoctorResult:
+    """What this machine is and has."""
     gpu, lacking = _gpu()
     parts = [_onnxruntime(gpu), _openvino(), *(_engines(name, gpu, lacking) for name in LIBRARIES), _workshop()]
-    int8 = "; ".join(filter(None, [int8_on(machine), saturation()]))
-    return {"machine": asdict(machine), "int8": int8, "gpu": gpu, "parts": [asdict(part) for part in parts]}
+    int8 = "; ".join(filter(None, [int8_on(this_machine()), saturation()]))
+    return DoctorResult(header=make_header(), int8=int8, gpu=gpu, parts=parts)
 
 
 def int8_on(machine: Machine) -> str:
@@ -85,39 +64,16 @@ def saturation() -> str:
         return ""
 
 
-def table(found: dict[str, Any]) -> Group:
-    """The findings for a terminal."""
-    machine, gpu = found["machine"], found["gpu"]
-    drawn = Table(box=SIMPLE, pad_edge=False)
-    for name in ("engine", "runs", "builds", "version"):
-        drawn.add_column(name)
-    for part in found["parts"]:
-        marks = ("yes" if part[what] else "no" for what in ("runs", "builds"))
-        drawn.add_row(part["name"], *marks, part["version"] or "-")
-    advice = (f"{part['name']}: {part['advice']}" for part in found["parts"] if part["advice"])
-    return Group(
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
-        f"Python {machine['python']}",
-        f"CPU: {found['int8']}",
-        f"GPU: {_told(gpu)}",
-        drawn,
-        *advice,
-    )
-
-
-def _told(gpu: dict[str, Any] | None) -> str:
-    return f"{gpu['name']}, compute capability {gpu['capability']}, CUDA {gpu['driver']}" if gpu else "none"
-
-
-def _gpu() -> tuple[dict[str, Any] | None, str]:
+def _gpu() -> tuple[GpuFacts | None, str]:
     """The GPU, or what is missing."""
     try:
-        return asdict(Cuda().gpu()), ""
+        gpu = Cuda().gpu()
     except MachineError as error:
         return None, str(error)
+    return GpuFacts(gpu.name, gpu.capability, gpu.driver), ""
 
 
-def _onnxruntime(gpu: dict[str, Any] | None) -> Part:
+def _onnxruntime(gpu: GpuFacts | None) -> Part:
     """With the CPU, and with what it was compiled for of a GPU that is there."""
     name, (version, advice) = "ONNX Runtime (.onnx)", _version(require_onnxruntime)
     if advice:
@@ -133,17 +89,15 @@ def _openvino() -> Part:
     return Part("OpenVINO (.onnx)", bool(version), False, version, advice)
 
 
-def _engines(name: str, gpu: dict[str, Any] | None, lacking: str) -> Part:
+def _engines(name: str, gpu: GpuFacts | None, lacking: str) -> Part:
     """RTX engines are built without a GPU; TensorRT's only where they run."""
     title = f"{LIBRARIES[name].name} (.trt)"
     try:
         version = str(library(name).__version__)
     except MachineError as error:
         return Part(title, False, False, "", _advice(error))
-    if gpu and not knows(name, library(name), gpu["capability"]):
-        return Part(
-            title, False, True, version, f"to run: a GPU that it knows; {gpu['capability']} is TensorRT's alone"
-        )
+    if gpu and not knows(name, library(name), gpu.capability):
+        return Part(title, False, True, version, f"to run: a GPU that it knows; {gpu.capability} is TensorRT's alone")
     builds = name == "rtx" or gpu is not None
     return Part(title, gpu is not None, builds, version, "" if gpu else f"to run: {lacking}")
 

@@ -7,6 +7,7 @@ something. 130: interrupted.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class EdgeemoError(Exception):
@@ -16,9 +17,16 @@ class EdgeemoError(Exception):
 
 
 class GateError(EdgeemoError):
-    """A measured value misses its required threshold."""
+    """A measured value misses its required threshold.
+
+    result: the file with all that was measured, if one was written.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, result: Path | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class UsageError(EdgeemoError):

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.box import SIMPLE
-from rich.console import Group
-from rich.table import Table
 
-import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_result, write_json
 from edgeemo.card import InputContract, label_set_of
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import kind_of
 from edgeemo.errors import UsageError
-from edgeemo.history import versions
 from edgeemo.labels import LabelSet, label_set
-from edgeemo.machine import this_machine, usable_cores
+from edgeemo.machine import usable_cores
 from edgeemo.metrics import Scores, fit_temperature, paired, scores, softmax
+from edgeemo.report import files
+from edgeemo.report.facts import FacesBlock, PairedWith, make_header
+from edgeemo.report.result import EvaluatedRow, EvaluationResult, LowestRecall
 from edgeemo.stages import Evaluate
 from edgeemo.train import ensemble, weights
 from edgeemo.train.ensemble import Member
 from edgeemo.train.place import keep_freed_memory
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -44,11 +38,11 @@ class Answer:
     chosen: bool = False  # on the judged faces: the epoch of one of its networks
 
 
-def run(config: Evaluate) -> dict[str, Any]:
-    """Evaluate as configured; returns the JSON-ready result, which is also written to config.out."""
+def run(config: Evaluate) -> EvaluationResult:
+    """Evaluate as configured; the result is also written to config.out."""
     options.check(config)
     if config.out:
-        check_result(config.out, "rows", "labels", "machine")
+        files.check_replaceable(config.out, EvaluationResult)
     runs = config.runs
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
@@ -60,23 +54,10 @@ def run(config: Evaluate) -> dict[str, Any]:
     answers = list(_answers(found, runs, faces, config))
     judged = faces.of(found[0])
     rows = [_row(answer, answers[0], judged, labels.labels) for answer in answers]
-    result = {
-        "format": FORMAT,
-        "edgeemo": edgeemo.__version__,
-        "versions": versions(),
-        "machine": asdict(this_machine()),
-        "faces": {
-            "data": kind_of(data),
-            "split": config.split,
-            "protocol": config.protocol,
-            "n": len(judged),
-            "ids_sha256": judged.fingerprint,
-        },
-        "labels": list(labels.labels),
-        "rows": rows,
-    }
+    about = FacesBlock(kind_of(data), config.split, config.protocol, len(judged), judged.fingerprint)
+    result = EvaluationResult(header=make_header(), faces=about, labels=list(labels.labels), rows=rows)
     if config.out:
-        write_json(config.out, result)
+        files.write(result, config.out)
     return result
 
 
@@ -156,73 +137,25 @@ def _chosen(member: Member, config: Evaluate) -> bool:
     return found is not None and found.selected_on_valid
 
 
-def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> dict[str, Any]:
+def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> EvaluatedRow:
     result = scores(np.exp(answer.told), faces.truth, labels)
-    row = {
-        "name": answer.name,
-        "temperature": answer.temperature,
-        "temperature_from": answer.temperature_from,
-        "sha256": list(answer.files),
-        "selected_on_these_faces": answer.chosen,
-        "lowest": _lowest(result),
-        **result.to_dict(),
-    }
-    if answer is not first:
-        pair = paired(first.told.argmax(1), answer.told.argmax(1), faces.truth, labels)
-        row["against_first"] = {"name": first.name, **asdict(pair)}
-    return row
-
-
-def _lowest(result: Scores) -> dict[str, Any]:
-    """The label that is told worst."""
-    recall, label = min((share, label) for label, share in result.recall.items() if share is not None)
-    return {"label": label, "recall": recall}
-
-
-def show(result: dict[str, Any]) -> Group:
-    """The result for a terminal of 80 columns: a line per model, then a line per paired test."""
-    faces = result["faces"]
-    drawn = Table(
-        title=f"{faces['data']} {faces['split']}, {faces['protocol']}, n = {faces['n']:,}; all in percent",
-        box=SIMPLE,
-        padding=0,
-        pad_edge=False,
+    return EvaluatedRow(
+        **vars(result),
+        name=answer.name,
+        temperature=answer.temperature,
+        temperature_from=answer.temperature_from,
+        sha256=list(answer.files),
+        selected_on_these_faces=answer.chosen,
+        lowest=_lowest(result),
+        against_first=None if answer is first else _against(first, answer, faces, labels),
     )
-    drawn.add_column("model", overflow="fold")  # the only one that may wrap
-    for name in ("acc.", "interval", "F1", *(label[:4] for label in result["labels"]), "ECE"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for row in result["rows"]:
-        drawn.add_row(*_cells(row, result["labels"]))
-    tests = [_sentence(row) for row in result["rows"] if "against_first" in row]
-    return Group(drawn, *tests, *_caveats(result))
 
 
-def _caveats(result: dict[str, Any]) -> list[str]:
-    """What flatters the rows."""
-    rows, split = result["rows"], result["faces"]["split"]
-    chosen = [row["name"] for row in rows if row["selected_on_these_faces"]]
-    fitted = [row["name"] for row in rows if row["temperature_from"] == split]
-    told = ["Every run was trained on these faces: new ones will be harder."] if split == "train" else []
-    if chosen:
-        told.append(f"The epoch was chosen on these faces, which flatters a little: {', '.join(chosen)}.")
-    if fitted:
-        told.append(f"The temperature was fitted on these faces, which flatters ECE: {', '.join(fitted)}.")
-    return told
+def _against(first: Answer, answer: Answer, faces: Faces, labels: tuple[str, ...]) -> PairedWith:
+    pair = paired(first.told.argmax(1), answer.told.argmax(1), faces.truth, labels)
+    return PairedWith(**vars(pair), name=first.name)
 
 
-def _cells(row: dict[str, Any], labels: list[str]) -> list[str]:
-    interval = f"{100 * row['accuracy_low']:.1f}-{100 * row['accuracy_high']:.1f}"
-    shares = [row["macro_f1"], *(row["recall"][label] for label in labels), row["ece"]]
-    return [row["name"], f"{100 * row['accuracy']:.2f}", interval, *map(_percent, shares)]
-
-
-def _percent(share: float | None) -> str:
-    """At most four characters."""
-    return "-" if share is None else f"{100 * share:.1f}".replace("100.0", "100")
-
-
-def _sentence(row: dict[str, Any]) -> str:
-    pair = row["against_first"]
-    moved = f"{pair['only_second']} faces won, {pair['only_first']} lost"
-    change = f"{100 * pair['difference']:+.2f} points (p = {pair['p_value']:.2g}; {moved})"
-    return f"{row['name']} against {pair['name']}: {change}"
+def _lowest(result: Scores) -> LowestRecall:
+    recall, label = min((share, label) for label, share in result.recall.items() if share is not None)
+    return LowestRecall(label, recall)

@@ -24,6 +24,10 @@ class Predictions:
         """Whether every image was read."""
         return not self.unreadable
 
+    def __str__(self) -> str:
+        """A line per image."""
+        return "\n".join(f"{image}: {one}" for image, one in self.found)
+
     def to_json(self) -> str:
         """One JSON object per image and line."""
         return "\n".join(json.dumps({"image": image, **asdict(one)}) for image, one in self.found)
@@ -45,8 +49,3 @@ def run(config: Predict) -> Predictions:
             except DataError as error:
                 unreadable.append(error)
     return Predictions(tuple(found), tuple(unreadable))
-
-
-def show(result: Predictions) -> str:
-    """A line per image."""
-    return "\n".join(f"{image}: {one}" for image, one in result.found)

@@ -596,6 +596,7 @@ class Stage:
     extra: str = ""  # of edgeemo, which installs what it needs beyond the base
     purpose: str = ""  # for the error where that is not installed
     makes: bool = False  # run returns the path of what it made; else a result
+    shows: Callable[[Path], Path] | None = None  # the result file about what was made, by its path
     following: Callable[[Any, Path], str] | None = None  # the command to go on with
 
 
@@ -608,26 +609,36 @@ def _bench(_: Config, path: Path) -> str:
     return f"bench --engine {path} --data DATA"
 
 
+def _made(command: str, config: type[Config], module: str, purpose: str, **about: Any) -> Stage:
+    return Stage(command, config, module, purpose=purpose, makes=True, **{"extra": "train", **about})
+
+
 STAGES = (
     Stage("data audit", Audit, "edgeemo.data.audit", "train", "the audit"),
-    Stage(
-        "train",
-        Train,
-        "edgeemo.train.run",
-        "train",
-        "training",
-        makes=True,
-        following=lambda _, path: f"compress {path.parent} --int8",
-    ),
+    _made("train", Train, "edgeemo.train.run", "training", following=lambda _, path: f"compress {path.parent} --int8"),
     Stage("evaluate", Evaluate, "edgeemo.evaluate", "train", "the evaluation of runs"),
-    Stage("explain", Explain, "edgeemo.explain", "train", "explanations", makes=True),
-    Stage("compress", Compress, "edgeemo.compress.run", "train", "compression", makes=True, following=_after_compress),
-    Stage("search", Search, "edgeemo.compress.search", "train", "the search", makes=True, following=_bench),
-    Stage("build", Build, "edgeemo.build", "tensorrt", "building engines", makes=True, following=_bench),
+    _made("explain", Explain, "edgeemo.explain", "explanations"),
+    _made(
+        "compress",
+        Compress,
+        "edgeemo.compress.run",
+        "compression",
+        shows=lambda path: path.parent / "comparison.json",
+        following=_after_compress,
+    ),
+    _made(
+        "search",
+        Search,
+        "edgeemo.compress.search",
+        "the search",
+        shows=lambda path: path.parents[1] / "search.json",
+        following=_bench,
+    ),
+    _made("build", Build, "edgeemo.build", "building engines", extra="tensorrt", following=_bench),
     Stage("bench", Bench, "edgeemo.bench.run", "bench", "the benchmark"),
     Stage("parity", Parity, "edgeemo.bench.parity", "bench", "parity"),
     Stage("predict", Predict, "edgeemo.predict"),
-    Stage("report", Report, "edgeemo.bench.report", "bench", "the report"),
+    Stage("report", Report, "edgeemo.report.run"),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )
 

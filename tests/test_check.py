@@ -23,6 +23,7 @@ from edgeemo.card import InputContract, card_path, read_card, write_card
 from edgeemo.card.layout import seal_of
 from edgeemo.cli import main
 from edgeemo.errors import DataError, MachineError
+from edgeemo.report.files import write
 from edgeemo.runtime import golden, open_model, shipped
 from edgeemo.stages import Doctor
 
@@ -74,27 +75,27 @@ def test_other_answers_fail(shift: float, tmp_path: Path) -> None:
 def test_a_card_without_golden_logits_of_these_faces_fails(kept: golden.Golden | None, tmp_path: Path) -> None:
     """What was not compared has not passed."""
     found = check.run(Doctor(models=(str(copy_of("nano", tmp_path, golden=kept)),), check=True))
-    assert not found["passed"]
-    assert "edgeemo compress RUN" in found["models"][0]["failures"][0]
+    assert not found.passed
+    assert "edgeemo compress RUN" in found.models[0].failures[0]
 
 
 def test_a_model_slower_than_its_baseline_fails(tmp_path: Path) -> None:
     """And the same one passes against a time that holds."""
     first = check.run(Doctor(models=("nano",), check=True))
     for factor, passed in ((100.0, True), (0.001, False)):
-        first["models"][0]["ms_p50"] = factor
         baseline = tmp_path / "baseline.json"
-        baseline.write_text(json.dumps(first))
+        write(replace(first, models=[replace(first.models[0], ms_p50=factor)]), baseline)
         found = check.run(Doctor(models=("nano",), check=True, baseline=str(baseline)))
-        assert found["passed"] == passed
-        assert passed or "of the baseline" in found["models"][0]["failures"][0]
+        assert found.passed == passed
+        assert passed or "of the baseline" in found.models[0].failures[0]
 
 
 def test_a_model_over_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product's own gate, 50 ms."""
     monkeypatch.setattr(check, "_milliseconds", lambda _: (40.0, 60.0))
-    (row,) = check.run(Doctor(models=("nano",), check=True))["models"]
-    assert row["failures"] == ["p95 on one thread is 60.0 ms, limit 50 ms"]
+    assert check.run(Doctor(models=("nano",), check=True)).models[0].failures == [
+        "p95 on one thread is 60.0 ms, limit 50 ms"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,15 +117,15 @@ def test_damaged_golden_logits_are_refused(logits: object, tmp_path: Path) -> No
 @pytest.mark.parametrize("time", [0, -1, float("nan"), float("inf")])
 def test_a_baseline_without_a_time_is_refused(time: float, tmp_path: Path) -> None:
     """Nothing is 1.5 times as slow as that."""
-    rows = [{"sha256": read_card(shipped.find("nano")).sha256, "ms_p50": time}]
-    (tmp_path / "baseline.json").write_text(json.dumps({"models": rows}))
+    made = check.run(Doctor(models=("nano",), check=True))
+    write(replace(made, models=[replace(made.models[0], ms_p50=time)]), tmp_path / "baseline.json")
     with pytest.raises(DataError, match="expected a p50 above 0 ms"):
         check.run(Doctor(models=("nano",), check=True, baseline=str(tmp_path / "baseline.json")))
 
 
 def test_a_baseline_without_the_model_is_refused(tmp_path: Path) -> None:
     """What was not compared has not passed."""
-    (tmp_path / "baseline.json").write_text(json.dumps(check.run(Doctor(models=("nano",), check=True))))
+    write(check.run(Doctor(models=("nano",), check=True)), tmp_path / "baseline.json")
     with pytest.raises(DataError, match=r"no times of small.onnx as it is now"):
         check.run(Doctor(models=("nano", "small"), check=True, baseline=str(tmp_path / "baseline.json")))
 
@@ -136,15 +137,15 @@ def test_a_card_that_wrongly_claims_safety_is_suspected(tmp_path: Path, monkeypa
     path = copy_of("nano", tmp_path, golden=wrong)
     for saturates in (False, True):
         monkeypatch.setattr(check, "kernels_saturate", lambda saturates=saturates: saturates)
-        (sentence,) = check.run(Doctor(models=(str(path),), check=True))["models"][0]["failures"]
+        (sentence,) = check.run(Doctor(models=(str(path),), check=True)).models[0].failures
         assert ("although the card calls them safe" in sentence) == saturates
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"models": [{"file": "nano.onnx"}]}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"models": [{"file": "nano.onnx"}]}', '{"kind": "doctor", "format": 2}'])
 def test_a_baseline_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
     """With the command that makes one."""
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(DataError, match=r"edgeemo doctor --check --json > baseline.json"):
+    with pytest.raises(DataError, match=r"edgeemo doctor.* --json > FILE.json"):
         check.run(Doctor(models=("nano",), check=True, baseline=str(tmp_path / "other.json")))
 
 
@@ -184,6 +185,6 @@ def test_the_package_needs_no_workshop_for_the_check() -> None:
     """On a device: no torch, no onnx."""
     blocked = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
     script = blocked + "from edgeemo import check; from edgeemo.stages import Doctor; check.RUNS = 3; "
-    script += "print(check.run(Doctor(models=('nano',), check=True))['passed'])"
+    script += "print(check.run(Doctor(models=('nano',), check=True)).passed)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"

@@ -3,16 +3,20 @@
 import io
 import json
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import results
 from click.testing import CliRunner
-from rich.table import Table
 
-from edgeemo import cli, progress, stages
+from edgeemo import progress, stages
 from edgeemo.cli import main
 from edgeemo.errors import GateError
+from edgeemo.report.facts import make_header
+from edgeemo.report.files import write
+from edgeemo.report.render import show
+from edgeemo.report.result import SearchResult
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.onnx"
 
@@ -103,37 +107,54 @@ def test_an_interrupted_command_says_how_it_goes_on(monkeypatch):
     assert "--resume" in done.output
 
 
-def test_a_search_prints_its_candidates_and_the_next_command(monkeypatch):
-    """The best model is a path to go on with."""
-    monkeypatch.setattr("edgeemo.compress.search.run", lambda _: Path("best/model.onnx"))
-    monkeypatch.setattr("edgeemo.compress.search.show", lambda _: "the front")
+@pytest.mark.parametrize("best", [None, "prune-30-int8"])
+def test_a_search_prints_its_candidates_whether_one_meets_the_gates_or_not(best, monkeypatch, tmp_path):
+    """With the next command; or with exit code 1, so that a script does not go on with nothing."""
+    row = results.candidate(0.3, 2.0, 0.82)
+    found = SearchResult(header=make_header(), search={}, budget_ms=5.0, min_accuracy=80.0, best=best, candidates=[row])
+    write(found, tmp_path / "search.json")
+    kept = tmp_path / "best" / "model.onnx"
+
+    def search(_):
+        if not best:
+            raise GateError("no candidate has p95 <= 5 ms", result=tmp_path / "search.json")
+        return kept
+
+    monkeypatch.setattr("edgeemo.compress.search.run", search)
     done = call("search", "run")
-    assert done.exit_code == 0, done.output
-    assert "the front" in done.output
-    assert "next:  edgeemo bench --engine best/model.onnx" in done.output
-
-
-def test_a_failed_gate_exits_with_1(monkeypatch):
-    """So that a script does not go on with nothing."""
-
-    def nothing(_):
-        raise GateError("no candidate has p95 <= 5 ms")
-
-    monkeypatch.setattr("edgeemo.compress.search.run", nothing)
-    done = call("search", "run")
-    assert done.exit_code == 1
-    assert "error: no candidate" in done.output
+    assert done.exit_code == (0 if best else 1), done.output
+    assert done.stdout.splitlines()[1].startswith("prune-30-int8")
+    assert (f"next:  edgeemo bench --engine {kept}" in done.output) == bool(best)
+    assert ("error: no candidate" in done.stderr) == (not best)
 
 
 def test_a_report_is_printed_or_written(tmp_path):
     """The same table either way; not over one of its own rows."""
-    results = sorted((Path(__file__).parents[1] / "benchmarks" / "results" / "models").glob("*-six.json"))
-    printed = call("report", *results)
+    files = sorted((Path(__file__).parents[1] / "benchmarks" / "results" / "models").glob("*-six.json"))
+    printed = call("report", *files)
     assert printed.exit_code == 0
-    assert printed.output.count("| edge_vgg") == len(results) == 3
-    assert call("report", *results, "--out", tmp_path / "all.md").exit_code == 0
+    assert printed.output.count("| edge_vgg") == len(files) == 3
+    assert call("report", *files, "--out", tmp_path / "all.md").exit_code == 0
     assert (tmp_path / "all.md").read_text().strip() == printed.output.strip()
-    assert call("report", *results, "--out", results[0]).exit_code == 2
+    assert call("report", *files, "--out", files[0]).exit_code == 2
+
+
+def test_a_report_shows_every_kind_and_refuses_what_is_none():
+    """A page each; a card is told with exit code 3 and the command that makes a result."""
+    folder = Path(__file__).parents[1] / "benchmarks" / "results"
+    kinds = {
+        "compression/search.json": "# Search",
+        "compression/edge.json": "# Compression to model.int8.tensorrt.onnx",
+        "training/ablation.json": "# Evaluation of base",
+        "training/kills.json": "# benchmarks/kills.py",
+        "engines/parity.json": "# Parity of original.float.onnx",
+    }
+    done = call("report", *(folder / name for name in kinds))
+    assert done.exit_code == 0, done.output
+    assert all(heading in done.output for heading in kinds.values())
+    refused = call("report", next(folder.glob("models/teachers/*.json")))
+    assert refused.exit_code == 3
+    assert "edgeemo bench --engine MODEL --out FILE.json" in refused.output
 
 
 @pytest.mark.parametrize(("words", "level"), [([], logging.INFO), (["--quiet"], logging.WARNING)])
@@ -146,10 +167,9 @@ def test_quiet_is_quiet(words, level, caplog):
 
 def test_names_are_printed_as_they_are(capsys):
     """What rich takes for markup or an emoji is the name of a file here."""
-    table = Table("run")
+    model = results.bench().model
     for name in NAMES:
-        table.add_row(name)
-    cli._print(table)
+        show(results.bench(model=replace(model, file=name), verdict=name))
     printed = capsys.readouterr().out
     assert all(name in printed for name in NAMES)
 
@@ -178,7 +198,7 @@ def test_audit_writes_its_report(folder_of_faces, tmp_path):
     done = call("data", "audit", "--data", f"folder:{folder_of_faces}", "--out", tmp_path / "audit.json")
     assert done.exit_code == 0
     assert "fear" in done.output
-    assert json.loads((tmp_path / "audit.json").read_text())["splits"]["train"]["faces"] == 48
+    assert json.loads((tmp_path / "audit.json").read_text())["splits"][0]["faces"] == 48
 
 
 @pytest.mark.parametrize(

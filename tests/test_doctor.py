@@ -22,17 +22,17 @@ def parts(monkeypatch, **modules):
     """The findings by name, with these modules in place of what is installed; None is not installed."""
     for name in ("tensorrt", "tensorrt_rtx", "openvino", "torch", "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, name, modules.get(name.replace(".", "_")))
-    return {part["name"]: part for part in doctor.survey()["parts"]}
+    return {part.name: part for part in doctor.survey().parts}
 
 
 def test_a_bare_device_is_told_what_to_install(monkeypatch):
     """ONNX Runtime runs; each other engine has its line to type."""
     found = parts(monkeypatch)
-    assert found["ONNX Runtime (.onnx)"]["runs"]
-    assert found["OpenVINO (.onnx)"]["advice"] == "pip install 'edgeemo[openvino]'"
-    assert found["TensorRT (.trt)"]["advice"] == "pip install 'edgeemo[tensorrt]'"
-    assert found["TensorRT for RTX (.trt)"]["advice"] == "pip install 'edgeemo[rtx]'"
-    assert "edgeemo[train]" in found["PyTorch (training)"]["advice"]
+    assert found["ONNX Runtime (.onnx)"].runs
+    assert found["OpenVINO (.onnx)"].advice == "pip install 'edgeemo[openvino]'"
+    assert found["TensorRT (.trt)"].advice == "pip install 'edgeemo[tensorrt]'"
+    assert found["TensorRT for RTX (.trt)"].advice == "pip install 'edgeemo[rtx]'"
+    assert "edgeemo[train]" in found["PyTorch (training)"].advice
 
 
 def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_path):
@@ -42,9 +42,9 @@ def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_p
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
     (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = {part["name"]: part for part in doctor.survey()["parts"]}
-    assert "does not load (libcudart" in found["PyTorch (training)"]["advice"]
-    assert "does not load (libtbb" in found["OpenVINO (.onnx)"]["advice"]
+    found = {part.name: part for part in doctor.survey().parts}
+    assert "does not load (libcudart" in found["PyTorch (training)"].advice
+    assert "does not load (libtbb" in found["OpenVINO (.onnx)"].advice
     with pytest.raises(MachineError, match=r"training: .*does not load \(libcudart"):
         require("torch", extra="train", purpose="training")
 
@@ -52,7 +52,7 @@ def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_p
 def test_a_jetson_builds_and_runs(monkeypatch):
     """With TensorRT, CUDA and a GPU nothing is left to do for TensorRT."""
     found = parts(monkeypatch, tensorrt=fake_tensorrt, cuda_bindings_runtime=fake_cudart)["TensorRT (.trt)"]
-    assert (found["runs"], found["builds"], found["version"], found["advice"]) == (True, True, "10.3.0", "")
+    assert (found.runs, found.builds, found.version, found.advice) == (True, True, "10.3.0", "")
 
 
 @pytest.mark.parametrize(("gpus", "places"), [(1, "(CPU, cuda)"), (0, "(CPU)")])
@@ -61,7 +61,7 @@ def test_a_provider_for_a_gpu_needs_one(monkeypatch, gpus, places):
     monkeypatch.setattr(fake_cudart.Machine, "gpus", gpus)
     compiled = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: compiled)
-    assert parts(monkeypatch, cuda_bindings_runtime=fake_cudart)["ONNX Runtime (.onnx)"]["version"].endswith(places)
+    assert parts(monkeypatch, cuda_bindings_runtime=fake_cudart)["ONNX Runtime (.onnx)"].version.endswith(places)
 
 
 def test_without_a_gpu_tensorrt_does_neither_and_rtx_still_builds(monkeypatch):
@@ -70,17 +70,17 @@ def test_without_a_gpu_tensorrt_does_neither_and_rtx_still_builds(monkeypatch):
     here = {"tensorrt": fake_tensorrt, "tensorrt_rtx": fake_tensorrt, "cuda_bindings_runtime": fake_cudart}
     found = parts(monkeypatch, **here)
     tensorrt, rtx = found["TensorRT (.trt)"], found["TensorRT for RTX (.trt)"]
-    assert (tensorrt["runs"], tensorrt["builds"]) == (False, False)
-    assert (rtx["runs"], rtx["builds"]) == (False, True)
-    assert all("cudaErrorNoDevice" in one["advice"] for one in (tensorrt, rtx))
+    assert (tensorrt.runs, tensorrt.builds) == (False, False)
+    assert (rtx.runs, rtx.builds) == (False, True)
+    assert all("cudaErrorNoDevice" in one.advice for one in (tensorrt, rtx))
 
 
 def test_a_gpu_that_rtx_does_not_know_is_told(monkeypatch):
     """An Orin under TensorRT for RTX: engines for others are built, none runs."""
     rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
     found = parts(monkeypatch, tensorrt_rtx=rtx, cuda_bindings_runtime=fake_cudart)["TensorRT for RTX (.trt)"]
-    assert (found["runs"], found["builds"]) == (False, True)
-    assert "8.7" in found["advice"]
+    assert (found.runs, found.builds) == (False, True)
+    assert "8.7" in found.advice
 
 
 def test_what_int8_can_expect_is_read_off_the_cpu():
@@ -120,4 +120,4 @@ def test_without_onnx_runtime_nothing_is_said_of_its_kernels(monkeypatch):
         raise MachineError("pip install onnxruntime")
 
     monkeypatch.setattr(doctor, "kernels_saturate", missing)
-    assert "saturate" not in doctor.survey()["int8"]
+    assert "saturate" not in doctor.survey().int8

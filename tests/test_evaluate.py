@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
+import edgeemo
 from edgeemo import evaluate
 from edgeemo.card import Card, read_card, write_card
 from edgeemo.cli import main
@@ -20,7 +20,11 @@ from edgeemo.data import load
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.history import entry
 from edgeemo.labels import label_set
+from edgeemo.machine import this_machine
 from edgeemo.metrics import softmax
+from edgeemo.report.facts import FacesBlock
+from edgeemo.report.files import read
+from edgeemo.report.render import show
 from edgeemo.stages import RECIPES, Evaluate, Train
 from edgeemo.train import checkpoint, ensemble, weights
 from edgeemo.train import network as networks
@@ -57,51 +61,50 @@ def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
     result = evaluate.run(replace(HERE, runs=[run]))
     member = ensemble.members([run])[0]
     faces = load(DATA, "valid", label_set("six"), contract=member.card.input)
-    asked = {"data": "synthetic", "split": "valid", "protocol": "plurality", "n": 12}
-    assert result["faces"] == {**asked, "ids_sha256": faces.fingerprint}
-    (row,) = result["rows"]
+    assert result.faces == FacesBlock("synthetic", "valid", "plurality", 12, faces.fingerprint)
+    (row,) = result.rows
     share = softmax(member.logits(faces), temperature=0.5)
-    assert row["accuracy"] == np.mean(share.argmax(1) == faces.truth)
-    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
-    assert (row["name"], row["sha256"], row["temperature"]) == ("run", [member.card.sha256], 0.5)
-    assert row["lowest"]["recall"] == min(row["recall"].values())
-    assert "against_first" not in row
+    assert row.accuracy == np.mean(share.argmax(1) == faces.truth)
+    assert row.accuracy_low < row.accuracy < row.accuracy_high
+    assert (row.name, row.sha256, row.temperature) == ("run", [member.card.sha256], 0.5)
+    assert row.lowest.recall == min(row.recall.values())
+    assert row.against_first is None
 
 
 def test_every_row_is_tested_against_the_first(pair: list[Path]) -> None:
     """Two runs, each with flips, and the ensemble of both: five paired tests on the same faces."""
-    rows = evaluate.run(replace(HERE, runs=pair, flips=True))["rows"]
-    assert [row["name"] for row in rows] == [
+    rows = evaluate.run(replace(HERE, runs=pair, flips=True)).rows
+    assert [row.name for row in rows] == [
         *("first", "first, flips", "second", "second, flips", "ensemble of 2", "ensemble of 2, flips")
     ]
-    assert all(row["against_first"]["name"] == "first" for row in rows[1:])
+    assert all(row.against_first.name == "first" for row in rows[1:])
     for row in rows[1:]:
-        found = row["against_first"]
-        assert found["difference"] == pytest.approx(row["accuracy"] - rows[0]["accuracy"])
-        assert found["n"] == row["n"] == 12
+        found = row.against_first
+        assert found.difference == pytest.approx(row.accuracy - rows[0].accuracy)
+        assert found.n == row.n == 12
 
 
 def test_no_temperature_is_fitted_on_test_faces(pair: list[Path]) -> None:
     """On valid the ensemble's is fitted and says so; on test it is 1."""
-    on_valid, on_test = (evaluate.run(replace(HERE, runs=pair, split=split))["rows"][-1] for split in ("valid", "test"))
-    assert on_valid["temperature_from"] == "valid"
-    assert (on_test["temperature_from"], on_test["temperature"]) == ("none", 1.0)
-    assert len(on_test["sha256"]) == 2
+    on_valid, on_test = (evaluate.run(replace(HERE, runs=pair, split=split)).rows[-1] for split in ("valid", "test"))
+    assert on_valid.temperature_from == "valid"
+    assert (on_test.temperature_from, on_test.temperature) == ("none", 1.0)
+    assert len(on_test.sha256) == 2
 
 
 def test_the_json_names_no_folder_of_this_machine(pair: list[Path], tmp_path: Path) -> None:
     """The file holds what was returned: names of run folders, machine facts and versions, and no path."""
     out = tmp_path / "result.json"
     result = evaluate.run(replace(HERE, runs=pair, out=str(out)))
-    assert json.loads(out.read_text()) == json.loads(json.dumps(result))
+    assert read(out) == result
     assert str(tmp_path) not in out.read_text()
-    assert {"format", "edgeemo", "versions", "machine"} <= set(result)
+    assert (result.header.edgeemo, result.header.machine) == (edgeemo.__version__, this_machine())
 
 
 def test_a_comparison_of_compress_is_not_written_over(tmp_path: Path) -> None:
-    """It has rows and labels too; told before the runs are read."""
+    """It has rows and labels too; refused before the runs are read."""
     comparison = tmp_path / "comparison.json"
-    comparison.write_text('{"faces": {}, "format": 1, "labels": [], "rows": []}')
+    comparison.write_text('{"kind": "comparison", "format": 2, "faces": {}, "labels": [], "rows": []}')
     with pytest.raises(UsageError, match="no result of this command"):
         evaluate.run(replace(HERE, runs=[tmp_path], out=str(comparison)))
 
@@ -109,12 +112,7 @@ def test_a_comparison_of_compress_is_not_written_over(tmp_path: Path) -> None:
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """Two folders called run: they are numbered in the order given."""
     runs = [made(tmp_path / where / "run") for where in ("a", "b")]
-    rows = evaluate.run(replace(HERE, runs=runs))["rows"]
-    assert [row["name"] for row in rows] == [
-        "run (1)",
-        "run (2)",
-        "ensemble of 2",
-    ]
+    assert [row.name for row in evaluate.run(replace(HERE, runs=runs)).rows] == ["run (1)", "run (2)", "ensemble of 2"]
 
 
 def test_runs_that_tell_other_labels_are_refused(tmp_path: Path) -> None:
@@ -129,9 +127,9 @@ def test_a_run_of_eight_labels_is_judged_in_six(tmp_path: Path) -> None:
     runs = [made(tmp_path / "six"), made(tmp_path / "eight", labels="ferplus8", seed=1)]
     together = evaluate.run(replace(HERE, runs=runs))
     alone = evaluate.run(replace(HERE, runs=runs[1:], label_set="six"))
-    assert together["labels"] == alone["labels"] == list(label_set("six").labels)
-    assert [row["n"] for row in together["rows"]] == [12, 12, 12]
-    assert together["rows"][1]["confusion"] == alone["rows"][0]["confusion"]
+    assert together.labels == alone.labels == list(label_set("six").labels)
+    assert [row.n for row in together.rows] == [12, 12, 12]
+    assert together.rows[1].confusion == alone.rows[0].confusion
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_the_table_has_all_that_decides(pair: list[Path]) -> None:
     """In 80 columns: both runs, their ensemble, F1, recalls and a sentence per paired test."""
     console = Console(width=80, record=True)
-    console.print(evaluate.show(evaluate.run(replace(HERE, runs=pair))))
+    show(evaluate.run(replace(HERE, runs=pair)), console)
     text = console.export_text()
     assert "synthetic valid, plurality, n = 12" in text
     assert all(word in text for word in ("acc.", "interval", "F1", "fear", "ECE"))
@@ -155,9 +153,9 @@ def test_last_weights_are_judged_beside_their_moving_average(tmp_path: Path) -> 
     """After a training with a moving average: two rows, and their logits differ."""
     demo = replace(RECIPES["demo"], data=DATA, epochs=2, batch_size=16, threads=1, out=str(tmp_path / "run"))
     run = train(demo).parent
-    rows = evaluate.run(replace(HERE, runs=[run], last=True))["rows"]
-    assert [row["name"] for row in rows] == ["run", "run, last weights"]
-    assert rows[0]["ece"] != rows[1]["ece"]
+    rows = evaluate.run(replace(HERE, runs=[run], last=True)).rows
+    assert [row.name for row in rows] == ["run", "run, last weights"]
+    assert rows[0].ece != rows[1].ece
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -165,9 +163,9 @@ def test_last_weights_are_those_of_the_run(mirror: bool, tmp_path: Path) -> None
     """Without a moving average the last weights are the kept ones, also where filters were tied in mirrored pairs."""
     demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, ema=0.0, mirror=mirror)
     run = train(replace(demo, out=str(tmp_path / "run"))).parent
-    kept, last = evaluate.run(replace(HERE, runs=[run], last=True))["rows"]
-    assert last["confusion"] == kept["confusion"]
-    assert last["ece"] == pytest.approx(kept["ece"], abs=1e-5)
+    kept, last = evaluate.run(replace(HERE, runs=[run], last=True)).rows
+    assert last.confusion == kept.confusion
+    assert last.ece == pytest.approx(kept.ece, abs=1e-5)
 
 
 def test_last_weights_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
@@ -193,14 +191,14 @@ def test_what_flatters_is_told(tmp_path: Path) -> None:
         runs[1] / "model.safetensors", replace(card, metrics={"valid": sections.metrics(selected_on_valid=True)})
     )
     result = evaluate.run(replace(HERE, runs=runs))
-    assert [row["selected_on_these_faces"] for row in result["rows"]] == [False, True, True]
+    assert [row.selected_on_these_faces for row in result.rows] == [False, True, True]
     console = Console(width=80, record=True)
-    console.print(evaluate.show(result))
+    show(result, console)
     text = " ".join(console.export_text().split())
     assert "The epoch was chosen on these faces, which flatters a little: chosen, ensemble of 2." in text
     assert "The temperature was fitted on these faces, which flatters ECE: ensemble of 2." in text
     console = Console(width=80, record=True)
-    console.print(evaluate.show(evaluate.run(replace(HERE, runs=runs, split="train"))))
+    show(evaluate.run(replace(HERE, runs=runs, split="train")), console)
     assert "Every run was trained on these faces" in console.export_text()
 
 

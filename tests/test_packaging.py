@@ -139,10 +139,10 @@ def test_base_install_stays_small(device):
 def test_published_install_size_adds_up():
     """The total is the sum of the packages, which are what edgeemo requires and what these require."""
     found = json.loads(install_size.OUT.read_text(encoding="utf-8"))
-    names = {row["name"] for row in found["packages"]}
-    assert found["bytes"] == sum(row["bytes"] for row in found["packages"]) < LIMIT
-    assert {row["name"] for row in found["packages"] if not row["required_by"]} == {"edgeemo"}
-    assert {parent for row in found["packages"] for parent in row["required_by"]} <= names
+    names = {row["name"] for row in found["rows"]}
+    assert found["facts"]["bytes"] == sum(row["bytes"] for row in found["rows"]) < LIMIT
+    assert {row["name"] for row in found["rows"] if not row["required_by"]} == {"edgeemo"}
+    assert {parent for row in found["rows"] for parent in row["required_by"]} <= names
 
 
 def test_types_reach_the_users_of_the_package(device, tmp_path):

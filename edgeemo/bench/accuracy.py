@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,8 +12,10 @@ from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import LabelSet
-from edgeemo.metrics import paired, scores, wilson
+from edgeemo.metrics import Paired, paired, scores, wilson
 from edgeemo.progress import track
+from edgeemo.report.facts import FacesBlock
+from edgeemo.report.result import Accuracy, FaceScores, WithoutCopies
 from edgeemo.runtime import Model
 from edgeemo.runtime.many import logits_of
 
@@ -77,23 +78,22 @@ def probabilities(model: Model, pixels: np.ndarray) -> np.ndarray:
     return model.shares(logits_of(model, pixels))
 
 
-def judged(predicted: np.ndarray, asked: Trial) -> dict[str, Any]:
+def judged(predicted: np.ndarray, asked: Trial, *, caveat: str = "") -> Accuracy:
     """Scores under the protocol that was asked for, under the other one, and without copies of train faces."""
     other = next((name for name, rows in asked.kept.items() if (rows != asked.asked).any()), None)
-    return {
-        "data": faces.kind_of(asked.data),
-        "split": asked.split,
-        **_scored(predicted, asked, asked.protocol),
-        "other_protocol": _scored(predicted, asked, other) if other else None,
-        "without_copies": _without_copies(predicted, asked),
-    }
+    return Accuracy(
+        **vars(_scored(predicted, asked, asked.protocol)),
+        other_protocol=_scored(predicted, asked, other) if other else None,
+        without_copies=_without_copies(predicted, asked),
+        caveat=caveat,
+    )
 
 
-def compared(other: np.ndarray, predicted: np.ndarray, asked: Trial) -> dict[str, Any]:
+def compared(other: np.ndarray, predicted: np.ndarray, asked: Trial) -> Paired:
     """The model, second, with another, first, on the faces that were asked about."""
     rows = asked.asked
     first, second = other[rows].argmax(1), predicted[rows].argmax(1)
-    return asdict(paired(first, second, asked.chosen.truth[rows], asked.labels.labels))
+    return paired(first, second, asked.chosen.truth[rows], asked.labels.labels)
 
 
 def caveat(card: Card, asked: Trial) -> str:
@@ -120,10 +120,11 @@ def check_comparable(first: Model, second: Model) -> None:
         )
 
 
-def _scored(predicted: np.ndarray, asked: Trial, protocol: str) -> dict[str, Any]:
+def _scored(predicted: np.ndarray, asked: Trial, protocol: str) -> FaceScores:
     rows = asked.kept[protocol]
     result = scores(predicted[rows], asked.chosen.truth[rows], asked.labels.labels)
-    return {"protocol": protocol, "ids_sha256": asked.ids_sha256(protocol), **result.to_dict()}
+    about = FacesBlock(faces.kind_of(asked.data), asked.split, protocol, result.n, asked.ids_sha256(protocol))
+    return FaceScores(**vars(result), faces=about)
 
 
 def _known_to(card: Card, asked: Trial) -> bool:
@@ -134,16 +135,15 @@ def _known_to(card: Card, asked: Trial) -> bool:
     return known is not None and known.ids_sha256 == asked.as_trained
 
 
-def _without_copies(predicted: np.ndarray, asked: Trial) -> dict[str, Any] | None:
+def _without_copies(predicted: np.ndarray, asked: Trial) -> WithoutCopies | None:
     if asked.copies is None:
         return None
     rows = asked.asked & ~asked.copies
-    found = {"copies": int((asked.asked & asked.copies).sum()), "n": int(rows.sum())}
-    if not found["n"]:
-        return found
+    copies, n = int((asked.asked & asked.copies).sum()), int(rows.sum())
+    if not n:
+        return WithoutCopies(copies, n)
     right = int((predicted[rows].argmax(1) == asked.chosen.truth[rows]).sum())
-    low, high = wilson(right, found["n"])
-    return {**found, "accuracy": right / found["n"], "accuracy_low": low, "accuracy_high": high}
+    return WithoutCopies(copies, n, right / n, *wilson(right, n))
 
 
 def _copies(name: str, split: str, labels: LabelSet, chosen: list[Sample]) -> np.ndarray | None:

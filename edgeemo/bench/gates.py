@@ -9,11 +9,13 @@ import operator
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeemo.errors import UsageError, known
+from edgeemo.report.amounts import format_amount
+from edgeemo.report.result import Accuracy, BenchResult, GateRow, Target
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +25,9 @@ else:  # a Jetson under JetPack 6 has 3.10
 TEXTS = ("name", "about")
 
 
+Value = Callable[[BenchResult], float | str]
+
+
 @dataclass(frozen=True)
 class Gate:
     """One property with its unit, the comparison that passes, where a result holds it, and what measures it."""
@@ -30,56 +35,52 @@ class Gate:
     what: str
     unit: str  # share, points, ms, bytes or ratio
     sign: str  # of the limit: >=, <= or <
-    value: Callable[[dict[str, Any]], float | str]  # from a result that has what it needs; a text: why there is none
+    value: Value  # from a result that has what it needs; a text: why there is none
     needs: tuple[str, ...] = ()  # options without which it is not measured
 
 
-@dataclass(frozen=True)
-class Target:
-    """Named limits, by gate."""
-
-    name: str
-    limits: dict[str, float]
-    about: str = ""
-    strict: bool = True  # a gate that is not measured fails, because somebody asked for it
+def _of_accuracy(value: Callable[[Accuracy], float | str]) -> Value:
+    """The value for a result; where it has no accuracy, `needs` has said so before."""
+    return lambda result: value(result.accuracy) if result.accuracy else "no faces"
 
 
-def at(path: str) -> Callable[[dict[str, Any]], Any]:
-    """A function that follows the keys in `latency.one_core.threads` into a result."""
-    return lambda result: reduce(operator.getitem, path.split("."), result)
+def _lowest_recall(scored: Accuracy) -> float | str:
+    if absent := sorted(name for name, share in scored.recall.items() if share is None):
+        return f"no faces of {', '.join(absent)}"
+    return min(share for share in scored.recall.values() if share is not None)
 
 
-def _lowest_recall(result: dict[str, Any]) -> float | str:
-    recall = result["accuracy"]["recall"]
-    absent = sorted(name for name, share in recall.items() if share is None)
-    return f"no faces of {', '.join(absent)}" if absent else min(recall.values())
+def _robust(result: BenchResult) -> float | str:
+    return result.robustness.mean if result.robustness else "no corrupted faces"
 
 
-def _memory(result: dict[str, Any]) -> float | str:
-    return result["cold_start"]["memory_bytes"] or "this system does not tell"
+def _drop(result: BenchResult) -> float | str:
+    paired = result.against.accuracy if result.against else None
+    return -paired.difference if paired else "no other accuracy"
 
 
-def _drop(result: dict[str, Any]) -> float:
-    return -float(result["against"]["accuracy"]["difference"])
+def _ratio(result: BenchResult) -> float | str:
+    return result.against.latency_ratio_p50 if result.against else "no other model"
 
 
 DATA, AGAINST, ROBUSTNESS = "--data", "--against", "--robustness"
-GIVES = {DATA: "accuracy", AGAINST: "against", ROBUSTNESS: "robustness"}  # the part of a result that an option adds
 CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 GATES = {
-    "accuracy": Gate("accuracy", "share", ">=", at("accuracy.accuracy"), (DATA,)),
-    "macro_f1": Gate("macro-F1", "share", ">=", at("accuracy.macro_f1"), (DATA,)),
-    "min_recall": Gate("lowest recall", "share", ">=", _lowest_recall, (DATA,)),
-    "ece": Gate("calibration error", "share", "<=", at("accuracy.ece"), (DATA,)),
-    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", at("robustness.mean"), (DATA, ROBUSTNESS)),
-    "latency_ms_p50": Gate("p50 on one core", "ms", "<", at("latency.one_core.total.ms_p50")),
-    "latency_ms_p95": Gate("p95 on one core", "ms", "<", at("latency.one_core.total.ms_p95")),
-    "latency_ms_p99": Gate("p99 on one core", "ms", "<", at("latency.one_core.total.ms_p99")),
-    "cold_start_ms": Gate("cold start", "ms", "<", at("cold_start.total_ms")),
-    "size_bytes": Gate("file size", "bytes", "<=", at("model.size_bytes")),
-    "memory_bytes": Gate("peak memory", "bytes", "<=", _memory),
+    "accuracy": Gate("accuracy", "share", ">=", _of_accuracy(lambda scored: scored.accuracy), (DATA,)),
+    "macro_f1": Gate("macro-F1", "share", ">=", _of_accuracy(lambda scored: scored.macro_f1), (DATA,)),
+    "min_recall": Gate("lowest recall", "share", ">=", _of_accuracy(_lowest_recall), (DATA,)),
+    "ece": Gate("calibration error", "share", "<=", _of_accuracy(lambda scored: scored.ece), (DATA,)),
+    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", _robust, (DATA, ROBUSTNESS)),
+    "latency_ms_p50": Gate("p50 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p50),
+    "latency_ms_p95": Gate("p95 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p95),
+    "latency_ms_p99": Gate("p99 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p99),
+    "cold_start_ms": Gate("cold start", "ms", "<", lambda result: result.cold_start.total_ms),
+    "size_bytes": Gate("file size", "bytes", "<=", lambda result: result.model.size_bytes),
+    "memory_bytes": Gate(
+        "peak memory", "bytes", "<=", lambda result: result.cold_start.memory_bytes or "this system does not report it"
+    ),
     "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _drop, (DATA, AGAINST)),
-    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", at("against.latency_ratio_p50"), (AGAINST,)),
+    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _ratio, (AGAINST,)),
 }
 
 # Two of the origin document's gates (benchmarks/targets/origin.toml has all), in code because the wheel does not hold
@@ -104,35 +105,22 @@ def read_target(path: Path | None) -> Target:
     return Target(texts.get("name", path.stem), limits, texts.get("about", ""))
 
 
-def judge(target: Target, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One JSON-ready row per gate: limit, measured, margin (positive is good) and the outcome in one word or three."""
-    given = {option for option in (DATA, AGAINST, ROBUSTNESS) if result.get(GIVES[option])}
+def judge(target: Target, result: BenchResult) -> list[GateRow]:
+    """One row per gate."""
+    parts = {DATA: result.accuracy, AGAINST: result.against, ROBUSTNESS: result.robustness}
+    given = {option for option, part in parts.items() if part}
     return [_row(key, limit, result, given) for key, limit in target.limits.items()]
 
 
-def verdict(target: Target, rows: list[dict[str, Any]]) -> tuple[bool, str]:
+def verdict(target: Target, rows: list[GateRow]) -> tuple[bool, str]:
     """Whether the model passed, and the sentence that says so."""
-    missing = [row["says"] for row in rows if row["outcome"] == "not measured"]
-    failed = [row["says"] for row in rows if row["outcome"] == "fail"] + (missing if target.strict else [])
+    missing = [row.says for row in rows if row.outcome == "not measured"]
+    failed = [row.says for row in rows if row.outcome == "fail"] + (missing if target.strict else [])
     if failed:
         return False, "FAIL: " + "; ".join(failed)
     if missing:
         return True, f"PASS (speed and size only; {'; '.join(missing)})"
     return True, f"PASS ({len(rows)} of {len(rows)} gates)"
-
-
-def amount(value: float, unit: str) -> str:
-    """A measured value in words: 82.01 %, 1.25 points, 61.3 ms, 1.53 MB (10^6 bytes) or 0.31x."""
-    if unit in ("share", "points"):
-        hundredths = round(100 * value, 2) + 0.0  # a small loss below zero is 0.00, not -0.00
-        return f"{hundredths:.2f} {'%' if unit == 'share' else 'points'}"
-    if unit == "bytes":
-        return f"{_short(value / 1e6)} MB" if value >= 1e6 else f"{_short(value / 1e3)} kB"
-    return f"{_short(value)}{'x' if unit == 'ratio' else ' ms'}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _limit(key: str, value: Any, path: Path) -> float:
@@ -145,17 +133,17 @@ def _limit(key: str, value: Any, path: Path) -> float:
     return float(value)
 
 
-def _row(key: str, limit: float, result: dict[str, Any], given: set[str]) -> dict[str, Any]:
+def _row(key: str, limit: float, result: BenchResult, given: set[str]) -> GateRow:
     gate = GATES[key]
-    row = {"gate": key, "what": gate.what, "unit": gate.unit, "sign": gate.sign, "limit": limit}
     missing = " and ".join(option for option in gate.needs if option not in given)
     measured = f"add {missing}" if missing else gate.value(result)
+    row = partial(GateRow, gate=key, what=gate.what, unit=gate.unit, sign=gate.sign, limit=limit)
     if isinstance(measured, str):
         says = f"{gate.what} not measured: {measured}"
-        return {**row, "measured": None, "margin": None, "outcome": "not measured", "says": says}
+        return row(measured=None, margin=None, outcome="not measured", says=says)
     margin = measured - limit if gate.sign == ">=" else limit - measured
     passes = CHECKS[gate.sign](measured, limit)
-    gap = amount(abs(margin), "points" if gate.unit == "share" else gate.unit)
-    says = f"{gate.what} {amount(measured, gate.unit)}, limit {amount(limit, gate.unit)}: "
+    gap = format_amount(abs(margin), "points" if gate.unit == "share" else gate.unit)
+    says = f"{gate.what} {format_amount(measured, gate.unit)}, limit {format_amount(limit, gate.unit)}: "
     says += f"met with {gap} to spare" if passes else f"missed by {gap}"
-    return {**row, "measured": measured, "margin": margin, "outcome": "pass" if passes else "fail", "says": says}
+    return row(measured=measured, margin=margin, outcome="pass" if passes else "fail", says=says)

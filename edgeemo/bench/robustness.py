@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -18,6 +17,7 @@ from edgeemo.bench import accuracy
 from edgeemo.bench.accuracy import Trial
 from edgeemo.metrics import scores
 from edgeemo.progress import track
+from edgeemo.report.result import Robustness
 from edgeemo.runtime import Model
 
 Face = Image.Image
@@ -115,7 +115,7 @@ def corrupted(pixels: np.ndarray, name: str, strength: int) -> np.ndarray:
     )
 
 
-def judged(model: Model, pixels: np.ndarray, asked: Trial) -> dict[str, Any]:
+def judged(model: Model, pixels: np.ndarray, asked: Trial) -> Robustness:
     """Accuracy of the faces that are asked about, as they are and under every corruption, and the mean over these.
 
     pixels: every chosen face as the model's input asks, uint8.
@@ -138,4 +138,4 @@ def judged(model: Model, pixels: np.ndarray, asked: Trial) -> dict[str, Any]:
         for name in track(CORRUPTIONS, "corrupting faces", total=len(CORRUPTIONS))
     }
     mean = float(np.mean(list(found.values())))
-    return {"n": len(faces), "clean": clean, "mean": mean, "strengths": list(STRENGTHS), "accuracy": found}
+    return Robustness(len(faces), clean, mean, list(STRENGTHS), found)

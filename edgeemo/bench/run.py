@@ -3,50 +3,60 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
-from datetime import datetime, timezone
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
 
-import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_result, write_json
-from edgeemo.bench import accuracy, gates, measure, report, robustness
-from edgeemo.bench.tables import show
+from edgeemo.bench import accuracy, gates, measure, plots, robustness
 from edgeemo.card import to_json
 from edgeemo.card.format1 import precision_of
-from edgeemo.errors import UsageError
-from edgeemo.history import versions
-from edgeemo.machine import this_machine
+from edgeemo.errors import MachineError, UsageError
+from edgeemo.metrics import Paired
+from edgeemo.report import render
+from edgeemo.report.facts import Latency, ModelFacts, make_header
+from edgeemo.report.files import check_replaceable, page_path
+from edgeemo.report.result import Accuracy, Against, BenchResult, Robustness, Target
 from edgeemo.runtime import Model, open_model
 from edgeemo.runtime.advice import saturates_here
 from edgeemo.stages import Bench
 
-__all__ = ["run", "show"]
-
 log = logging.getLogger(__name__)
 
 
-def run(config: Bench) -> dict[str, Any]:
-    """Measure as configured. With `out`, JSON goes there and a Markdown report with plots beside it.
+class Judged(NamedTuple):
+    """What the faces say of a model; None where there are none, or no other model."""
 
-    The result is JSON-ready; `passed` and `verdict` hold the outcome.
-    """
+    accuracy: Accuracy | None = None
+    robustness: Robustness | None = None
+    paired: Paired | None = None
+
+
+def run(config: Bench) -> BenchResult:
+    """Measure as configured. With `out`, JSON goes there and a Markdown report with plots beside it."""
     _check(config)
     target = gates.read_target(config.target)
     with ExitStack() as opened:
         model = opened.enter_context(open_model(config.engine, backend=config.backend, labels=config.label_set))
         other = _other(config)
         opened.enter_context(other or nullcontext())
-        result = _setting(config, model) | _measured(config, model, other)
-    rows = gates.judge(target, result)
+        measured = _measured(config, target, model, other)
+    rows = gates.judge(target, measured)
     passed, verdict = gates.verdict(target, rows)
-    result |= {"target": asdict(target), "gates": rows, "passed": passed, "verdict": verdict}
+    result = replace(measured, gates=rows, passed=passed, verdict=verdict)
     if config.out:
-        write_json(config.out, result)
-        log.info("%s and %s", config.out, report.write(result, config.out))
+        log.info("%s and %s", config.out, write(result, config.out))
     return result
+
+
+def write(result: BenchResult, path: Path) -> Path:
+    """Write the result's JSON and, beside it, its page with plots where matplotlib is installed; returns the page."""
+    try:
+        pictures = [picture.name for picture in plots.draw(result, path.with_suffix(""))]
+    except MachineError as error:
+        pictures = [f"No plots: {error}"]
+    return render.write(result, path, pictures=pictures)
 
 
 def _other(config: Bench) -> Model | None:
@@ -55,22 +65,22 @@ def _other(config: Bench) -> Model | None:
     return open_model(config.against, backend=config.against_backend, labels=config.label_set)
 
 
-def about(model: Model) -> dict[str, Any]:
-    """What tells one model from another, from its card and its file; no path."""
+def about(model: Model) -> ModelFacts:
+    """What identifies a model, from its card and its file."""
     card = model.card
-    return {
-        "file": model.path.name,
-        "backend": model.backend.name,
-        "sha256": card.sha256,
-        "size_bytes": model.path.stat().st_size,
-        "architecture": to_json(card.architecture),
-        "precision": precision_of(card.precision),
-        "overflow_safe": card.overflow_safe,
-        "exact_arithmetic": model.backend.name == "onnxruntime" and saturates_here(card),
-        "advice": model.advice,
-        "labels": list(model.labels),
-        "input": asdict(card.input),
-    }
+    return ModelFacts(
+        file=model.path.name,
+        sha256=card.sha256,
+        size_bytes=model.path.stat().st_size,
+        labels=list(model.labels),
+        architecture=to_json(card.architecture),
+        precision=precision_of(card.precision),
+        input=asdict(card.input),
+        backend=model.backend.name,
+        overflow_safe=card.overflow_safe,
+        exact_arithmetic=model.backend.name == "onnxruntime" and saturates_here(card),
+        advice=model.advice,
+    )
 
 
 def _check(config: Bench) -> None:
@@ -78,64 +88,52 @@ def _check(config: Bench) -> None:
     if config.out and config.out.suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
     if config.out:
-        check_result(config.out, "gates", page=report.page_of(config.out))
+        check_replaceable(config.out, BenchResult, page=page_path(config.out))
 
 
-def _setting(config: Bench, model: Model) -> dict[str, Any]:
-    load_1min = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {
-        "format": report.FORMAT,
-        "edgeemo": edgeemo.__version__,
-        "versions": versions(),
-        "measured_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {**asdict(this_machine()), "load_1min": load_1min},
-        "runs_asked": config.runs,
-        "model": about(model),
-    }
-
-
-def _measured(config: Bench, model: Model, other: Model | None) -> dict[str, Any]:
-    judged = (
-        _judged(config, config.data, model, other)
-        if config.data
-        else {"accuracy": None, "robustness": None, "paired": None}
-    )
+def _measured(config: Bench, target: Target, model: Model, other: Model | None) -> BenchResult:
+    """The result before its gates are judged."""
+    about_here = make_header(timed=True)
+    judged = _judged(config, config.data, model, other) if config.data else Judged()
     models = [(model.path, config.backend or "")] + ([(other.path, config.against_backend or "")] if other else [])
     latency, *rest = measure.latency(models, runs=config.runs)
-    against = None
-    if other:
-        ratio = latency["one_core"]["total"]["ms_p50"] / rest[0]["one_core"]["total"]["ms_p50"]
-        advice = measure.advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
-        sides = {
-            "latency": rest[0],
-            "latency_ratio_p50": round(ratio, 4),
-            "accuracy": judged["paired"],
-            "advice": advice,
-        }
-        against = {"model": about(other), **sides}
-    cold_start = measure.cold_start(model.path, config.backend or "")
-    faces = {"accuracy": judged["accuracy"], "robustness": judged["robustness"]}
-    return {**faces, "latency": latency, "cold_start": cold_start, "against": against}
+    return BenchResult(
+        header=about_here,
+        runs_asked=config.runs,
+        model=about(model),
+        latency=latency,
+        cold_start=measure.cold_start(model.path, config.backend or ""),
+        accuracy=judged.accuracy,
+        robustness=judged.robustness,
+        against=_against(model, latency, other, rest[0], judged.paired) if other else None,
+        target=target,
+        gates=[],
+        passed=False,
+        verdict="",
+    )
+
+
+def _against(model: Model, latency: Latency, other: Model, its: Latency, paired: Paired | None) -> Against:
+    ratio = latency.one_core.total.ms_p50 / its.one_core.total.ms_p50
+    advice = measure.advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
+    return Against(about(other), its, round(ratio, 4), paired, advice)
 
 
 def _is_int8(model: Model) -> bool:
     return model.card.precision.is_int8
 
 
-def _judged(config: Bench, data: str, model: Model, other: Model | None) -> dict[str, Any]:
-    """Accuracy, robustness if it is asked for, and the paired comparison if there is another model."""
+def _judged(config: Bench, data: str, model: Model, other: Model | None) -> Judged:
+    """Accuracy, robustness if it is requested, and the paired comparison if there is another model."""
     if other:
         accuracy.check_comparable(model, other)
     asked = accuracy.trial(data, config.split, config.protocol, model.card, labels=model.view)
     pixels = accuracy.decoded(asked, model.card.input)
     ours = accuracy.probabilities(model, pixels)
-    found: dict[str, Any] = {
-        "accuracy": accuracy.judged(ours, asked) | {"caveat": accuracy.caveat(model.card, asked)},
-        "robustness": robustness.judged(model, pixels, asked) if config.robustness else None,
-        "paired": None,
-    }
+    own = accuracy.judged(ours, asked, caveat=accuracy.caveat(model.card, asked))
+    corrupted = robustness.judged(model, pixels, asked) if config.robustness else None
     if not other:
-        return found
+        return Judged(own, corrupted)
     if other.card.input != model.card.input:
         pixels = accuracy.decoded(asked, other.card.input)
-    return found | {"paired": accuracy.compared(accuracy.probabilities(other, pixels), ours, asked)}
+    return Judged(own, corrupted, accuracy.compared(accuracy.probabilities(other, pixels), ours, asked))

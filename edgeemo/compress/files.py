@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +22,7 @@ from edgeemo.compress.ranges import Ranges, observe
 from edgeemo.export import to_onnx
 from edgeemo.history import entry
 from edgeemo.metrics import fit_temperature
+from edgeemo.report.facts import Timing
 from edgeemo.runtime.golden import record
 from edgeemo.stages import Compress
 from edgeemo.train.network import EmotionNet
@@ -158,13 +159,13 @@ def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[
     return named
 
 
-def timed(job: Job, stages: list[Stage]) -> dict[str, dict[str, Any]]:
+def timed(job: Job, stages: list[Stage]) -> dict[str, Timing]:
     """Latency on one core by stage, taken in turns; only of files that are made for this engine."""
     if not job.config.time:
         return {}
     ours = [stage for stage in stages if stage.card.precision.target_format in (None, "cpu") and stage.name != "fp16"]
     found = measure.latency([(stage.path, "") for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
-    return {stage.name: one["one_core"]["total"] for stage, one in zip(ours, found, strict=True)}
+    return {stage.name: one.one_core.total for stage, one in zip(ours, found, strict=True)}
 
 
 def _judged(job: Job, made: Made, source: Stage | None = None) -> Stage:
@@ -176,7 +177,7 @@ def _judged(job: Job, made: Made, source: Stage | None = None) -> Stage:
     stage = judge(made.name, made.path, card, made.size, logits, job.valid)
     result = {"accuracy": stage.scores.accuracy, "n": stage.scores.n, **vars(made.size)}
     if source:
-        result["against_source"] = against(source, stage, job.valid.truth)
+        result["against_source"] = asdict(against(source, stage, job.valid.truth))
     line = entry(made.step, job.config, seconds=perf_counter() - made.start, parent=made.parent, **result)
     sealed = write_card(made.path, card.after(line, metrics=metrics(job, card, stage.scores)))
     return replace(stage, card=sealed)

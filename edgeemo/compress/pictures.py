@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeemo import plots
 from edgeemo.compress.fidelity import Fidelity
+from edgeemo.report.result import Candidate, SearchResult
 
 LINE = 0.24  # inches of height per layer
 
@@ -42,25 +43,25 @@ def layers(errors: dict[str, Fidelity], path: Path, *, flavour: str) -> None:
     plots.save(axes.figure, path)
 
 
-def pareto(result: dict[str, Any], path: Path) -> None:
+def pareto(result: SearchResult, path: Path) -> None:
     """Accuracy over p95 latency of every candidate, the front, the budget, the floor and the choice, as a PNG."""
-    rows = [row for row in result["candidates"] if not row["refused"]]
+    rows = [row for row in result.candidates if isinstance(row, Candidate)]
     axes = plots.axes(8, 5)
-    for precision in sorted({row["precision"] for row in rows}):
-        own = [row for row in rows if row["precision"] == precision]
-        axes.scatter([row["latency"]["ms_p95"] for row in own], [100 * row["accuracy"] for row in own], label=precision)
-    front = sorted((row for row in rows if row["on_front"]), key=lambda row: row["latency"]["ms_p95"])
-    line = [row["latency"]["ms_p95"] for row in front], [100 * row["accuracy"] for row in front]
+    for precision in sorted({row.precision for row in rows}):
+        own = [row for row in rows if row.precision == precision]
+        axes.scatter([row.latency.ms_p95 for row in own], [100 * row.accuracy for row in own], label=precision)
+    front = sorted((row for row in rows if row.on_front), key=lambda row: row.latency.ms_p95)
+    line = [row.latency.ms_p95 for row in front], [100 * row.accuracy for row in front]
     axes.plot(*line, color="gray", linewidth=1, zorder=0, label="front")
     for row in front:
-        place = (row["latency"]["ms_p95"], 100 * row["accuracy"])
-        size = f", {row['size']} px" if row["size"] else ""
-        text = f"{100 * row['prune']:.0f} % pruned{size}"
+        place = (row.latency.ms_p95, 100 * row.accuracy)
+        size = f", {row.size} px" if row.size else ""
+        text = f"{100 * row.prune:.0f} % pruned{size}"
         axes.annotate(text, place, textcoords="offset points", xytext=(6, -10), fontsize=7)
-        if result["best"] and not row["verdict"]:
+        if result.best and not row.verdict:
             axes.scatter(*place, s=160, facecolors="none", edgecolors="black", label="best within both")
-    axes.axvline(result["budget_ms"], color="black", linestyle=":", linewidth=1, label="budget and floor")
-    axes.axhline(result["min_accuracy"], color="black", linestyle=":", linewidth=1)
+    axes.axvline(result.budget_ms, color="black", linestyle=":", linewidth=1, label="budget and floor")
+    axes.axhline(result.min_accuracy, color="black", linestyle=":", linewidth=1)
     axes.set(xlabel="p95 on one core, ms", ylabel="valid accuracy, %")
     axes.legend(fontsize=8, loc="lower right")
     plots.save(axes.figure, path)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 from edgeemo.artifact import alone_in, check_writable, write_json
 from edgeemo.card import Card, card_path
 from edgeemo.compress import files, job, learn, pictures, sensitivity
-from edgeemo.compress.compare import Stage, comparison, table
+from edgeemo.compress.compare import Stage, comparison
 from edgeemo.compress.job import Job
 from edgeemo.compress.quantize import FLAVOURS
 from edgeemo.data.faces import kind_of
+from edgeemo.report import files as results
 from edgeemo.stages import Compress
 from edgeemo.train import weights
 from edgeemo.train.network import EmotionNet
@@ -34,11 +34,6 @@ def run(config: Compress) -> Path:
         return _run(asked, network)
 
 
-def show(path: Path) -> str:
-    """The comparison that lies beside the path that `run` returned, for a terminal."""
-    return table(json.loads((path.parent / COMPARISON).read_text(encoding="utf-8")))
-
-
 def _run(asked: Job, network: EmotionNet) -> Path:
     config = asked.config
     learn.check_begun(config, asked.out)
@@ -53,7 +48,7 @@ def _run(asked: Job, network: EmotionNet) -> Path:
         stages += files.quantized(asked, source, asked.calibration[0])
     about = {"data": kind_of(asked.trained.data), "protocol": asked.trained.protocol}
     found = comparison(stages, asked.valid, latency=files.timed(asked, stages), **about)
-    write_json(asked.out / COMPARISON, found)
+    results.write(found, asked.out / COMPARISON)
     learn.forget(asked.out)
     return stages[-1].path
 

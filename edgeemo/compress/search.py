@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ from edgeemo.history import versions
 from edgeemo.machine import this_machine
 from edgeemo.options import public_settings
 from edgeemo.packages import require
+from edgeemo.report import files
+from edgeemo.report.decode import decode
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import (
+    Candidate,
+    CandidateSettings,
+    CandidateTiming,
+    ComparisonResult,
+    RefusedCandidate,
+    SearchResult,
+)
 from edgeemo.stages import Compress, Search
 from edgeemo.train import teacher, weights
 
@@ -39,7 +51,7 @@ STEP = 0.1  # of the share to prune
 TIMED_RUNS = 200
 MOST_PROPOSALS = 20  # of Optuna's per trial; it may propose what was measured already
 
-Row = dict[str, Any]
+Row = Candidate | RefusedCandidate
 
 
 def run(config: Search) -> Path:
@@ -50,7 +62,7 @@ def run(config: Search) -> Path:
     _check(config)
     card = read_card(config.run / weights.MODEL)
     sizes = _sizes(config, card.input.size)
-    folder: Path = config.out or config.run / "search"
+    folder = config.out or config.run / "search"
     job.check_no_training(folder / BEST, config.teacher)
     check_writable(folder)
     space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": list(config.precisions)}
@@ -59,20 +71,17 @@ def run(config: Search) -> Path:
     identity = _identity(config, card)
     _same_search(folder, identity)
     rows = _explored(config, folder, space)
-    result = {"format": 1, "search": identity, **chosen(rows, config)}
-    write_json(folder / RESULT, result)
+    result = chosen(rows, config, {name: fact for name, fact in identity.items() if name not in IN_HEADER})
+    files.write(result, folder / RESULT)
     pictures.pareto(result, folder / PICTURE)
-    if not result["best"]:
-        shutil.rmtree(folder / BEST, ignore_errors=True)
-        raise GateError(f"{table(result)}\n  all candidates: {folder / RESULT}")
+    shutil.rmtree(folder / BEST, ignore_errors=True)
+    if not result.best:
+        wanted = f"p95 <= {config.budget_ms:g} ms and valid accuracy >= {config.min_accuracy:g} %"
+        raise GateError(f"no candidate has {wanted}", result=folder / RESULT)
     return _keep_best(folder, result)
 
 
-def show(path: Path) -> str:
-    """The candidates of the search that ended with this path, for a terminal."""
-    return table(json.loads((path.parent.parent / RESULT).read_text(encoding="utf-8")))
-
-
+IN_HEADER = ("edgeemo", "versions", "machine")  # of the result, so not in its `search` again
 # What does not decide a candidate: the place of its files, and what is asked of it.
 FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prune", "sizes", "precisions", "threads")
 
@@ -109,10 +118,11 @@ def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list
         load_if_exists=True,
     )
     choices = {name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()}
-    rows = {_key(row): row for row in _kept(folder) if all(row[name] in space[name] for name in space)}
+    kept = {_key(vars(row)): row for row in _kept(folder) if all(getattr(row, name) in space[name] for name in space)}
     if not study.trials:  # an earlier search, through another space, made these
-        for row in rows.values():
-            study.add_trial(_told_again(row, choices))
+        for earlier in kept.values():
+            study.add_trial(_told_again(earlier, choices))
+    rows: dict[tuple[Any, ...], Row] = {**kept}
     every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     wanted = min(config.trials, len(every))
     proposals = 0
@@ -122,38 +132,51 @@ def _explored(config: Search, folder: Path, space: dict[str, list[Any]]) -> list
             study.enqueue_trial(next(place for place in every if _key(place) not in rows))
         trial = study.ask(choices)
         row = rows.get(_key(trial.params)) or _measured(config, folder, trial.params, number=len(rows) + 1, of=wanted)
-        rows[_key(row)] = row
-        if row["refused"]:
+        rows[_key(trial.params)] = row
+        if isinstance(row, RefusedCandidate):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            study.tell(trial, [row["latency"]["ms_p95"], row["accuracy"]])
+            study.tell(trial, [row.latency.ms_p95, row.accuracy])
     return list(rows.values())
 
 
-def _told_again(row: Row, choices: dict[str, Any]) -> Any:
+def _told_again(row: Candidate, choices: dict[str, Any]) -> Any:
     """The trial of a row that is kept, for a study that has not heard of it."""
     optuna = require("optuna", extra="train", purpose="the search")
-    values = [row["latency"]["ms_p95"], row["accuracy"]]
-    place = {name: row[name] for name in choices}
+    values = [row.latency.ms_p95, row.accuracy]
+    place = {name: getattr(row, name) for name in choices}
     return optuna.trial.create_trial(params=place, distributions=choices, values=values)
 
 
 def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: int, of: int) -> Row:
     """Make the candidate, judge it on valid and time it; its row is kept beside its files."""
     log.info("candidate %d of %d: %s", number, of, _told(place))
-    out = folder / _name(place)
+    out = folder / CandidateSettings(**place).name
     try:
         path = compress(_candidate(config, place, out))
     except (UsageError, GateError) as error:  # it cannot be pruned so, or too little of it would be in integers
-        row = {**place, "refused": str(error)}
+        row: Row = RefusedCandidate(**place, refused=str(error))
     else:
-        judged = json.loads((out / COMPARISON).read_text(encoding="utf-8"))["rows"][-1]
-        timing = measure.latency([(path, "")], runs=TIMED_RUNS, settings=("one_core",))[0]["one_core"]
-        facts = {name: judged[name] for name in ("accuracy", "n", "recall", "size_bytes", "macs", "parameters")}
-        latency = {**timing["total"], "unstable": timing["unstable"]}
-        row = {**place, "refused": "", "file": f"{out.name}/{path.name}", "latency": latency, **facts}
-    write_json(out / ROW, row)
+        row = _timed(place, path)
+    write_json(out / ROW, asdict(row))
     return row
+
+
+def _timed(place: dict[str, Any], path: Path) -> Candidate:
+    """The row of a candidate that was made: its scores on valid, and its latency here."""
+    judged = files.read_as(ComparisonResult, path.parent / COMPARISON).rows[-1]
+    timing = measure.latency([(path, "")], runs=TIMED_RUNS, settings=("one_core",))[0].one_core
+    return Candidate(
+        **place,
+        file=f"{path.parent.name}/{path.name}",
+        latency=CandidateTiming(**vars(timing.total), unstable=timing.unstable),
+        accuracy=judged.accuracy,
+        n=judged.n,
+        recall=judged.recall,
+        size_bytes=judged.size_bytes,
+        macs=judged.macs,
+        parameters=judged.parameters,
+    )
 
 
 def _candidate(config: Search, place: dict[str, Any], out: Path) -> Compress:
@@ -173,81 +196,65 @@ def _without(config: Compress, names: set[str]) -> Compress:
     return replace(config, **{name: getattr(Compress, name) for name in names})
 
 
-def chosen(rows: list[Row], config: Search) -> dict[str, Any]:
+def chosen(rows: Sequence[Row], config: Search, identity: dict[str, Any]) -> SearchResult:
     """The rows with a verdict each, the front of those that none beats in both, and the place of the best, if any.
 
     The best is the most accurate of those that meet the budget and the floor; of equals the faster.
     """
-    judged = [{**row, "verdict": _verdict(row, config), "on_front": _on_front(row, rows)} for row in rows]
-    judged.sort(key=lambda row: (bool(row["refused"]), -row.get("accuracy", 0)))
-    meets = [row for row in judged if not row["verdict"]]
-    best = max(meets, key=lambda row: (row["accuracy"], -row["latency"]["ms_p95"]), default=None)
-    for row in meets:
-        if row is not best and best is not None:
-            row["verdict"] = f"meets both, but {_name(best)} is more accurate or as accurate and faster"
-    return {
-        "advice": _advice(judged),
-        "budget_ms": config.budget_ms,
-        "min_accuracy": config.min_accuracy,
-        "best": _name(best) if best else None,
-        "candidates": judged,
-    }
+    refused = [row for row in rows if isinstance(row, RefusedCandidate)]
+    made = [row for row in rows if isinstance(row, Candidate)]
+    judged = [replace(row, verdict=_verdict(row, config), on_front=_on_front(row, made)) for row in made]
+    judged.sort(key=lambda row: -row.accuracy)
+    meets = [row for row in judged if not row.verdict]
+    best = max(meets, key=lambda row: (row.accuracy, -row.latency.ms_p95), default=None)
+    told = [
+        replace(row, verdict=_surpassed(best)) if best and row in meets and row is not best else row for row in judged
+    ]
+    return SearchResult(
+        header=make_header(),
+        search=identity,
+        budget_ms=config.budget_ms,
+        min_accuracy=config.min_accuracy,
+        best=best.name if best else None,
+        candidates=[*told, *refused],
+        advice=_advice(judged),
+    )
 
 
-def table(result: dict[str, Any]) -> str:
-    """A line per candidate, the most accurate first, with the reason why it was not taken; then the choice."""
-    lines = [f"{'candidate':24} {'ms p50':>7} {'ms p95':>7} {'accuracy %':>10} {'KB':>7}  front"]
-    for row in result["candidates"]:
-        name = f"{_name(row):24}"
-        if row["refused"]:
-            lines.append(f"{name} refused: {row['refused']}")
-            continue
-        latency, size = row["latency"], row["size_bytes"] / 1000
-        numbers = f"{latency['ms_p50']:7.2f} {latency['ms_p95']:7.2f} {100 * row['accuracy']:10.2f} {size:7,.0f}"
-        lines.append(f"{name} {numbers}  {'*' if row['on_front'] else ' ':5}  {row['verdict'] or 'BEST'}")
-    if any(not row["refused"] and row["latency"].get("unstable") for row in result["candidates"]):
-        lines.append("some p95 are more than twice their p50: something else held the core; search on a quiet machine")
-    asked = f"p95 <= {result['budget_ms']:g} ms and valid accuracy >= {result['min_accuracy']:g} %"
-    said = f"best for {asked}: {result['best']}" if result["best"] else f"no candidate has {asked}"
-    lines.append(said + "; chosen on valid, so its accuracy there flatters a little")
-    return "\n".join([*lines, *result["advice"]])
+def _surpassed(best: Candidate) -> str:
+    return f"meets both, but {best.name} is more accurate or as accurate and faster"
 
 
-def _advice(rows: list[Row]) -> list[str]:
+def _advice(rows: list[Candidate]) -> list[str]:
     """Whether INT8 pays on this processor, by the most accurate candidate that was measured in both precisions."""
-    timed = {_key(row): row["latency"]["ms_p50"] for row in rows if not row["refused"]}
+    timed = {_key(vars(row)): row.latency.ms_p50 for row in rows}
     for (prune, size, precision), ms in timed.items():
         if precision == "int8" and (float_ms := timed.get((prune, size, "float32"))):
             return measure.advise_on_int8(ms, float_ms)
     return []
 
 
-def _verdict(row: Row, config: Search) -> str:
+def _verdict(row: Candidate, config: Search) -> str:
     """Why the row cannot be taken, or nothing."""
-    if row["refused"]:
-        return "refused"
     reasons = []
-    if row["latency"]["ms_p95"] > config.budget_ms:
-        reasons.append(f"{row['latency']['ms_p95'] - config.budget_ms:.2f} ms over the budget")
-    if 100 * row["accuracy"] < config.min_accuracy:
-        reasons.append(f"{config.min_accuracy - 100 * row['accuracy']:.2f} points below the floor")
+    if row.latency.ms_p95 > config.budget_ms:
+        reasons.append(f"{row.latency.ms_p95 - config.budget_ms:.2f} ms over the budget")
+    if 100 * row.accuracy < config.min_accuracy:
+        reasons.append(f"{config.min_accuracy - 100 * row.accuracy:.2f} points below the floor")
     return ", ".join(reasons)
 
 
-def _on_front(row: Row, rows: list[Row]) -> bool:
+def _on_front(row: Candidate, rows: list[Candidate]) -> bool:
     """Whether no other row is at least as fast and as accurate, and better in one."""
-    if row["refused"]:
-        return False
-    mine = (row["latency"]["ms_p95"], -row["accuracy"])
-    others = [(other["latency"]["ms_p95"], -other["accuracy"]) for other in rows if not other["refused"]]
+    mine = (row.latency.ms_p95, -row.accuracy)
+    others = [(other.latency.ms_p95, -other.accuracy) for other in rows]
     return not any(other != mine and other[0] <= mine[0] and other[1] <= mine[1] for other in others)
 
 
-def _keep_best(folder: Path, result: dict[str, Any]) -> Path:
-    """Copy the best model to best/, with a card that says it was chosen on valid; an older one there goes."""
-    shutil.rmtree(folder / BEST, ignore_errors=True)
-    row = next(row for row in result["candidates"] if _name(row) == result["best"])
-    source = folder / row["file"]
+def _keep_best(folder: Path, result: SearchResult) -> Path:
+    """Copy the best model to best/, with a card that says it was chosen on valid; returns the path of the copy."""
+    made = (row for row in result.candidates if isinstance(row, Candidate))
+    source = folder / next(row for row in made if row.name == result.best).file
     (folder / BEST).mkdir()
     kept: Path = folder / BEST / source.name
     shutil.copy2(source, kept)
@@ -256,10 +263,18 @@ def _keep_best(folder: Path, result: dict[str, Any]) -> Path:
     return kept
 
 
-def _kept(folder: Path) -> list[Row]:
+def _kept(folder: Path) -> list[Candidate]:
     """The rows of an earlier search in this folder; what was refused, or lost its file, is tried again."""
-    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"*/{ROW}"))]
-    return [row for row in rows if not row["refused"] and (folder / row["file"]).is_file()]
+    rows = [_row_in(file) for file in sorted(folder.glob(f"*/{ROW}"))]
+    return [row for row in rows if isinstance(row, Candidate) and (folder / row.file).is_file()]
+
+
+def _row_in(file: Path) -> Row:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    remedy = "; choose another --out"
+    if "refused" in found:
+        return decode(RefusedCandidate, found, source=str(file), remedy=remedy)
+    return decode(Candidate, found, source=str(file), remedy=remedy)
 
 
 def _same_search(folder: Path, identity: dict[str, Any]) -> None:
@@ -290,12 +305,6 @@ def _shares(config: Search) -> list[float]:
 
 def _key(place: dict[str, Any]) -> tuple[Any, ...]:
     return place["prune"], place["size"], place["precision"]
-
-
-def _name(place: dict[str, Any]) -> str:
-    """The folder of a candidate: prune-30-int8, prune-0-float32-64px."""
-    size = f"-{place['size']}px" if place["size"] else ""
-    return f"prune-{100 * place['prune']:.0f}-{place['precision']}{size}"
 
 
 def _told(place: dict[str, Any]) -> str:

@@ -11,20 +11,20 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Group
 
 from edgeemo import options
-from edgeemo.artifact import check_result, write_json
-from edgeemo.data import faces, tables
+from edgeemo.data import faces
 from edgeemo.data.sample import SPLITS, NoSuchSplit, Sample
 from edgeemo.errors import DataError
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.packages import require
 from edgeemo.progress import track
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import AuditResult, CopiesAcross, LabelCounts, SplitAudit
 from edgeemo.stages import Audit
 
 log = logging.getLogger(__name__)
@@ -41,33 +41,29 @@ class Seen:
     unreadable: dict[str, str] = field(default_factory=dict)  # id: why
 
 
-def run(config: Audit) -> dict[str, Any]:
-    """The report on every split that the data set has; JSON-ready, and written to config.out."""
+def run(config: Audit) -> AuditResult:
+    """The report on every split that the data set has; it is also written to config.out."""
     options.check(config)
     if config.out:
-        check_result(config.out, "copies_across")
+        files.check_replaceable(config.out, AuditResult)
     labels = label_set(config.label_set)
     by_split = {split: found for split in SPLITS if (found := _samples(config.data, split, labels)) is not None}
     if not by_split:
         raise DataError(f"{config.data} has no faces: none of the splits {', '.join(SPLITS)} is there")
     seen = {split: _hashed(found, split, near=config.near > 0) for split, found in by_split.items()}
-    report = {
-        "data": faces.kind_of(config.data),
-        "label_set": labels.name,
-        "near_bits": config.near,
-        "splits": {split: _of_split(found, seen[split], labels, config.near) for split, found in by_split.items()},
-        "copies_across": [
-            _across(first, second, seen[first], seen[second], config.near) for first, second in combinations(seen, 2)
-        ],
-    }
+    pairs = combinations(seen, 2)
+    result = AuditResult(
+        header=make_header(),
+        data=faces.kind_of(config.data),
+        label_set=labels.name,
+        labels=list(labels.labels),
+        near_bits=config.near,
+        splits=[_of_split(split, found, seen[split], labels, config.near) for split, found in by_split.items()],
+        copies_across=[_across(first, second, seen[first], seen[second], config.near) for first, second in pairs],
+    )
     if config.out:
-        write_json(config.out, report)
-    return report
-
-
-def show(report: dict[str, Any]) -> Group:
-    """The report for a terminal."""
-    return tables.of_audit(report)
+        files.write(result, config.out)
+    return result
 
 
 def _samples(data: str, split: str, labels: LabelSet) -> list[Sample] | None:
@@ -100,20 +96,21 @@ def _perceptual(pixels: np.ndarray) -> tuple[int, int]:
     return int(str(imagehash.phash(picture)), 16), int(str(imagehash.phash(mirrored)), 16)
 
 
-def _of_split(found: list[Sample], seen: Seen, labels: LabelSet, near: int) -> dict[str, Any]:
-    return {
-        "faces": len(found),
-        "unreadable": seen.unreadable,
-        "exact_repeats": _exact_pairs(seen, seen),
-        "near_repeats": _near_pairs(seen, seen, near),
-        "ties": [sample.id for sample in found if _tied(sample, labels)],
-        "labels": {protocol: _counts(found, labels, protocol) for protocol in faces.PROTOCOLS},
-    }
+def _of_split(split: str, found: list[Sample], seen: Seen, labels: LabelSet, near: int) -> SplitAudit:
+    return SplitAudit(
+        split=split,
+        faces=len(found),
+        unreadable=seen.unreadable,
+        exact_repeats=_exact_pairs(seen, seen),
+        near_repeats=_near_pairs(seen, seen, near),
+        ties=[sample.id for sample in found if _tied(sample, labels)],
+        labels=[_counts(found, labels, protocol) for protocol in faces.PROTOCOLS],
+    )
 
 
-def _counts(found: list[Sample], labels: LabelSet, protocol: str) -> dict[str, int]:
+def _counts(found: list[Sample], labels: LabelSet, protocol: str) -> LabelCounts:
     won = Counter(faces.winner(faces.merged_votes(sample, labels), protocol=protocol) for sample in found)
-    return {**{name: won[k] for k, name in enumerate(labels.labels)}, "dropped": won[None]}
+    return LabelCounts(protocol, {name: won[k] for k, name in enumerate(labels.labels)}, won[None])
 
 
 def _tied(sample: Sample, labels: LabelSet) -> bool:
@@ -121,14 +118,8 @@ def _tied(sample: Sample, labels: LabelSet) -> bool:
     return bool(row.any() and (row == row.max()).sum() > 1)
 
 
-def _across(first: str, second: str, left: Seen, right: Seen, near: int) -> dict[str, Any]:
-    return {
-        "of": second,
-        "in": first,
-        "n": len(right.ids),
-        "exact": _exact_pairs(right, left),
-        "near": _near_pairs(right, left, near),
-    }
+def _across(first: str, second: str, left: Seen, right: Seen, near: int) -> CopiesAcross:
+    return CopiesAcross(second, first, len(right.ids), _exact_pairs(right, left), _near_pairs(right, left, near))
 
 
 def _exact_pairs(these: Seen, those: Seen) -> list[list[str]]:

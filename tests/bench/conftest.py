@@ -10,6 +10,7 @@ import pytest
 
 from edgeemo.bench import measure
 from edgeemo.bench.run import run
+from edgeemo.report.result import BenchResult
 from edgeemo.stages import Bench
 
 RUNS = 7
@@ -35,6 +36,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def result(quick: None, tiny: Path, out: Path) -> dict[str, Any]:  # noqa: ARG001  pytest reads the name
+def result(quick: None, tiny: Path, out: Path) -> BenchResult:  # noqa: ARG001  pytest reads the name
     other = make_tiny.write(out.with_name("other.onnx"), seed=1)
     return run(Bench(engine=str(tiny), against=str(other), data="synthetic:120", runs=RUNS, out=str(out)))

@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from functools import reduce
+from dataclasses import replace
 from io import StringIO
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +16,64 @@ import pytest
 from rich.console import Console
 
 from edgeemo import plots
-from edgeemo.artifact import check_result
-from edgeemo.bench import measure, report, turns
-from edgeemo.bench.run import run, show
-from edgeemo.errors import DataError, MachineError, UsageError
+from edgeemo.bench import measure, turns
+from edgeemo.bench.run import run, write
+from edgeemo.errors import MachineError, UsageError
 from edgeemo.machine import usable_cores
+from edgeemo.report.files import check_replaceable, read, read_as
+from edgeemo.report.render import check_out, render_files, show, write_files
+from edgeemo.report.result import BenchResult
+from edgeemo.report.sections.bench import make_summary
 from edgeemo.stages import Bench
 
 MIB = 2**20
 
 
-def test_every_setting_has_at_least_the_runs_that_were_asked_for(result: dict[str, Any]) -> None:
+def test_every_setting_has_at_least_the_runs_that_were_asked_for(result: BenchResult) -> None:
     """Every run is kept as a sample, for the whole and for the inference in it."""
-    assert "one_core" in result["latency"]
-    for setting in result["latency"].values():
-        for part in ("total", "inference"):
-            assert len(setting[part]["samples_us"].split()) == setting[part]["n"] >= result["runs_asked"]
+    settings = result.latency.by_setting()
+    assert "one core" in settings
+    for setting in settings.values():
+        for part in (setting.total, setting.inference):
+            assert len(part.samples_us.split()) == part.n >= result.runs_asked
 
 
-def test_quantiles_are_ordered_and_inference_is_part_of_the_total(result: dict[str, Any]) -> None:
+def test_quantiles_are_ordered_and_inference_is_part_of_the_total(result: BenchResult) -> None:
     """On one core with one thread."""
-    one = result["latency"]["one_core"]
-    assert one["threads"] == len(one["cores"]) == 1
-    total = one["total"]
-    assert 0 < total["ms_min"] <= total["ms_p50"] <= total["ms_p95"] <= total["ms_p99"]
-    assert one["inference"]["ms_min"] < total["ms_min"]
+    one = result.latency.one_core
+    assert one.threads == len(one.cores) == 1
+    total = one.total
+    assert 0 < total.ms_min <= total.ms_p50 <= total.ms_p95 <= total.ms_p99
+    assert one.inference.ms_min < total.ms_min
 
 
-def test_cold_start_is_the_sum_of_its_parts(result: dict[str, Any]) -> None:
+def test_cold_start_is_the_sum_of_its_parts(result: BenchResult) -> None:
     """Nothing between process and first prediction is left out."""
-    start = result["cold_start"]
-    parts = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
-    assert sum(start[part] for part in parts) == pytest.approx(start["total_ms"], abs=0.3)  # five roundings to 0.1
+    start = result.cold_start
+    parts = (start.interpreter_ms, start.import_ms, start.load_ms, start.first_prediction_ms)
+    assert sum(parts) == pytest.approx(start.total_ms, abs=0.3)  # five roundings to 0.1
 
 
 @pytest.mark.usefixtures("quick")
 def test_peak_memory_is_the_childs_own_not_the_parents(tiny: Path) -> None:
     """400 MiB in this process do not count for the one it starts."""
     ballast = np.ones(400 * MIB, np.uint8)
-    assert 20 * MIB < measure.cold_start(tiny)["memory_bytes"] < ballast.nbytes
+    assert 20 * MIB < measure.cold_start(tiny).memory_bytes < ballast.nbytes
 
 
 def test_summary_keeps_order_and_quantiles_of_known_samples() -> None:
     """Three samples worked by hand."""
     found = measure.summary([1_000_000 * k for k in (3, 1, 2)])
-    assert found["samples_us"] == "3000 1000 2000"
-    assert (found["n"], found["ms_p50"], found["ms_min"], found["ms_mean"]) == (3, 2.0, 1.0, 2.0)
+    assert found.samples_us == "3000 1000 2000"
+    assert (found.n, found.ms_p50, found.ms_min, found.ms_mean) == (3, 2.0, 1.0, 2.0)
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_model_against_itself_is_equally_right(tiny: Path) -> None:
     """On the same faces."""
     found = run(Bench(engine=str(tiny), against=str(tiny), data="synthetic:60", runs=5))
-    assert found["against"]["accuracy"]["difference"] == 0
-    assert found["against"]["accuracy"]["p_value"] == 1
+    assert found.against.accuracy.difference == 0
+    assert found.against.accuracy.p_value == 1
 
 
 def test_models_take_turns_in_short_slices() -> None:
@@ -106,9 +109,9 @@ def test_each_model_is_timed_by_its_own_backend_on_the_cores_named(monkeypatch: 
     first, second = measure.latency([(Path("a.onnx"), "openvino"), (Path("b.onnx"), "")], runs=20)
     assert [job["cores"] for job in jobs] == [[2], [0, 1, 2]]
     assert all(job["models"] == [["a.onnx", "openvino"], ["b.onnx", ""]] for job in jobs)
-    assert (first["one_core"]["pinned"], first["one_core"]["threads"], first["all_cores"]["threads"]) == (True, 1, 3)
-    assert not first["one_core"]["unstable"]
-    assert second["one_core"]["unstable"]
+    assert (first.one_core.pinned, first.one_core.threads, first.all_cores.threads) == (True, 1, 3)
+    assert not first.one_core.unstable
+    assert second.one_core.unstable
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process to a core")
@@ -129,35 +132,34 @@ def test_a_shipped_model_is_judged_in_six_labels_beside_another_backend() -> Non
     pytest.importorskip("openvino", reason="extra openvino is not installed")
     sides = {"engine": "nano", "backend": "openvino", "against": "nano", "against_backend": "onnxruntime"}
     found = run(Bench(**sides, label_set="six", data="synthetic:60", runs=3))
-    assert len(found["model"]["labels"]) == len(found["accuracy"]["recall"]) == 6
-    assert (found["model"]["backend"], found["against"]["model"]["backend"]) == ("openvino", "onnxruntime")
-    assert abs(found["against"]["accuracy"]["difference"]) < 0.1
+    assert len(found.model.labels) == len(found.accuracy.recall) == 6
+    assert (found.model.backend, found.against.model.backend) == ("openvino", "onnxruntime")
+    assert abs(found.against.accuracy.difference) < 0.1
 
 
-def test_a_result_survives_json_and_tells_where_it_comes_from(result: dict[str, Any], out: Path) -> None:
+def test_a_result_survives_json_and_tells_where_it_comes_from(result: BenchResult, out: Path) -> None:
     """Model hash, machine and face count travel with it, the output folder does not."""
-    assert report.read(out) == json.loads(json.dumps(result))
-    assert result["format"] == report.FORMAT
-    assert result["model"]["sha256"]
-    assert result["machine"]["cores"] >= 1
-    assert result["accuracy"]["n"] == 24
+    assert read(out).to_json() == json.loads(out.read_text()) == result.to_json()
+    assert result.model.sha256
+    assert result.header.machine.cores >= 1
+    assert result.accuracy.n == 24
     assert str(out.parent) not in out.read_text()
 
 
-def test_a_random_model_fails_the_accuracy_gate_and_says_by_how_much(result: dict[str, Any]) -> None:
+def test_a_random_model_fails_the_accuracy_gate_and_says_by_how_much(result: BenchResult) -> None:
     """The verdict names gate, limit and gap."""
-    assert not result["passed"]
-    assert result["verdict"].startswith("FAIL: accuracy ")
-    assert "limit 80.00 %: missed by" in result["verdict"]
+    assert not result.passed
+    assert result.verdict.startswith("FAIL: accuracy ")
+    assert "limit 80.00 %: missed by" in result.verdict
 
 
 @pytest.mark.usefixtures("quick")
 def test_without_faces_speed_alone_is_judged(tiny: Path) -> None:
     """The default target passes on speed, and the verdict says what was not measured."""
     found = run(Bench(engine=str(tiny), runs=3))
-    assert found["accuracy"] is None
-    assert found["passed"]
-    assert found["verdict"] == "PASS (speed and size only; accuracy not measured: add --data)"
+    assert found.accuracy is None
+    assert found.passed
+    assert found.verdict == "PASS (speed and size only; accuracy not measured: add --data)"
 
 
 @pytest.mark.usefixtures("result")
@@ -174,14 +176,14 @@ def test_report_has_every_table_and_shows_its_plots(out: Path) -> None:
 @pytest.mark.usefixtures("result")
 def test_a_result_read_from_its_file_gives_the_same_page_and_pictures(out: Path, tmp_path: Path) -> None:
     """Its keys are sorted there; labels must not change places under the confusion matrix."""
-    again = report.write(report.read(out), tmp_path / out.name)
+    again = write(read_as(BenchResult, out), tmp_path / out.name)
     assert again.read_text() == out.with_suffix(".md").read_text()
     for picture in out.parent.glob("*.png"):
         assert (tmp_path / picture.name).read_bytes() == picture.read_bytes()
 
 
 def test_report_without_matplotlib_says_so_and_keeps_its_tables(
-    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    result: BenchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device without the bench extra still gets its page."""
 
@@ -189,75 +191,48 @@ def test_report_without_matplotlib_says_so_and_keeps_its_tables(
         raise MachineError("drawing plots needs matplotlib:  pip install 'edgeemo[bench]'")
 
     monkeypatch.setattr(plots, "require", absent)
-    page = report.write(result, tmp_path / "bare.json").read_text()
+    page = write(result, tmp_path / "bare.json").read_text()
     assert "No plots: drawing plots needs matplotlib" in page
     assert "## Latency" in page
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_the_terminal_shows_tables_and_verdict(result: dict[str, Any]) -> None:
+def test_the_terminal_shows_tables_and_verdict(result: BenchResult) -> None:
     """The same tables as the page."""
     console = Console(width=140, file=(screen := StringIO()))
-    console.print(show(result))
+    show(result, console)
     shown = screen.getvalue()
     assert "Latency in ms" in shown
-    assert result["verdict"] in shown
+    assert result.verdict in shown
 
 
 @pytest.mark.usefixtures("result")
 def test_one_table_has_a_row_per_result_with_accuracy_beside_latency(out: Path) -> None:
     """Two results give two rows under one head."""
-    lines = report.render_files([out, out]).splitlines()
+    lines = render_files([out, out]).splitlines()
     assert len(lines) == 4
     assert all(line.count("|") == lines[0].count("|") for line in lines)
     assert "synthetic valid, 6 labels, plurality, n = 24" in lines[2]
     assert lines[2].endswith("| FAIL |")
 
 
-def test_a_row_without_faces_says_that_accuracy_was_not_measured(result: dict[str, Any]) -> None:
+def test_a_row_without_faces_says_that_accuracy_was_not_measured(result: BenchResult) -> None:
     """An empty cell could be taken for a zero."""
-    assert "not measured" in report.render_table([{**result, "accuracy": None}])
+    assert "not measured" in make_summary([replace(result, accuracy=None)]).to_markdown()
 
 
-FOREIGN = ["{}", "[]", "no JSON", '{"format": 99, "gates": []}', '{"format": 1, "gates": [1]}', None]
-
-
-@pytest.mark.parametrize("content", FOREIGN)
-def test_what_is_no_result_is_refused(tmp_path: Path, content: str | None) -> None:
-    """Other JSON, another format, no file: each is told with its name."""
-    file = tmp_path / "foreign.json"
-    if content is not None:
-        file.write_text(content)
-    with pytest.raises(DataError, match=r"foreign\.json"):
-        report.read(file)
-
-
-@pytest.mark.usefixtures("result")
-@pytest.mark.parametrize("part", ["verdict", "model", "latency.one_core.total.ms_p95", "accuracy.recall"])
-def test_a_result_that_lost_a_part_is_refused(out: Path, tmp_path: Path, part: str) -> None:
-    """What the table shows must be there, down to the last figure; the part that is missing is named."""
-    torn = json.loads(out.read_text())
-    *way, last = part.split(".")
-    del reduce(getitem, way, torn)[last]
-    (tmp_path / "torn.json").write_text(json.dumps(torn))
-    with pytest.raises(DataError, match=rf"torn\.json is not a result of edgeemo bench .*{last}"):
-        report.read(tmp_path / "torn.json")
-
-
-def test_labels_without_faces_are_named_beside_the_lowest_recall(result: dict[str, Any]) -> None:
+def test_labels_without_faces_are_named_beside_the_lowest_recall(result: BenchResult) -> None:
     """The lowest of the measured recalls is no floor for the others."""
-    scored = result["accuracy"]
-    gone = {"support": {**scored["support"], "fear": 0}, "recall": {**scored["recall"], "fear": None}}
-    assert ", no fear |" in report.render_table([{**result, "accuracy": {**scored, **gone}}])
+    scored = result.accuracy
+    gone = replace(scored, support={**scored.support, "fear": 0}, recall={**scored.recall, "fear": None})
+    assert ", no fear |" in make_summary([replace(result, accuracy=gone)]).to_markdown()
 
 
-def test_memory_that_the_system_does_not_tell_is_a_dash(result: dict[str, Any], tmp_path: Path) -> None:
+def test_memory_that_the_system_does_not_tell_is_a_dash(result: BenchResult, tmp_path: Path) -> None:
     """Neither the page nor the table calls it 0 kB."""
-    untold = {**result, "cold_start": {**result["cold_start"], "memory_bytes": None}}
-    assert (
-        "| peak memory of a process that predicts once | - |" in report.write(untold, tmp_path / "a.json").read_text()
-    )
-    assert "0 kB" not in report.render_table([untold])
+    untold = replace(result, cold_start=replace(result.cold_start, memory_bytes=None))
+    assert "| peak memory of a process that predicts once | - |" in write(untold, tmp_path / "a.json").read_text()
+    assert "0 kB" not in make_summary([untold]).to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -281,27 +256,27 @@ def test_a_mistake_in_the_options_is_told_before_anything_is_measured(
         run(config)
 
 
-def test_no_other_file_is_written_over(result: dict[str, Any], out: Path, tiny: Path, tmp_path: Path) -> None:
+def test_no_other_file_is_written_over(result: BenchResult, out: Path, tiny: Path, tmp_path: Path) -> None:
     """A model's card, told before anything is measured; an earlier result may go. Nor does a table replace its rows."""
     card = tmp_path / "model.onnx.json"
     card.write_bytes(tiny.with_name("tiny.onnx.json").read_bytes())
     with pytest.raises(UsageError, match="is no result of this command"):
         run(Bench(engine=str(tiny), out=str(card)))
-    check_result(out, "gates", page=out.with_suffix(".md"))
+    check_replaceable(out, BenchResult, page=out.with_suffix(".md"))
     page = tmp_path / "README.md"
     page.write_text("# Ours\n")
     for taken in (page, tmp_path / "model.onnx.json"):  # a page, and JSON without what a result has
         with pytest.raises(UsageError, match=f"{taken.name} stands there already"):
-            check_result(taken.with_suffix(".json"), "gates", page=taken.with_suffix(".md"))
+            check_replaceable(taken.with_suffix(".json"), BenchResult, page=taken.with_suffix(".md"))
     for name in (out, out.with_suffix(".md")):
         with pytest.raises(UsageError, match="one of the results, or its page"):
-            report.check_out(name, [out])
-    with pytest.raises(UsageError, match="is no table of this command"):
-        report.check_out(page, [out])
-    report.check_out(tmp_path / "all.md", [out])
-    (tmp_path / "all.md").write_text(report.render_table([result]))
-    report.check_out(tmp_path / "all.md", [out])
-    pages = [report.write(result, tmp_path / f"model.{form}.json").name for form in ("int8", "float")]
+            check_out(name, [out])
+    with pytest.raises(UsageError, match="is no report of this command"):
+        check_out(page, [out])
+    for _ in range(2):  # the second over the first
+        write_files(tmp_path / "all.md", [out])
+    assert render_files([out]) in (tmp_path / "all.md").read_text()
+    pages = [write(result, tmp_path / f"model.{form}.json").name for form in ("int8", "float")]
     assert pages == ["model.int8.md", "model.float.md"]
 
 

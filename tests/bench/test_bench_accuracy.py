@@ -54,41 +54,41 @@ def test_both_protocols_are_scored_and_the_one_asked_for_stands_first(ferplus_la
     """Wrong on the one disputed face: two of three under plurality, two of two under majority."""
     answers = SURE[[1, 1, 0]]  # wrong on the disputed face
     found = accuracy.judged(answers, asked(ferplus_layout))
-    assert (found["protocol"], found["n"], found["accuracy"]) == ("plurality", 3, pytest.approx(2 / 3))
-    other = found["other_protocol"]
-    assert (other["protocol"], other["n"], other["accuracy"]) == ("majority", 2, 1.0)
+    assert (found.faces.protocol, found.n, found.accuracy) == ("plurality", 3, pytest.approx(2 / 3))
+    other = found.other_protocol
+    assert (other.faces.protocol, other.n, other.accuracy) == ("majority", 2, 1.0)
 
 
 def test_asking_for_majority_judges_fewer_faces_and_still_shows_plurality(ferplus_layout: str) -> None:
     """The other protocol keeps other faces, and its fingerprint says so."""
     found = accuracy.judged(SURE[[1, 1, 0]], asked(ferplus_layout, "majority"))
-    assert (found["protocol"], found["n"]) == ("majority", 2)
-    assert (found["other_protocol"]["protocol"], found["other_protocol"]["n"]) == ("plurality", 3)
-    assert found["ids_sha256"] != found["other_protocol"]["ids_sha256"]
+    assert (found.faces.protocol, found.n) == ("majority", 2)
+    assert (found.other_protocol.faces.protocol, found.other_protocol.n) == ("plurality", 3)
+    assert found.faces.ids_sha256 != found.other_protocol.faces.ids_sha256
 
 
 def test_faces_without_any_majority_have_plurality_alone(tmp_path: Path, six_faces: dict[str, np.ndarray]) -> None:
     """There is no second row then, and only who asks for majority gets an error."""
     torn = lay_out(tmp_path, six_faces, dict.fromkeys(six_faces, TORN))
     found = accuracy.judged(SURE[[1, 1, 1]], asked(torn))
-    assert (found["n"], found["other_protocol"]) == (3, None)
+    assert (found.n, found.other_protocol) == (3, None)
     with pytest.raises(DataError, match="'majority'"):
         asked(torn, "majority")
 
 
 def test_copies_of_train_faces_are_left_out_of_the_second_accuracy(ferplus_layout: str) -> None:
     """One of three valid faces is a copy; one of the other two is right."""
-    clean = accuracy.judged(SURE[[1, 0, 1]], asked(ferplus_layout))["without_copies"]
-    assert (clean["copies"], clean["n"], clean["accuracy"]) == (1, 2, 0.5)
+    clean = accuracy.judged(SURE[[1, 0, 1]], asked(ferplus_layout)).without_copies
+    assert (clean.copies, clean.n, clean.accuracy) == (1, 2, 0.5)
 
 
 def test_faces_without_a_crowd_have_one_protocol_and_synthetic_ones_no_copies() -> None:
     """Where nothing differs there is no second row."""
     trial = asked("synthetic:60")
     found = accuracy.judged(SURE[trial.chosen.truth], trial)
-    assert found["other_protocol"] is None
-    assert found["without_copies"] is None
-    assert found["accuracy"] == 1.0
+    assert found.other_protocol is None
+    assert found.without_copies is None
+    assert found.accuracy == 1.0
 
 
 def test_a_model_against_itself_shows_no_difference() -> None:
@@ -96,8 +96,8 @@ def test_a_model_against_itself_shows_no_difference() -> None:
     trial = asked("synthetic:60")
     answers = SURE[np.arange(12) % 5]
     found = accuracy.compared(answers, answers, trial)
-    assert (found["difference"], found["p_value"], found["agreement"]) == (0.0, 1.0, 1.0)
-    assert set(found["recall_difference"].values()) == {0.0}
+    assert (found.difference, found.p_value, found.agreement) == (0.0, 1.0, 1.0)
+    assert set(found.recall_difference.values()) == {0.0}
 
 
 def test_what_a_label_lost_is_told_by_name() -> None:
@@ -107,9 +107,9 @@ def test_what_a_label_lost_is_told_by_name() -> None:
     worse = baseline.copy()
     worse[5] = SURE[0]  # one of two faces of fear
     found = accuracy.compared(baseline, worse, trial)
-    assert found["recall_difference"]["fear"] == -0.5
-    assert found["difference"] == pytest.approx(-1 / 12)
-    assert (found["only_first"], found["only_second"]) == (1, 0)
+    assert found.recall_difference["fear"] == -0.5
+    assert found.difference == pytest.approx(-1 / 12)
+    assert (found.only_first, found.only_second) == (1, 0)
 
 
 def test_models_of_other_labels_cannot_be_compared() -> None:

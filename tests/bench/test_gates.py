@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import results
 
-from edgeemo.bench.gates import DEFAULT, GATES, Target, amount, judge, read_target, verdict
+from edgeemo.bench.gates import DEFAULT, GATES, Target, judge, read_target, verdict
 from edgeemo.errors import UsageError
+from edgeemo.report.amounts import format_amount
+from edgeemo.report.result import Against
 
 TARGETS = Path(__file__).parents[2] / "benchmarks" / "targets"
 
 
-def result_of(*, p95: float = 10.0, accuracy: float | None = 0.9) -> dict[str, Any]:
-    scored = None if accuracy is None else {"accuracy": accuracy, "recall": {"fear": 0.4, "anger": 0.7}}
-    total = {"ms_p50": p95 / 2, "ms_p95": p95, "ms_p99": 2 * p95}
-    return {
-        "accuracy": scored,
-        "latency": {"one_core": {"total": total}},
-        "cold_start": {"memory_bytes": None},
-        "model": {"size_bytes": 1e6},
-        "against": None,
-    }
-
-
-def judged(target: Target = DEFAULT, **values: Any) -> tuple[bool, str]:
-    return verdict(target, judge(target, result_of(**values)))
+def judged(target: Target = DEFAULT, *, p95: float = 10.0, accuracy: float | None = 0.9) -> tuple[bool, str]:
+    return verdict(target, judge(target, results.bench(p95=p95, share=accuracy)))
 
 
 def test_a_gate_that_fails_says_which_and_by_how_much() -> None:
@@ -69,7 +59,8 @@ def test_a_target_of_which_nothing_was_measured_does_not_pass() -> None:
 
 def test_only_the_option_that_is_missing_is_named() -> None:
     """--against was given, --data was not."""
-    compared = result_of(accuracy=None) | {"against": {"accuracy": None, "latency_ratio_p50": 0.4}}
+    made = results.bench(share=None)
+    compared = replace(made, against=Against(made.model, made.latency, 0.4, None))
     target = Target("own", {"max_accuracy_drop": 0.01, "max_latency_ratio": 0.5})
     assert verdict(target, judge(target, compared)) == (False, "FAIL: accuracy lost not measured: add --data")
 
@@ -84,9 +75,10 @@ def test_a_target_from_a_file_fails_on_a_gate_that_is_not_measured() -> None:
 def test_memory_that_the_system_does_not_tell_is_not_under_a_limit(nothing: int | None) -> None:
     """Nothing is not zero bytes."""
     target = Target("own", {"memory_bytes": 1e8})
-    (row,) = judge(target, result_of() | {"cold_start": {"memory_bytes": nothing}})
-    assert row["outcome"] == "not measured"
-    assert verdict(target, [row]) == (False, "FAIL: peak memory not measured: this system does not tell")
+    made = results.bench()
+    (row,) = judge(target, replace(made, cold_start=replace(made.cold_start, memory_bytes=nothing)))
+    assert row.outcome == "not measured"
+    assert verdict(target, [row]) == (False, "FAIL: peak memory not measured: this system does not report it")
 
 
 def test_limits_on_the_edge_a_floor_is_met_and_a_latency_ceiling_is_not() -> None:
@@ -103,14 +95,13 @@ def test_a_result_that_is_not_a_number_fails() -> None:
 
 def test_lowest_recall_is_that_of_the_worst_label() -> None:
     """One gate for all labels."""
-    assert judge(Target("own", {"min_recall": 0.5}), result_of())[0]["measured"] == 0.4
+    assert judge(Target("own", {"min_recall": 0.5}), results.bench())[0].measured == 0.4
 
 
 def test_lowest_recall_is_not_measured_while_a_label_has_no_faces() -> None:
     """A label that was never asked about may be the worst; the verdict names it."""
     target = Target("own", {"min_recall": 0.1})
-    scored = {"accuracy": 0.9, "recall": {"fear": 0.4, "anger": None}}
-    rows = judge(target, result_of() | {"accuracy": scored})
+    rows = judge(target, results.bench(accuracy=results.accuracy(recall={"fear": 0.4, "anger": None})))
     assert verdict(target, rows) == (False, "FAIL: lowest recall not measured: no faces of anger")
 
 
@@ -175,4 +166,4 @@ def test_every_shipped_target_can_be_read_and_has_its_file_name(file: Path) -> N
 )
 def test_amounts_read_well(value: float, unit: str, says: str) -> None:
     """Three digits, and the unit of a person."""
-    assert amount(value, unit) == says
+    assert format_amount(value, unit) == says

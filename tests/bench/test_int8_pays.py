@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import make_tiny
 import pytest
+import results
 
 from edgeemo.bench import measure
 from edgeemo.bench import run as bench
-from edgeemo.bench.tables import of_result
 from edgeemo.card import Overflow, Precision, read_card, write_card
 from edgeemo.compress import compare, files, search
+from edgeemo.report.render import make_page
+from edgeemo.report.result import ComparedRow
+from edgeemo.report.sections.bench import make_tables
 from edgeemo.runtime import advice
 from edgeemo.stages import Bench, Compress, Search
 
@@ -26,9 +28,10 @@ def test_less_than_a_third_faster_does_not_pay(int8_ms: float, sentences: int) -
     assert all("ship the float file here" in sentence for sentence in found)
 
 
-def timed(stage: str, asked: str, ms: float | None) -> dict[str, Any]:
-    latency = None if ms is None else {"ms_p50": ms}
-    return {"stage": stage, "precision": {"asked": asked}, "latency_one_core": latency}
+def timed(stage: str, asked: str, ms: float | None) -> ComparedRow:
+    about = {"stage": stage, "file": "", "sha256": "", "size_bytes": 1, "parameters": 1, "macs": 1, "temperature": 1.0}
+    latency = None if ms is None else results.timing(ms)
+    return ComparedRow(**results.scores(), **about, precision={"asked": asked}, latency_one_core=latency, against=[])
 
 
 @pytest.mark.parametrize(
@@ -47,16 +50,11 @@ def test_compress_compares_with_the_float_form_that_int8_was_made_from(
 @pytest.mark.parametrize(("int8_ms", "sentences"), [(0.9, 1), (0.5, 0)])
 def test_search_compares_candidates_of_one_shape(int8_ms: float, sentences: int) -> None:
     """The same pruning and size in both precisions; the table holds the sentence."""
-
-    def row(precision: str, ms: float, prune: float = 0.0) -> dict[str, Any]:
-        place = {"prune": prune, "size": 0, "precision": precision, "refused": "", "size_bytes": 1}
-        return {**place, "latency": {"ms_p50": ms, "ms_p95": ms}, "accuracy": 0.9}
-
-    result = search.chosen(
-        [row("int8", int8_ms), row("float32", 1.0), row("float32", 0.1, prune=0.5)], Search(run="runs/any")
-    )
-    assert len(result["advice"]) == sentences
-    assert ("ship the float file here" in search.table(result)) == bool(sentences)
+    shapes = [(0.0, int8_ms, "int8"), (0.0, 1.0, "float32"), (0.5, 0.1, "float32")]
+    rows = [results.candidate(prune, ms, precision=precision) for prune, ms, precision in shapes]
+    result = search.chosen(rows, Search(run="runs/any"), {})
+    assert len(result.advice) == sentences
+    assert ("ship the float file here" in make_page(result).to_markdown()) == bool(sentences)
 
 
 def test_bench_compares_an_int8_file_with_a_float_one(
@@ -71,10 +69,10 @@ def test_bench_compares_an_int8_file_with_a_float_one(
     precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=True))
     write_card(int8, replace(read_card(int8), precision=precision))
     found = bench.run(Bench(engine=str(int8), against=str(in_float), runs=20))
-    assert len(found["against"]["advice"]) == 1
-    notes = [table.note for table in of_result(found) if table.title.startswith("Against")]
+    assert len(found.against.advice) == 1
+    notes = [table.note for table in make_tables(found) if table.title.startswith("Against")]
     assert "ship the float file here" in notes[0]
-    assert bench.run(Bench(engine=str(in_float), against=str(int8), runs=20))["against"]["advice"] == []
+    assert bench.run(Bench(engine=str(in_float), against=str(int8), runs=20)).against.advice == []
 
 
 @pytest.mark.parametrize("saturates", [False, True])
@@ -91,11 +89,11 @@ def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
     path = make_tiny.write(tmp_path / "int8.onnx")
     precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=safe))
     write_card(path, replace(read_card(path), precision=precision))
-    found = bench.run(Bench(engine=str(path), runs=20))["model"]
+    found = bench.run(Bench(engine=str(path), runs=20)).model
     exact = saturates and not safe
-    assert (found["overflow_safe"], found["exact_arithmetic"]) == (safe, exact)
-    assert len(found["advice"]) == exact
-    assert all("exact arithmetic" in sentence for sentence in found["advice"])
+    assert (found.overflow_safe, found.exact_arithmetic) == (safe, exact)
+    assert len(found.advice) == exact
+    assert all("exact arithmetic" in sentence for sentence in found.advice)
 
 
 def test_what_else_could_make_int8_more_faithful_is_what_was_not_given() -> None:

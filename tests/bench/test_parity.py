@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgeemo.bench import parity
 from edgeemo.card import read_card, write_card
 from edgeemo.cli import main
 from edgeemo.errors import MachineError, UsageError
+from edgeemo.report.files import read
 from edgeemo.runtime import model as runtime
 from edgeemo.stages import Parity
 
@@ -51,12 +51,12 @@ def test_two_backends_agree_on_one_file():
     """The real ones: ONNX Runtime and OpenVINO name the same emotions."""
     pytest.importorskip("openvino", reason="pip install 'edgeemo[openvino]'")
     result = parity.run(ASKED)
-    first, second, *_ = result["rows"]
-    assert result["passed"]
-    assert (first["backend"], second["backend"], result["faces"]["n"]) == ("onnxruntime", "openvino", 40)
-    assert first["same_file"] is None
-    assert second["same_file"]["agreement"] == 1
-    assert second["same_file"]["largest_difference"] < 1e-3
+    first, second, *_ = result.rows
+    assert result.passed
+    assert (first.backend, second.backend, result.faces.n) == ("onnxruntime", "openvino", 40)
+    assert first.same_file is None
+    assert second.same_file.agreement == 1
+    assert second.same_file.largest_difference < 1e-3
 
 
 def test_a_backend_that_answers_otherwise_fails_the_gate(monkeypatch, tmp_path):
@@ -67,9 +67,9 @@ def test_a_backend_that_answers_otherwise_fails_the_gate(monkeypatch, tmp_path):
         main, ["parity", str(TINY), "--data", "synthetic:300", "--count", "40", "--out", str(out)]
     )
     assert done.exit_code == 1
-    row = json.loads(out.read_text(encoding="utf-8"))["rows"][1]
-    assert not row["passed"]
-    assert row["same_file"]["moved"]["neutral"] > 0
+    row = read(out).rows[1]
+    assert not row.passed
+    assert row.same_file.moved["neutral"] > 0
     assert "FAIL (tiny.onnx in openvino)" in out.with_suffix(".md").read_text(encoding="utf-8")
 
 
@@ -77,8 +77,8 @@ def test_nan_is_counted_and_fails(monkeypatch):
     """A logit that is no number stands for no label."""
     with_shift(monkeypatch, [0, 0, np.nan, 0, 0, 0])
     result = parity.run(ASKED)
-    assert result["rows"][1]["not_finite"] == 40
-    assert not result["passed"]
+    assert result.rows[1].not_finite == 40
+    assert not result.passed
 
 
 def test_what_cannot_run_is_told_and_not_counted(monkeypatch):
@@ -89,9 +89,9 @@ def test_what_cannot_run_is_told_and_not_counted(monkeypatch):
 
     monkeypatch.setitem(runtime.BACKENDS, "openvino", missing)
     result = parity.run(ASKED)
-    assert result["passed"]
-    assert "edgeemo[openvino]" in result["rows"][1]["not_run"]
-    assert "no file ran in a second backend" in result["verdict"]
+    assert result.passed
+    assert "edgeemo[openvino]" in result.rows[1].not_run
+    assert "no file ran in a second backend" in result.verdict
     monkeypatch.setitem(runtime.BACKENDS, "onnxruntime", missing)
     with pytest.raises(MachineError, match="edgeemo doctor"):
         parity.run(ASKED)

@@ -62,11 +62,11 @@ def test_the_gate_passes_a_limited_model_and_fails_a_full_range_one(tmp_path: Pa
         pytest.skip(str(error))
     files = [shipped.find("nano"), full_range(tmp_path / "full.onnx")]
     result = parity.run(Parity(models=files, data="synthetic:300", count=40, processors="avx2", min_agreement=0))
-    ours, other = (row for row in result["rows"] if row.get("processor") == "avx2")
-    assert ours["passed"]
-    assert ours["same_file"]["largest_logit_difference"] <= parity.SAME_LOGIT
-    assert not other["passed"]
-    assert result["verdict"] == "FAIL (full.onnx as avx2)"
+    ours, other = (row for row in result.rows if row.processor == "avx2")
+    assert ours.passed
+    assert ours.same_file.largest_logit_difference <= parity.SAME_LOGIT
+    assert not other.passed
+    assert result.verdict == "FAIL (full.onnx as avx2)"
 
 
 def test_the_probe_measures_what_the_kernels_do() -> None:
@@ -145,7 +145,7 @@ def test_an_int8_file_must_name_the_same_labels_on_every_arm_core(
 
     monkeypatch.setattr(parity, "logits_on", emulated)
     config = Parity(models=["nano"], data="synthetic:300", count=40, processors="cortex-a76", min_agreement=90)
-    assert parity.run(replace(config, models=[path]))["passed"] == passed
+    assert parity.run(replace(config, models=[path])).passed == passed
 
 
 def test_an_unknown_processor_lists_the_known_ones() -> None:
@@ -160,8 +160,8 @@ def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch)
         pytest.skip("this processor saturates by itself")
     monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("unmasked", (sys.executable,)))
     result = parity.run(Parity(models=["nano"], data="synthetic:300", count=8, processors="avx2"))
-    assert not result["passed"]
-    assert result["verdict"] == "FAIL (nano.onnx as avx2)"
+    assert not result.passed
+    assert result.verdict == "FAIL (nano.onnx as avx2)"
     with pytest.raises(BrokenChild, match="not hidden"):
         logits_as("avx2", shipped.find("nano"))
 
@@ -171,5 +171,5 @@ def test_a_named_processor_that_cannot_be_had_fails_and_all_may_skip(monkeypatch
     monkeypatch.setattr(processors.shutil, "which", lambda _: None)
     for names, passed in (("avx2,sse4.1", False), ("all", True)):
         result = parity.run(Parity(models=["nano"], data="synthetic:300", count=8, processors=names))
-        assert result["passed"] == passed, names
-    assert sum(row.get("processor") is not None for row in result["rows"]) == len(PROCESSORS)
+        assert result.passed == passed, names
+    assert sum(row.processor is not None for row in result.rows) == len(PROCESSORS)

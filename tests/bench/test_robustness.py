@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeemo.bench import accuracy, gates, robustness
-from edgeemo.bench.report import write
 from edgeemo.bench.robustness import CORRUPTIONS, STRENGTHS, corrupted
-from edgeemo.bench.run import run
+from edgeemo.bench.run import run, write
 from edgeemo.card import InputContract
 from edgeemo.data import load
 from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
+from edgeemo.report.result import BenchResult
 from edgeemo.runtime import Model
 from edgeemo.runtime import load as open_model
 from edgeemo.stages import Bench
@@ -74,9 +73,9 @@ def test_accuracy_is_that_of_the_corrupted_faces_and_the_mean_over_all() -> None
         pixels = accuracy.decoded(asked, model.card.input)
         found = robustness.judged(model, pixels, asked)
         told = model.probabilities(corrupted(pixels, "sensor noise", 2)).argmax(1)
-    assert found["accuracy"]["sensor noise"][2] == (told == asked.chosen.truth).mean()
-    assert found["mean"] == pytest.approx(np.mean([share for shares in found["accuracy"].values() for share in shares]))
-    assert set(found["accuracy"]) == set(CORRUPTIONS)
+    assert found.accuracy["sensor noise"][2] == (told == asked.chosen.truth).mean()
+    assert found.mean == pytest.approx(np.mean([share for shares in found.accuracy.values() for share in shares]))
+    assert set(found.accuracy) == set(CORRUPTIONS)
 
 
 def test_a_model_of_one_channel_in_three_meets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,13 +103,13 @@ def test_bench_tells_it_and_can_hold_a_gate_on_it(tiny: Path, tmp_path: Path) ->
     (tmp_path / "t.toml").write_text("robust_accuracy = 0.99\n")
     config = Bench(engine=str(tiny), data="synthetic:60", runs=5, target=str(tmp_path / "t.toml"), robustness=True)
     result = run(config)
-    (row,) = result["gates"]
-    assert row["measured"] == result["robustness"]["mean"]
-    assert row["outcome"] == "fail"
+    (row,) = result.gates
+    assert row.measured == result.robustness.mean
+    assert row.outcome == "fail"
     page = write(result, tmp_path / "page.json").read_text()
     assert "## Robustness: accuracy under corruption" in page
     assert "| out of focus |" in page
-    assert run(replace(config, robustness=False))["gates"][0]["says"].endswith("not measured: add --robustness")
+    assert run(replace(config, robustness=False)).gates[0].says.endswith("not measured: add --robustness")
 
 
 def test_without_faces_there_is_nothing_to_corrupt(tiny: Path) -> None:
@@ -119,8 +118,7 @@ def test_without_faces_there_is_nothing_to_corrupt(tiny: Path) -> None:
         run(Bench(engine=str(tiny), robustness=True))
 
 
-def test_results_of_before_are_judged_as_they_are(result: dict[str, Any]) -> None:
-    """A file without this part has one gate that is not measured, and no table."""
-    old = {name: part for name, part in result.items() if name != "robustness"}
-    rows = gates.judge(gates.Target("robust", {"robust_accuracy": 0.5}), old)
-    assert rows[0]["outcome"] == "not measured"
+def test_a_gate_on_robustness_without_the_measurement_is_not_measured(result: BenchResult) -> None:
+    """It names the option that is missing."""
+    (row,) = gates.judge(gates.Target("robust", {"robust_accuracy": 0.5}), replace(result, robustness=None))
+    assert row.outcome == "not measured"

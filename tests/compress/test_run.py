@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from edgeemo.card import Precision, read_card
 from edgeemo.cli import main
 from edgeemo.compress.fidelity import Fidelity
-from edgeemo.compress.run import run, table
+from edgeemo.compress.run import run
 from edgeemo.data import Faces
 from edgeemo.errors import DataError, GateError, IntegrityError, UsageError
 from edgeemo.labels import LABEL_SETS
+from edgeemo.report.files import read
+from edgeemo.report.render import show
 from edgeemo.runtime import load
 from edgeemo.stages import Compress
 from edgeemo.train import fit, weights
@@ -37,6 +41,13 @@ def compressed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def comparison(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "comparison.json").read_text())
+
+
+def shown(folder: Path) -> str:
+    """What the terminal shows of the comparison, in lines of any length."""
+    console = Console(width=40, file=(screen := StringIO()))
+    show(read(folder / "comparison.json"), console)
+    return screen.getvalue()
 
 
 def test_every_step_leaves_its_file_with_its_card(compressed: Path) -> None:
@@ -75,7 +86,7 @@ def test_the_comparison_has_a_row_per_stage_and_tests_each_against_those_before(
     assert list(rows) == ["original", "pruned", "int8"]
     assert rows["original"]["macs"] > rows["pruned"]["macs"] == rows["int8"]["macs"]
     assert rows["original"]["size_bytes"] > rows["pruned"]["size_bytes"] > rows["int8"]["size_bytes"]
-    assert [pair["stage"] for pair in rows["int8"]["against"]] == ["pruned", "original"]
+    assert [pair["name"] for pair in rows["int8"]["against"]] == ["pruned", "original"]
     assert all(0 <= pair["p_value"] <= 1 for pair in rows["int8"]["against"])
     recalls = [rows[name]["recall"]["fear"] for name in ("pruned", "int8")]
     assert rows["int8"]["against"][0]["recall_difference"]["fear"] == pytest.approx(recalls[1] - recalls[0])
@@ -112,7 +123,7 @@ def test_the_int8_model_runs_on_the_device_side(compressed: Path) -> None:
 
 def test_the_table_has_a_line_per_stage_and_per_test(compressed: Path) -> None:
     """Aligned columns, labels in the model's order, and a sentence for each pair."""
-    lines = table(comparison(compressed)).splitlines()
+    lines = shown(compressed).splitlines()
     assert lines[0].split()[-6:] == ["neutral", "happiness", "surprise", "sadness", "anger", "fear"]
     assert len({len(line) for line in lines[:4]}) == 1
     assert sum(" against " in line for line in lines) == 3
@@ -177,7 +188,7 @@ def test_every_option_together_leaves_a_row_each(everything: Path) -> None:
     assert list(rows) == ["original", "pruned", "tuned", "fp16", "int8", "int8 tensorrt"]
     assert [name for name, row in rows.items() if row["latency_one_core"]] == ["original", "pruned", "tuned", "int8"]
     assert rows["fp16"]["size_bytes"] < 0.6 * rows["tuned"]["size_bytes"]
-    text = table(comparison(everything))
+    text = shown(everything)
     assert "under a label its recall in percent; ms: p50 on one core" in text
 
 

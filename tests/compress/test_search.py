@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import results
+from rich.console import Console
 
 from edgeemo.compress import job, search
 from edgeemo.errors import EdgeemoError, GateError, UsageError
+from edgeemo.report.files import read, read_as
+from edgeemo.report.render import show
+from edgeemo.report.result import Candidate, RefusedCandidate, SearchResult
 from edgeemo.runtime import load
 from edgeemo.stages import Search
 from edgeemo.train import fit
 
-ROW = {"prune": 0.0, "size": 0, "precision": "int8", "refused": "", "size_bytes": 1000}
-
-
-def row(prune: float, ms: float, accuracy: float, **more: Any) -> dict[str, Any]:
-    return {**ROW, "prune": prune, "latency": {"ms_p50": ms, "ms_p95": ms}, "accuracy": accuracy, **more}
-
-
 ROWS = [
-    row(0.0, 9.0, 0.90),
-    row(0.1, 4.0, 0.86),
-    row(0.2, 3.0, 0.86),
-    row(0.3, 2.0, 0.82),
-    row(0.4, 2.5, 0.70),
-    {**ROW, "prune": 0.5, "refused": "only 40 % of the multiply-adds are in integers"},
+    results.candidate(0.0, 9.0, 0.90),
+    results.candidate(0.1, 4.0, 0.86),
+    results.candidate(0.2, 3.0, 0.86),
+    results.candidate(0.3, 2.0, 0.82),
+    results.candidate(0.4, 2.5, 0.70),
+    RefusedCandidate(prune=0.5, size=0, precision="int8", refused="only 40 % of the multiply-adds are in integers"),
 ]
 
 
-def judged(**given: Any) -> dict[str, Any]:
-    return search.chosen(ROWS, Search(**{"run": "runs/any", "budget_ms": 5.0, "min_accuracy": 80.0, **given}))
+def judged(**given: Any) -> SearchResult:
+    return search.chosen(ROWS, Search(**{"run": "runs/any", "budget_ms": 5.0, "min_accuracy": 80.0, **given}), {})
 
 
-def verdicts(result: dict[str, Any]) -> dict[float, str]:
-    return {found["prune"]: found["verdict"] for found in result["candidates"]}
+def made_in(result: SearchResult) -> list[Candidate]:
+    return [found for found in result.candidates if isinstance(found, Candidate)]
+
+
+def verdicts(result: SearchResult) -> dict[float, str]:
+    return {found.prune: found.verdict for found in made_in(result)}
+
+
+def shown(result: SearchResult) -> str:
+    """What the terminal shows, in lines of any length."""
+    console = Console(width=40, file=(screen := StringIO()))
+    show(result, console)
+    return screen.getvalue()
 
 
 def test_the_most_accurate_within_the_budget_is_chosen_and_of_equals_the_faster() -> None:
     """Two have 86 %; the one of 3 ms is taken, and the other is told why not."""
     result = judged()
-    assert result["best"] == "prune-20-int8"
+    assert result.best == "prune-20-int8"
     assert verdicts(result)[0.1] == "meets both, but prune-20-int8 is more accurate or as accurate and faster"
 
 
@@ -54,8 +63,8 @@ def test_every_other_candidate_is_told_why_it_failed() -> None:
     found = verdicts(judged())
     assert found[0.0] == "4.00 ms over the budget"
     assert found[0.4] == "10.00 points below the floor"
-    assert found[0.5] == "refused"
-    assert "refused: only 40 %" in search.table(judged())
+    assert "prune-50-int8" in shown(judged()).splitlines()[-2]
+    assert "refused: only 40 % of the multiply-adds are in integers" in shown(judged()).splitlines()[-2]
 
 
 def test_both_reasons_are_told() -> None:
@@ -69,22 +78,21 @@ def test_both_reasons_are_told() -> None:
 def test_nothing_within_the_budget_is_said_to_be_nothing() -> None:
     """No best, and the table says so."""
     result = judged(budget_ms=0.5)
-    assert result["best"] is None
-    assert "no candidate has p95 <= 0.5 ms and valid accuracy >= 80 %" in search.table(result)
+    assert result.best is None
+    assert "no candidate has p95 <= 0.5 ms and valid accuracy >= 80 %" in shown(result)
 
 
 def test_the_front_holds_what_no_other_beats() -> None:
     """9 ms with 90 %, 3 ms with 86 %, 2 ms with 82 %."""
-    front = {found["prune"] for found in judged()["candidates"] if found["on_front"]}
+    front = {found.prune for found in made_in(judged()) if found.on_front}
     assert front == {0.0, 0.2, 0.3}
 
 
-def searched(config: Search) -> dict[str, Any]:
+def searched(config: Search) -> SearchResult:
     """What a search leaves in its folder, whether a candidate meets the gates or none does."""
     with suppress(GateError):
         search.run(config)
-    found: dict[str, Any] = json.loads((Path(str(config.out)) / search.RESULT).read_text())
-    return found
+    return read_as(SearchResult, Path(str(config.out)) / search.RESULT)
 
 
 @pytest.fixture(scope="module")
@@ -96,35 +104,35 @@ def small(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
 
 
 @pytest.fixture(scope="module")
-def found(small: Search) -> dict[str, Any]:
+def found(small: Search) -> SearchResult:
     return searched(small)
 
 
-def test_candidates_are_made_and_measured(found: dict[str, Any], small: Search) -> None:
+def test_candidates_are_made_and_measured(found: SearchResult, small: Search) -> None:
     """Three of the four places, each with its samples, its accuracy and its file."""
-    assert len(found["candidates"]) == 3
-    for candidate in found["candidates"]:
-        assert len(candidate["latency"]["samples_us"].split()) == candidate["latency"]["n"] >= 200
-        assert (Path(small.out) / candidate["file"]).is_file()
-    assert json.loads((Path(small.out) / "search.json").read_text())["best"] == found["best"]
+    assert len(found.candidates) == 3
+    for candidate in found.candidates:
+        assert len(candidate.latency.samples_us.split()) == candidate.latency.n >= 200
+        assert (Path(small.out) / candidate.file).is_file()
+    assert read(Path(small.out) / "search.json") == found
     assert (Path(small.out) / "search.png").stat().st_size > 5000
 
 
-def test_the_best_model_lies_ready(found: dict[str, Any], small: Search) -> None:
+def test_the_best_model_lies_ready(found: SearchResult, small: Search) -> None:
     """The runtime opens it, and its card says that it was chosen on the faces that judged it."""
-    assert found["best"]
-    (best,) = (Path(str(small.out)) / "best").glob("*.onnx")
-    with load(best) as model:
+    assert found.best
+    (path,) = (Path(small.out) / "best").glob("*.onnx")
+    with load(path) as model:
         assert model.card.labels[0] == "neutral"
         assert model.card.metrics["valid"].selected_on_valid is True
 
 
 @pytest.fixture
-def begun(found: dict[str, Any], small: Search, tmp_path: Path) -> Search:
+def begun(found: SearchResult, small: Search, tmp_path: Path) -> Search:
     """The search of three of four places, as its own copy."""
     folder = tmp_path / "search"
-    assert found["best"]
-    shutil.copytree(Path(str(small.out)), folder)
+    shutil.copytree(Path(small.out), folder)
+    assert found.best
     return replace(small, out=str(folder))
 
 
@@ -137,12 +145,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return folders
 
 
-def test_a_search_goes_on_where_it_stopped(found: dict[str, Any], begun: Search, made: list[str]) -> None:
+def test_a_search_goes_on_where_it_stopped(found: SearchResult, begun: Search, made: list[str]) -> None:
     """With one more trial one more candidate is made; the rows of the others are those of before."""
     again = searched(replace(begun, trials=99))
     assert len(made) == 1
-    assert len(again["candidates"]) == 4
-    before, after = ({one["latency"]["samples_us"] for one in rows["candidates"]} for rows in (found, again))
+    assert len(again.candidates) == 4
+    before, after = ({one.latency.samples_us for one in rows.candidates} for rows in (found, again))
     assert before < after
 
 
@@ -161,7 +169,7 @@ def test_a_recovery_that_was_stopped_goes_on(small: Search, tmp_path: Path, monk
     monkeypatch.setattr(fit, "one_epoch", one_epoch)
     with pytest.raises(KeyboardInterrupt):
         search.run(config)
-    assert len(searched(config)["candidates"]) == 2
+    assert len(searched(config).candidates) == 2
     assert trained == [0, -1, 1]
 
 
@@ -169,17 +177,17 @@ def test_a_recovery_that_was_stopped_goes_on(small: Search, tmp_path: Path, monk
     ("change", "rows"), [({"max_prune": 0.2}, 4), ({"max_prune": 0.0}, 2), ({"precisions": "int8"}, 2)]
 )
 def test_a_search_goes_on_in_a_wider_or_narrower_space(
-    change: dict[str, Any], rows: int, found: dict[str, Any], begun: Search, made: list[str]
+    change: dict[str, Any], rows: int, found: SearchResult, begun: Search, made: list[str]
 ) -> None:
     """What lies in the new space is kept, the rest is made; Optuna by itself knows one list of values for good."""
-    for one in found["candidates"]:
-        if (one["prune"], one["precision"]) == (0.0, "int8"):  # of every space
-            (Path(begun.out) / one["file"]).unlink()
+    for one in found.candidates:
+        if (one.prune, one.precision) == (0.0, "int8"):  # of every space
+            (Path(begun.out) / one.file).unlink()
     again = searched(replace(begun, trials=rows, **change))
-    assert len(again["candidates"]) == rows
+    assert len(again.candidates) == rows
     assert made
-    kept = {one["latency"]["samples_us"] for one in found["candidates"]}
-    assert kept & {one["latency"]["samples_us"] for one in again["candidates"]}
+    kept = {one.latency.samples_us for one in found.candidates}
+    assert kept & {one.latency.samples_us for one in again.candidates}
 
 
 def test_a_training_called_best_is_not_removed(small: Search, trained: Path, tmp_path: Path) -> None:
@@ -210,19 +218,19 @@ def test_a_small_space_is_searched_to_its_end(begun: Search, made: list[str], mo
     """Though Optuna may never propose what is left."""
     monkeypatch.setattr(search, "MOST_PROPOSALS", 0)
     again = searched(replace(begun, trials=99))
-    assert len(again["candidates"]) == 4
+    assert len(again.candidates) == 4
     assert len(made) == 1
 
 
-def test_a_candidate_whose_file_is_gone_is_made_again(found: dict[str, Any], begun: Search) -> None:
+def test_a_candidate_whose_file_is_gone_is_made_again(found: SearchResult, begun: Search) -> None:
     """Its row alone cannot be given to anyone."""
-    lost = Path(begun.out) / found["candidates"][0]["file"]
+    lost = Path(begun.out) / found.candidates[0].file
     lost.unlink()
     search.run(replace(begun, trials=99))  # all four places
     assert lost.is_file()
 
 
-def test_other_settings_do_not_mix_with_an_earlier_search(found: dict[str, Any], small: Search) -> None:
+def test_other_settings_do_not_mix_with_an_earlier_search(found: SearchResult, small: Search) -> None:
     """Candidates that recovered for longer cannot be compared with those in the folder."""
     assert found
     with pytest.raises(UsageError, match="other settings of epochs"):
@@ -239,12 +247,13 @@ def test_a_candidate_that_cannot_be_made_is_a_row_with_the_reason(
 
     monkeypatch.setattr(search, "compress", refuse)
     result = searched(replace(small, out=str(tmp_path), trials=2))
-    assert [one["refused"] for one in result["candidates"]] == ["too little in integers"] * 2
-    assert result["best"] is None
+    refused = [one for one in result.candidates if isinstance(one, RefusedCandidate)]
+    assert [one.refused for one in refused] == ["too little in integers"] * 2
+    assert result.best is None
 
 
 def test_candidates_of_another_teacher_or_other_faces_do_not_mix(
-    found: dict[str, Any], small: Search, trained: Path
+    found: SearchResult, small: Search, trained: Path
 ) -> None:
     """They learned something else, though every number of the settings is the same."""
     assert found
@@ -261,7 +270,7 @@ def test_a_list_that_is_not_there_is_the_users_mistake(small: Search, tmp_path: 
 
 
 def test_candidates_of_another_machine_do_not_mix(
-    found: dict[str, Any], small: Search, monkeypatch: pytest.MonkeyPatch
+    found: SearchResult, small: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their latencies cannot be compared."""
     assert found
@@ -279,9 +288,9 @@ def test_what_was_refused_is_tried_again(small: Search, tmp_path: Path, monkeypa
         raise GateError("too little in integers")
 
     monkeypatch.setattr(search, "compress", refuse)
-    assert searched(config)["candidates"][0]["refused"]
+    assert isinstance(searched(config).candidates[0], RefusedCandidate)
     monkeypatch.setattr(search, "compress", make)
-    assert not searched(config)["candidates"][0]["refused"]
+    assert isinstance(searched(config).candidates[0], Candidate)
 
 
 @pytest.mark.parametrize(("most", "shares"), [(0.38, 4), (0.3, 4), (0.75, 8), (0.0, 1)])

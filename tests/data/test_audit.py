@@ -9,9 +9,10 @@ from PIL import Image, ImageOps
 
 from edgeemo.data import audit
 from edgeemo.data.sample import Sample
-from edgeemo.data.tables import of_audit
 from edgeemo.errors import DataError
 from edgeemo.labels import label_set
+from edgeemo.report.files import read
+from edgeemo.report.render import make_page
 from edgeemo.stages import Audit
 
 
@@ -32,26 +33,36 @@ def planted(folder_of_faces, tmp_path):
     return root
 
 
+def counts_of(split, protocol):
+    (counts,) = (counts for counts in split.labels if counts.protocol == protocol)
+    return counts
+
+
 def test_planted_faults_are_found(planted):
     """One exact copy, one mirrored near copy and one unreadable file, by their ids; nothing else."""
     report = audit.run(Audit(data=f"folder:{planted}"))
-    (across,) = report["copies_across"]
+    (across,) = report.copies_across
     exact, mirrored = ["valid/fear/copy.png", "train/fear/0.png"], ["valid/angry/mirrored.png", "train/angry/0.png"]
-    assert (across["of"], across["in"], across["exact"], across["near"]) == (
+    assert (across.split, across.other, across.exact, across.near) == (
         "valid",
         "train",
         [exact],
         [mirrored, exact],
     )
-    assert list(report["splits"]["valid"]["unreadable"]) == ["valid/happy/broken.png"]
-    assert report["splits"]["train"]["labels"]["plurality"]["fear"] == 10
+    train, valid = report.splits
+    assert (train.split, valid.split) == ("train", "valid")
+    assert list(valid.unreadable) == ["valid/happy/broken.png"]
+    assert counts_of(train, "plurality").faces["fear"] == 10
 
 
-def test_report_can_be_printed_and_tells_no_folder(planted):
-    """The table is made of the report alone, and the report of ids alone."""
-    report = audit.run(Audit(data=f"folder:{planted}"))
-    assert of_audit(report).renderables
-    assert str(planted) not in json.dumps(report)
+def test_report_can_be_printed_and_tells_no_folder(planted, tmp_path):
+    """The tables are made of the report alone, and the report of ids alone; the file gives the same ones."""
+    report = audit.run(Audit(data=f"folder:{planted}", out=str(tmp_path / "audit.json")))
+    page = make_page(report).to_markdown()
+    assert "| valid in train |" in page
+    assert "unreadable: " in page
+    assert str(planted) not in json.dumps(report.to_json()) + page
+    assert read(tmp_path / "audit.json") == report
 
 
 def test_repeats_inside_a_split_are_pairs(folder_of_faces):
@@ -59,10 +70,10 @@ def test_repeats_inside_a_split_are_pairs(folder_of_faces):
     for name in ("x", "y"):
         shutil.copy(folder_of_faces / "fear" / "3.png", folder_of_faces / "fear" / f"{name}.png")
     shutil.copytree(folder_of_faces, folder_of_faces.parent / "laid" / "train")
-    found = audit.run(Audit(data=f"folder:{folder_of_faces.parent / 'laid'}"))["splits"]["train"]
+    found = audit.run(Audit(data=f"folder:{folder_of_faces.parent / 'laid'}")).splits[0]
     three, x, y = (f"train/fear/{name}.png" for name in "3xy")
-    assert found["exact_repeats"] == [[x, three], [y, three]]
-    assert found["near_repeats"] == [[three, x], [x, three], [y, three]]
+    assert found.exact_repeats == [[x, three], [y, three]]
+    assert found.near_repeats == [[three, x], [x, three], [y, three]]
 
 
 def test_near_copies_are_found_across_blocks(monkeypatch):
@@ -76,7 +87,7 @@ def test_near_copies_are_found_across_blocks(monkeypatch):
 def test_too_small_a_face_is_unreadable(planted):
     """What training would stop at, the audit lists."""
     Image.new("L", (15, 48)).save(planted / "valid" / "fear" / "small.png")
-    found = audit.run(Audit(data=f"folder:{planted}", near=0))["splits"]["valid"]["unreadable"]
+    found = audit.run(Audit(data=f"folder:{planted}", near=0)).splits[1].unreadable
     assert "at least 16" in found["valid/fear/small.png"]
 
 
@@ -85,9 +96,10 @@ def test_ties_are_named_and_a_face_without_votes_is_none(monkeypatch):
     votes = {"tied": {"fear": 5.0, "anger": 5.0}, "scattered": {"fear": 1.0, "anger": 1.0}, "clear": {"fear": 9.0}}
     found = [Sample(name, each, lambda: np.zeros((48, 48), np.uint8)) for name, each in votes.items()]
     monkeypatch.setattr(audit, "_samples", lambda _data, split, _labels: found if split == "train" else None)
-    split = audit.run(Audit(data="ferplus:x", near=0))["splits"]["train"]
-    assert split["ties"] == ["tied"]
-    assert split["labels"]["majority"] == dict.fromkeys(label_set("six").labels, 0) | {"fear": 1, "dropped": 2}
+    split = audit.run(Audit(data="ferplus:x", near=0)).splits[0]
+    assert split.ties == ["tied"]
+    counts = counts_of(split, "majority")
+    assert (counts.faces, counts.dropped) == (dict.fromkeys(label_set("six").labels, 0) | {"fear": 1}, 2)
 
 
 def test_data_without_any_split_is_refused(tmp_path):
@@ -99,5 +111,5 @@ def test_data_without_any_split_is_refused(tmp_path):
 @pytest.mark.ferplus
 def test_real_faces_leak_across_splits(ferplus):
     """279 of the 3,579 valid faces of FER+ are byte-identical to a train face."""
-    (across,) = audit.run(Audit(data=ferplus, near=0))["copies_across"]
-    assert (across["n"], len(across["exact"])) == (3579, 279)
+    (across,) = audit.run(Audit(data=ferplus, near=0)).copies_across
+    assert (across.n, len(across.exact)) == (3579, 279)

@@ -1,0 +1,137 @@
+"""What results of several kinds hold: where they were measured, on which faces, and how long it took."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import edgeemo
+from edgeemo.history import versions
+from edgeemo.machine import Machine, this_machine
+from edgeemo.metrics import Paired
+
+Section = dict[str, Any]  # a section of a card, as the card holds it
+
+
+@dataclass(frozen=True)
+class Header:
+    """Which software on which machine made a result. None and {}: the result does not record it."""
+
+    edgeemo: str | None
+    versions: dict[str, str]  # by package
+    machine: Machine | None
+    measured_utc: str | None = None  # ISO 8601; of results that time something
+    load_1min: float | None = None  # load average just before it
+
+
+def make_header(*, timed: bool = False) -> Header:
+    """The header of a result that is made here and now; timed: with the time and the machine's load."""
+    common = (edgeemo.__version__, versions(), this_machine())
+    if not timed:
+        return Header(*common)
+    load_1min = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return Header(*common, datetime.now(timezone.utc).isoformat(timespec="seconds"), load_1min)
+
+
+@dataclass(frozen=True)
+class FacesBlock:
+    """The faces of a result."""
+
+    data: str  # ferplus, folder or synthetic; no path
+    split: str
+    protocol: str
+    n: int
+    ids_sha256: str | None  # fingerprint of their ids in order; None: the result does not record it
+
+    @property
+    def name(self) -> str:
+        """Data set and split: ferplus valid."""
+        return f"{self.data} {self.split}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Runs of one piece of code, in milliseconds."""
+
+    n: int
+    ms_p50: float
+    ms_p95: float
+    ms_p99: float
+    ms_min: float
+    ms_mean: float
+    samples_us: str  # every run in whole microseconds, in order, separated by spaces
+
+
+@dataclass(frozen=True)
+class SettingTiming:
+    """One model at batch 1 on the named cores."""
+
+    threads: int
+    cores: list[int]
+    pinned: bool
+    unstable: bool  # p95 is far above p50: something else held the cores
+    total: Timing
+    inference: Timing  # the part of it inside the backend
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One model on one core and, where there are more, on all."""
+
+    one_core: SettingTiming
+    all_cores: SettingTiming | None = None
+
+    def by_setting(self) -> dict[str, SettingTiming]:
+        """The settings that were measured, one core first."""
+        both = {"one core": self.one_core, "all cores": self.all_cores}
+        return {name: timing for name, timing in both.items() if timing}
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """A process that starts, loads a model and predicts once: milliseconds of each part, and its peak memory."""
+
+    interpreter_ms: float
+    import_ms: float
+    load_ms: float
+    first_prediction_ms: float
+    total_ms: float
+    memory_bytes: int | None  # None: the system does not report it
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What identifies a model, from its card and its file; no path."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+    labels: list[str]
+    architecture: Section
+    precision: Section
+    input: Section
+    backend: str | None = None  # None, here and below: the result does not record it
+    overflow_safe: bool | None = None
+    exact_arithmetic: bool | None = None
+    advice: list[str] = field(default_factory=list)
+
+    @property
+    def network(self) -> str:
+        """The network's name in the card."""
+        return str(self.architecture.get("backbone") or self.architecture.get("name") or "not stated")
+
+    @property
+    def precision_name(self) -> str:
+        """The actual precision according to the card, with its flavour."""
+        return (
+            " ".join(str(self.precision[key]) for key in ("got", "flavour") if self.precision.get(key)) or "not stated"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedWith(Paired):
+    """A paired comparison, second, with the named model, first."""
+
+    name: str

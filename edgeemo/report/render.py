@@ -1,0 +1,79 @@
+"""Results for people: in the terminal, as a Markdown page each, and as one table over several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edgeemo.artifact import write_text
+from edgeemo.errors import UsageError
+from edgeemo.report import files
+from edgeemo.report.files import page_path, read
+from edgeemo.report.result import BenchResult, Result
+from edgeemo.report.sections import audit, bench, comparison, doctor, evaluation, measurement, parity, search
+from edgeemo.report.table import Page
+
+MARK = "<!-- edgeemo report -->"  # the first line of what `edgeemo report` wrote; a table of benches alone has its head
+PAGES: dict[str, Callable[[Any], Page]] = {
+    "audit": audit.make_page,
+    "bench": bench.make_page,
+    "check": doctor.make_check_page,
+    "comparison": comparison.make_page,
+    "doctor": doctor.make_page,
+    "evaluation": evaluation.make_page,
+    "measurement": measurement.make_page,
+    "parity": parity.make_page,
+    "search": search.make_page,
+}
+
+
+def make_page(result: Result) -> Page:
+    """The result's tables and sentences."""
+    return PAGES[result.kind](result)
+
+
+def show(result: Result, console: Console | None = None) -> None:
+    """Print a result, the verdict last; by default to the terminal."""
+    page = make_page(result)
+    console = console or Console(markup=False, emoji=False)  # names of files are no markup
+    console.print(page.to_terminal(), soft_wrap=page.wide)
+
+
+def write(result: Result, path: Path, *, pictures: Sequence[str] = ()) -> Path:
+    """Write a result's JSON, and beside it its Markdown page; returns the path of the page.
+
+    pictures: names of image files beside the page, or a sentence in their place.
+    """
+    files.write(result, path)
+    write_text(page_path(path), make_page(result).to_markdown(pictures))
+    return page_path(path)
+
+
+def render_files(paths: Sequence[Path]) -> str:
+    """Markdown over result files: one table with a row per bench result, then a page per other result.
+
+    DataError names a file that is no result.
+    """
+    results = [read(path) for path in paths]
+    benches = [result for result in results if isinstance(result, BenchResult)]
+    others = [result for result in results if not isinstance(result, BenchResult)]
+    table = [bench.make_summary(benches).to_markdown() + "\n"] if benches else []
+    mark = [MARK + "\n"] if others else []
+    return "\n".join([*mark, *table, *(make_page(result).to_markdown() for result in others)])
+
+
+def write_files(out: Path, paths: Sequence[Path]) -> None:
+    """Write `render_files` to `out`; UsageError if that would replace anything but an earlier one."""
+    check_out(out, paths)
+    write_text(out, render_files(paths))
+
+
+def check_out(out: Path, results: Sequence[Path]) -> None:
+    """UsageError if `out` is one of the results, or its page, or a file that the report command did not write."""
+    if out.resolve() in {path.resolve() for result in results for path in (result, page_path(result))}:
+        raise UsageError(f"--out {out} is one of the results, or its page, and would be replaced; choose another name")
+    if out.exists() and not out.read_bytes().startswith((MARK.encode(), bench.make_summary([]).to_markdown().encode())):
+        raise UsageError(f"--out {out} stands there already and is no report of this command; choose another name")

@@ -1,0 +1,54 @@
+"""What the doctor found, and what a check of models found."""
+
+from __future__ import annotations
+
+from edgeemo.report.result import CheckedModel, CheckResult, DoctorResult, GpuFacts, Part
+from edgeemo.report.sections.circumstances import list_circumstances
+from edgeemo.report.table import Page, Table
+
+
+def make_page(result: DoctorResult) -> Page:
+    """The machine, a row per engine, and what to install."""
+    advice = (f"{part.name}: {part.advice}" for part in result.parts if part.advice)
+    engines = Table("", ("engine", "runs", "builds", "version"), list(map(_cells, result.parts)), "", "llll", "compact")
+    lines = [_machine(result), f"CPU: {result.int8}", f"GPU: {_gpu(result.gpu)}"]
+    return Page(
+        title="Engines of this machine", parts=[*lines, engines, *advice], facts=list_circumstances(result.header)
+    )
+
+
+def make_check_page(result: CheckResult) -> Page:
+    """A row per model, its failures, and the verdict."""
+    head = ("model", "same labels", "largest difference", "p50 / p95 ms", "result")
+    table = Table("", head, [_check_cells(row) for row in result.models], style="compact")
+    failures = [f"{row.file}: {sentence}" for row in result.models for sentence in row.failures]
+    return Page(
+        title="Check of models",
+        parts=[table, *failures],
+        verdict="PASS" if result.passed else "FAIL",
+        passed=result.passed,
+        facts=list_circumstances(result.header),
+    )
+
+
+def _machine(result: DoctorResult) -> str:
+    machine = result.header.machine
+    if not machine:
+        return "machine not recorded"
+    facts = f"{machine.cores} cores, {machine.memory_gib} GiB, {machine.system}, Python {machine.python}"
+    return f"{machine.processor}, {facts}"
+
+
+def _gpu(gpu: GpuFacts | None) -> str:
+    return f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.driver}" if gpu else "none"
+
+
+def _cells(part: Part) -> tuple[str, ...]:
+    return (part.name, "yes" if part.runs else "no", "yes" if part.builds else "no", part.version or "-")
+
+
+def _check_cells(row: CheckedModel) -> tuple[str, ...]:
+    found = row.golden
+    same = f"{found.faces - found.changed} of {found.faces}" if found else "-"
+    largest = f"{found.largest:.5f}" if found else "-"
+    return (row.file, same, largest, f"{row.ms_p50:.3f} / {row.ms_p95:.3f}", "FAIL" if row.failures else "pass")

@@ -1,0 +1,113 @@
+"""Tables, and pages of tables and sentences, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+Style = Literal["grid", "compact", "tight", "wide"]
+GAP = "  "  # between the columns of a wide table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title, and a note that belongs to them."""
+
+    title: str
+    head: tuple[str, ...]  # a line break in one is kept in the terminal
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
+    align: str = ""  # l or r per column; empty: the first to the left, the others to the right
+    style: Style = "grid"  # in a terminal; tight: for 80 columns; wide: not folded, however narrow the terminal
+    total: bool = False  # the last row sums up the others
+
+    @property
+    def aligns(self) -> str:
+        """Column by column, l or r."""
+        return self.align or "l" + "r" * (len(self.head) - 1)
+
+    def to_terminal(self) -> RenderableType:
+        """What rich prints."""
+        if self.style == "wide":
+            return Text("\n".join(filter(None, [self.title, *self._lines(), self.note])))
+        table = RichTable(title=self.title or None, caption=self.note or None, **_FORMS[self.style])
+        for number, (head, align) in enumerate(zip(self.head, self.aligns, strict=True)):
+            tight = {"no_wrap": number > 0, "overflow": "fold"} if self.style == "tight" else {}
+            table.add_column(head, justify="left" if align == "l" else "right", **tight)  # type: ignore[arg-type]
+        for number, row in enumerate(self.rows, start=2):
+            table.add_row(*row, end_section=self.total and number == len(self.rows))
+        return table
+
+    def to_markdown(self) -> str:
+        """The table without its title, and its note."""
+        rule = ["---" if align == "l" else "---:" for align in self.aligns]
+        head = [cell.replace("\n", " ") for cell in self.head]
+        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *self.rows)]
+        return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
+
+    def _lines(self) -> Iterator[str]:
+        """Aligned text."""
+        rows = [self.head, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = zip(row, widths, self.aligns, strict=True)
+            padded = (cell.ljust(width) if align == "l" else cell.rjust(width) for cell, width, align in cells)
+            yield GAP.join(padded).rstrip()
+
+
+_FORMS: dict[Style, dict[str, Any]] = {
+    "grid": {"title_justify": "left", "caption_justify": "left"},
+    "compact": {"box": SIMPLE, "pad_edge": False},
+    "tight": {"box": SIMPLE, "pad_edge": False, "padding": 0},
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A result for people: tables and sentences in their order, the verdict, and what they were measured with."""
+
+    title: str  # of the Markdown page
+    parts: Sequence[Table | str]
+    verdict: str = ""
+    passed: bool = True
+    footer: str = ""  # in a terminal
+    facts: dict[str, str] = field(default_factory=dict)  # in Markdown, under the last heading
+
+    @property
+    def wide(self) -> bool:
+        """Whether a terminal must not fold or crop the lines."""
+        return any(isinstance(part, Table) and part.style == "wide" for part in self.parts)
+
+    def to_terminal(self) -> Group:
+        """What rich prints, the verdict last."""
+        shown: list[RenderableType] = [part if isinstance(part, str) else part.to_terminal() for part in self.parts]
+        if self.footer:
+            shown.append(Text(self.footer, style="dim"))
+        if self.verdict:
+            shown.append(Text(self.verdict, style=f"bold {'green' if self.passed else 'red'}"))
+        return Group(*shown)
+
+    def to_markdown(self, pictures: Sequence[str] = ()) -> str:
+        """The page; pictures: names of image files beside it, or a sentence in their place."""
+        blocks = [f"# {self.title}"]
+        if self.verdict:
+            blocks.append(f"**{self.verdict}**")
+        blocks += [part if isinstance(part, str) else _section(part) for part in self.parts]
+        blocks += [_picture(name) for name in pictures]
+        if self.facts:
+            blocks.append("## Circumstances\n\n" + "\n".join(f"- {name}: {text}" for name, text in self.facts.items()))
+        return "\n\n".join(blocks) + "\n"
+
+
+def _section(table: Table) -> str:
+    return f"## {table.title}\n\n{table.to_markdown()}" if table.title else table.to_markdown()
+
+
+def _picture(name: str) -> str:
+    return f"![{name.removesuffix('.png')}]({name})" if name.endswith(".png") else name
