@@ -8,7 +8,7 @@ DEMO := runs/demo
 # Faces are small: one wrongly spinning thread pool beside another costs more than a second core brings.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lint types pytest readme card clean
+.PHONY: demo test lint types pytest readme card docs clean
 
 demo: $(VENV)/installed
 	@echo "== 1/4 train: a small net on 3,000 faces drawn from action units (synthetic)"
@@ -61,5 +61,14 @@ readme: $(VENV)/installed
 card: $(VENV)/installed
 	$(BIN)/python benchmarks/card_page.py
 
+# Not --quiet, with which MkDocs counts no warnings.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Done: site/index.html"
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site

@@ -1,11 +1,14 @@
-"""Write the tables of README.md and of the pages in docs/ again from benchmarks/results/: `make readme`.
+"""Write what is generated in README.md and docs/ again: `make readme`.
+
+That is every table, from benchmarks/results/; docs/cli.md (cli_reference.py); and the plot of README.md (overview.py).
 
 The pages beside the results are written again, too; their pictures stay.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
-`peers` and `forms` (of peers.py), `install` (of install_size.py), or the first word of a table in bench's report of one
-result: accuracy, recall, robustness, against, latency, footprint, gates.
+`peers` and `forms` (of peers.py), `models` (of peers.py, then of bench, a row a shipped model), `install` (of
+install_size.py), or the first word of a table in bench's report of one result: accuracy, recall, robustness, against,
+latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import cli_reference
 import install_size
+import overview
 import peers
 
+from edgeemo import plots
 from edgeemo.report import render
+from edgeemo.report.amounts import format_amount
 from edgeemo.report.files import read, read_as
 from edgeemo.report.result import BenchResult, EvaluationResult, Measurement
 from edgeemo.report.sections import bench, comparison, evaluation, parity
@@ -26,8 +33,12 @@ from edgeemo.report.table import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("install", "models", "processors")))
 BLOCK = re.compile(r"(<!-- table: (?P<what>\w+) (?P<files>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = tuple(
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if BLOCK.search(page.read_text(encoding="utf-8"))
+)
 OTHERS = {  # of one result, by WHAT
     "processors": parity.make_processor_table,
     "parity": parity.make_table,
@@ -50,10 +61,41 @@ def _table(what: str, files: list[str]) -> str:
         return bench.make_summary([read_as(BenchResult, path) for path in paths]).to_markdown()
     if what == "ensembles":
         return evaluation.make_ensemble_table([read_as(EvaluationResult, path) for path in paths]).to_markdown()
+    if what == "models":
+        timed, *found = paths
+        return models(read_as(Measurement, timed), [read_as(BenchResult, path) for path in found]).to_markdown()
     (path,) = paths
     if what in OTHERS:
         return OTHERS[what](read(path)).to_markdown()
     return _named(bench.make_tables(read_as(BenchResult, path)), what).to_markdown()
+
+
+def models(timed: Measurement, found: list[BenchResult]) -> Table:
+    """A row per shipped model: accuracy of its own result; latency and ratios of peers.py."""
+    speed = {row[0]: row[2:] for row in peers.shipped_alone(timed).rows}
+    rows = [(*_of_model(result), *speed[result.model.file]) for result in found]
+    head = ("model", "accuracy (95 %)", "lowest recall", "file", "p50 / p95 ms")
+    return Table("models", (*head, "times fer's", "times its float form's"), rows, _about_models(found[-1]))
+
+
+def _of_model(result: BenchResult) -> tuple[str, ...]:
+    scores = result.accuracy
+    if not scores:
+        raise ValueError(f"{result.model.file} was measured without faces")
+    accuracy, low, high = (100 * share for share in (scores.accuracy, scores.accuracy_low, scores.accuracy_high))
+    recall, label = min((share, label) for label, share in scores.recall.items() if share is not None)
+    shares = (f"{accuracy:.2f} % ({low:.2f} to {high:.2f})", f"{label} {100 * recall:.1f} %")
+    return (result.model.file.removesuffix(".onnx"), *shares, format_amount(result.model.size_bytes, "bytes"))
+
+
+def _about_models(result: BenchResult) -> str:
+    if not result.accuracy:
+        raise ValueError(f"{result.model.file} was measured without faces")
+    faces, labels = result.accuracy.faces, len(result.accuracy.recall)
+    return (
+        f"{faces.data} {faces.split}, {labels} labels, {faces.protocol}, n = {result.accuracy.n:,}; "
+        "latency of one face on one core, all networks taking turns in the same process."
+    )
 
 
 def result_pages() -> Iterator[tuple[Path, str]]:
@@ -75,6 +117,8 @@ def _named(tables: list[Table], what: str) -> Table:
 
 
 if __name__ == "__main__":
+    cli_reference.PAGE.write_text(cli_reference.page(), encoding="utf-8")
+    plots.save(overview.draw(overview.points()), overview.PLOT)
     for page in PAGES:
         page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
     for page, text in result_pages():

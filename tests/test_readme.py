@@ -1,4 +1,4 @@
-"""The README keeps its word: its tables, its commands, its code."""
+"""README and docs/ keep their word: their tables, their commands, their code."""
 
 import importlib.util
 import json
@@ -19,7 +19,16 @@ from edgeemo.train.network import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(<!-- needs: [^>]+ -->\n)?```(\w+)\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+PYTHON = [
+    pytest.param(body, id=f"{name} {k}")
+    for name, text in PAGES.items()
+    for k, body in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+]
+SHELL = re.compile(r"^( *)```bash\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"\s*(?:\$\(BIN\)/)?(?:edgeemo|torchrun .+? cli\.py) (\w.*)")
 RESULTS = sorted((ROOT / "benchmarks" / "results").rglob("*.json"))
 CALIBRATION = sorted((ROOT / "calibration").glob("*.json"))
 PUBLISHED = [
@@ -33,13 +42,14 @@ MACHINE_PATH = re.compile(r"(?:^|[\s\"'`:=(,~])/\w|\.\./|\b[A-Za-z]:\\", re.MULT
 
 
 def commands():
-    """Every `edgeemo …` line of the README, of the other pages and of `make demo`, comments cut off."""
-    pages = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    lines = "\n".join([*pages, makefile.replace("$(DEMO)", "runs/demo")]).replace("\\\n", " ").splitlines()
-    for line in lines:
-        if found := re.match(r"\s*(?:\$\(BIN\)/)?(edgeemo \w.*)", line):
-            yield shlex.split(found[1], comments=True)[1:]
+    """Every `edgeemo …` line of the pages' code and of `make demo`, comments cut off, and the README's inline ones."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(DEMO)", "runs/demo")
+    inline = re.findall(r"`(edgeemo \w+ [^`]+)`", README)
+    blocks = [body for page in PAGES.values() for _, body in SHELL.findall(page)]
+    lines = "\n".join([*blocks, makefile]).replace("\\\n", " ").splitlines()
+    for line in [*lines, *inline]:
+        if found := COMMAND.match(line):
+            yield shlex.split(found[1], comments=True)
 
 
 def readme_script():
@@ -74,20 +84,28 @@ def test_commands_were_found():
     """Of the README, the pages beside it and `make demo`."""
     found = [" ".join(words) for words in commands()]
     assert len(found) > 20
-    for known in ("train --recipe demo", "build model.int8.tensorrt.onnx", "search runs/edge", "bench --engine base"):
+    known_ones = (
+        *("train --recipe demo", "build model.int8.tensorrt.onnx", "search runs/edge", "bench --engine base"),
+        *("predict --sample", "train --recipe edge --data ferplus:ferplus.zip"),
+    )
+    for known in known_ones:
         assert any(line.startswith(known) for line in found), known
 
 
-def test_python_blocks_run(tmp_path, monkeypatch, face):
+@pytest.mark.parametrize("body", PYTHON)
+def test_python_blocks_run(body, tmp_path, monkeypatch, face):
     """With the picture that they need beside them."""
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(face).save("face.jpg")
-    blocks = [body for _, kind, body in BLOCKS if kind == "python"]
-    assert blocks
-    for body in blocks:
-        exec(compile(body, "README.md", "exec"), {})  # noqa: S102  our own README
+    exec(compile(body, "page", "exec"), {})  # noqa: S102  our own pages
+
+
+def test_python_predicts_what_the_command_does(capsys):
+    """The first block of the README prints the sample's prediction that stands above it."""
+    exec(compile(PYTHON[0].values[0], "README.md", "exec"), {})  # noqa: S102  our own README
+    assert f"sample: {capsys.readouterr().out}" in README
 
 
 @pytest.mark.parametrize(
