@@ -23,8 +23,8 @@ import numpy as np
 
 from edgeemo.artifact import write_text
 from edgeemo.card import read_card
-from edgeemo.compress import fidelity
 from edgeemo.compress.compare import answers
+from edgeemo.compress.quantize import fidelity
 from edgeemo.compress.run import run as compress
 from edgeemo.data import load
 from edgeemo.errors import EdgeemoError, GateError

@@ -35,7 +35,7 @@ LITTLE = replace(TRAIN, data="synthetic:200", epochs=1)
 COMPRESS = Compress(
     run="to be replaced",
     int8=True,
-    int8_format="tensorrt",
+    target_format="tensorrt",
     fp16=True,
     calibration_count=64,
     min_int8_share=0,

@@ -22,12 +22,12 @@ from onnx import numpy_helper
 
 from edgeemo.artifact import written
 from edgeemo.card import Card, Metrics, from_json, label_set_of, read_card, to_json, write_card
-from edgeemo.compress import calibrate
 from edgeemo.compress.compare import answers, golden_logits
-from edgeemo.compress.fidelity import Fidelity
-from edgeemo.compress.overflow import LARGEST_SAFE, check_weights
-from edgeemo.compress.quantize import INPUT_STEPS
-from edgeemo.compress.rounding import round_weights
+from edgeemo.compress.quantize import calibrate
+from edgeemo.compress.quantize.fidelity import Fidelity
+from edgeemo.compress.quantize.overflow import LARGEST_SAFE, check_weights
+from edgeemo.compress.quantize.qdq import INPUT_STEPS
+from edgeemo.compress.quantize.rounding import round_weights
 from edgeemo.data import Faces, load
 from edgeemo.export import INPUT
 from edgeemo.history import entry
@@ -104,9 +104,9 @@ def _replace(tensor: onnx.TensorProto, values: np.ndarray) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-def remake(name: str, flavour: str, folder: Path, data: str) -> None:
+def remake(name: str, target_format: str, folder: Path, data: str) -> None:
     """Limit one file, evaluate it and write it with its card where edgeemo's models are."""
-    start, source = perf_counter(), folder / (name + shipped.SUFFIXES[flavour])
+    start, source = perf_counter(), folder / (name + shipped.SUFFIXES[target_format])
     card, target = read_card(source), shipped.FOLDER / source.name
     labels = label_set_of(card)
     valid = load(data, "valid", labels, contract=card.input, protocol=card.data.protocol)
@@ -147,13 +147,13 @@ def _judged(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.
 
 
 def main() -> None:
-    """Remake every named model in both flavours."""
+    """Remake every named model in both target formats."""
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     folder, data, *names = sys.argv[1:]
     for name in names or shipped.NAMES:
-        for flavour in shipped.SUFFIXES:
-            remake(name, flavour, Path(folder), data)
+        for target_format in shipped.SUFFIXES:
+            remake(name, target_format, Path(folder), data)
 
 
 if __name__ == "__main__":

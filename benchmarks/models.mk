@@ -14,7 +14,7 @@ BIN ?= .venv/bin
 export OMP_WAIT_POLICY = PASSIVE
 
 TRAIN := --recipe edge --label-set ferplus8 --data $(DATA) --threads 1 --resume
-INT8 := --int8 --int8-format both --data $(DATA) --threads 1 --no-time
+INT8 := --int8 --target-format both --data $(DATA) --threads 1 --no-time
 RESULTS := benchmarks/results/models
 MODELS := nano small base
 # The files as they were trained, with weights of the full 8-bit range; their float networks were not kept. They are those

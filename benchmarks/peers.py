@@ -33,12 +33,12 @@ from float_form import without_quantization
 from full_range import full_range
 
 from edgeemo.artifact import sha256_of
-from edgeemo.bench import turns
-from edgeemo.bench.measure import summary
 from edgeemo.bench.processors import PROCESSORS, stand_in
 from edgeemo.card import Precision, read_card, write_card
 from edgeemo.errors import MachineError
 from edgeemo.machine import usable_cores
+from edgeemo.measure import turns
+from edgeemo.measure.latency import summary
 from edgeemo.report import files
 from edgeemo.report.amounts import format_amount
 from edgeemo.report.facts import make_header
@@ -125,7 +125,7 @@ def measure(out: Path) -> None:
 
 def forms(name: str, folder: Path) -> dict[str, turns.Turns]:
     """The four forms of a shipped model, opened and warmed up, by the name of their row."""
-    shipped_file, for_tensorrt = (shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES)
+    shipped_file, for_tensorrt = (shipped.find(name, target_format=target_format) for target_format in shipped.SUFFIXES)
     exact, in_float = folder / f"{name}.exact.onnx", folder / f"{name}.float.onnx"
     full_range(exact, name)  # ONNX Runtime finds limited weights by itself, and leaves them in its fast kernels
     card = read_card(shipped_file)

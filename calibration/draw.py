@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from edgeemo.cli import Commands
-from edgeemo.compress import calibrate
+from edgeemo.compress.quantize import calibrate
 from edgeemo.labels import label_set
 from edgeemo.stages import DATA, PROTOCOL
 

@@ -21,8 +21,8 @@ from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageErro
 from edgeemo.history import entry
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime import shipped
-from edgeemo.runtime.cuda import Cuda, Gpu
-from edgeemo.runtime.tensorrt import LIBRARIES, given, knows, library, logger, reasons
+from edgeemo.runtime.backends.cuda import Cuda, Gpu
+from edgeemo.runtime.backends.tensorrt import LIBRARIES, given, knows, library, logger, reasons
 from edgeemo.stages import Build
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(config: Build) -> Path:
     _check(config)
     source = _source(config)
     card = read_card(source)
-    _check_flavour(source, card)
+    _check_target_format(source, card)
     name, reason = _library(config.library)
     found = library(name)
     log.info("%s %s (%s)", LIBRARIES[name].name, found.__version__, reason)
@@ -94,11 +94,11 @@ def _out(config: Build, source: Path) -> Path:
 
 
 def _source(config: Build) -> Path:
-    source = shipped.find(config.model, flavour="tensorrt")
+    source = shipped.find(config.model, target_format="tensorrt")
     if source.suffix != ".onnx":
         raise UsageError(
             f"{config.model}: expected {', '.join(shipped.NAMES)}, or a .onnx file.  Make one:  "
-            "edgeemo compress RUN --int8 --int8-format tensorrt"
+            "edgeemo compress RUN --int8 --target-format tensorrt"
         )
     return source
 
@@ -123,13 +123,13 @@ def _check_rtx(config: Build) -> None:
         raise UsageError(f"TensorRT for RTX has no {', '.join(wrong)}; leave it out, or use --library tensorrt")
 
 
-def _check_flavour(source: Path, card: Card) -> None:
+def _check_target_format(source: Path, card: Card) -> None:
     if card.target:
         raise UsageError(f"{source} is an engine already; build from the .onnx file that it was made of")
     if card.precision.target_format == "cpu":
         raise UsageError(
-            f"{source} has the flavour cpu (uint8 activations), which TensorRT does not take.  Make the other from the "
-            "same run:  edgeemo compress RUN --int8 --int8-format tensorrt"
+            f"{source} has the target format cpu (uint8 activations), which TensorRT does not accept.  Make the "
+            "other one from the same run:  edgeemo compress RUN --int8 --target-format tensorrt"
         )
 
 
@@ -237,7 +237,7 @@ def _parsed(found: Any, builder: trt.Builder, said: Any, source: Path) -> trt.IN
         errors = [parser.get_error(k).desc() for k in range(parser.num_errors)]
         raise IntegrityError(
             f"{source} is refused by the ONNX parser of {found.__name__} {found.__version__}: {'; '.join(errors)}\n"
-            "  make it anew:  edgeemo compress RUN --int8 --int8-format tensorrt"
+            "  make it anew:  edgeemo compress RUN --int8 --target-format tensorrt"
         )
     return network
 

@@ -19,7 +19,7 @@ from edgeemo.report.facts import make_header
 from edgeemo.report.files import read_as
 from edgeemo.report.result import CheckedModel, CheckResult, GoldenDifference
 from edgeemo.runtime import Model, golden, open_model, shipped
-from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 from edgeemo.stages import Doctor
 

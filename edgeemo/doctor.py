@@ -12,11 +12,11 @@ from edgeemo.machine import Machine, this_machine
 from edgeemo.packages import require
 from edgeemo.report.facts import make_header
 from edgeemo.report.result import CheckResult, DoctorResult, GpuFacts, Part
-from edgeemo.runtime.cuda import Cuda
-from edgeemo.runtime.onnx import PROVIDERS, require_onnxruntime
-from edgeemo.runtime.openvino import require_openvino
+from edgeemo.runtime.backends.cuda import Cuda
+from edgeemo.runtime.backends.openvino import require_openvino
+from edgeemo.runtime.backends.ort import PROVIDERS, require_onnxruntime
+from edgeemo.runtime.backends.tensorrt import LIBRARIES, knows, library
 from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
-from edgeemo.runtime.tensorrt import LIBRARIES, knows, library
 from edgeemo.stages import Doctor
 
 # Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.

@@ -20,7 +20,7 @@ from torch import nn
 from edgeemo.artifact import written
 from edgeemo.card import Card, InputContract, write_card
 from edgeemo.errors import GateError
-from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.backends.ort import OnnxBackend
 
 log = logging.getLogger(__name__)
 INPUT, OUTPUT = "images", "logits"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,17 @@ BACKENDS = (
     *("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),  # of .onnx files
     *("tensorrt", "tensorrt-graph"),  # of .trt files
 )
+
+
+def _rare(group: str) -> Callable[..., Any]:
+    """Options of a group that --help-all shows."""
+    return partial(option, group=group, rare=True)
+
+
+of_network, of_optimization, of_loss = _rare("Network"), _rare("Optimization"), _rare("Loss")
+of_distillation, of_data, of_run = _rare("Distillation"), _rare("Data"), _rare("Run")
+of_pruning, of_fine_tuning = _rare("Pruning"), _rare("Fine-tuning")
+of_int8, of_gates = _rare("INT8"), _rare("Gates")
 
 
 def threads_option(default: int | None = None) -> Any:
@@ -90,142 +102,79 @@ class Train(Config):
     seed: int = option(0, "random seed", least=0, unit="N")
     resume: bool = option(False, "continue from the last checkpoint in the run folder")
 
-    head: str = option(
-        "enhanced",
-        "classifier: enhanced (three layers) or linear",
-        choices=("enhanced", "linear"),
-        group="Network",
-        rare=True,
+    head: str = of_network("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
+    attention: bool = of_network(True, "spatial attention before pooling")
+    mirror: bool = of_network(False, "tie filters in mirrored pairs during training; for the edge_vgg networks")
+    dropout: float = of_network(
+        0.5, "dropout before the first layer of the head; later layers get half of it", least=0, below=1
     )
-    attention: bool = option(True, "spatial attention before pooling", group="Network", rare=True)
-    mirror: bool = option(
-        False, "tie filters in mirrored pairs during training; for the edge_vgg networks", group="Network", rare=True
-    )
-    dropout: float = option(
-        0.5,
-        "dropout before the first layer of the head; later layers get half of it",
-        least=0,
-        below=1,
-        group="Network",
-        rare=True,
-    )
-    mode: str = option(
+    mode: str = of_optimization(
         "finetune",
         "layers to train: finetune (all), features (new layers only) or gradual (unfreezing from the top)",
         choices=("finetune", "features", "gradual"),
-        group="Optimization",
-        rare=True,
     )
-    unfreeze_epochs: float = option(
-        2.0, "epochs until the next stage is unfrozen", above=0, needs="mode=gradual", group="Optimization", rare=True
+    unfreeze_epochs: float = of_optimization(
+        2.0, "epochs until the next stage is unfrozen", above=0, needs="mode=gradual"
     )
-    accumulate: int = option(
-        1, "batches per optimizer step (gradient accumulation)", **COUNT, group="Optimization", rare=True
+    accumulate: int = of_optimization(1, "batches per optimizer step (gradient accumulation)", **COUNT)
+    optimizer: str = of_optimization("adamw", "adamw, or sgd (Nesterov, momentum 0.9)", choices=("adamw", "sgd"))
+    backbone_lr: float = of_optimization(
+        5e-6, "peak learning rate of pre-trained layers; with --weights none, classifier_lr applies", **RATE
     )
-    optimizer: str = option(
-        "adamw", "adamw, or sgd (Nesterov, momentum 0.9)", choices=("adamw", "sgd"), group="Optimization", rare=True
-    )
-    backbone_lr: float = option(
-        5e-6,
-        "peak learning rate of pre-trained layers; with --weights none, classifier_lr applies",
-        **RATE,
-        group="Optimization",
-        rare=True,
-    )
-    classifier_lr: float = option(1e-3, "peak learning rate of new layers", **RATE, group="Optimization", rare=True)
-    weight_decay: float = option(
-        1e-4, "weight decay, except for biases and BatchNorm", least=0, group="Optimization", rare=True
-    )
-    schedule: str = option(
+    classifier_lr: float = of_optimization(1e-3, "peak learning rate of new layers", **RATE)
+    weight_decay: float = of_optimization(1e-4, "weight decay, except for biases and BatchNorm", least=0)
+    schedule: str = of_optimization(
         "cosine",
         "learning rate after the warm-up: one cosine, or cosine with warm restarts",
         choices=("cosine", "restarts"),
-        group="Optimization",
-        rare=True,
     )
-    restart_epochs: float = option(
-        8.0,
-        "epochs of the first cosine; each later one is twice as long",
-        above=0,
-        needs="schedule=restarts",
-        group="Optimization",
-        rare=True,
+    restart_epochs: float = of_optimization(
+        8.0, "epochs of the first cosine; each later one is twice as long", above=0, needs="schedule=restarts"
     )
-    warmup_epochs: float = option(1.0, "epochs of linear warm-up", least=0, group="Optimization", rare=True)
-    clip: float = option(1.0, "maximum norm of the gradient", above=0, group="Optimization", rare=True)
-    ema: float = option(
+    warmup_epochs: float = of_optimization(1.0, "epochs of linear warm-up", least=0)
+    clip: float = of_optimization(1.0, "maximum norm of the gradient", above=0)
+    ema: float = of_optimization(
         0.0,
         "decay of an exponential moving average of the weights, which is evaluated and kept; 0: off",
         least=0,
         below=1,
-        group="Optimization",
-        rare=True,
     )
-    patience: int = option(
+    patience: int = of_optimization(
         7,
         "epochs without a better validation accuracy before training stops and keeps the best; 0: keep the last",
         least=0,
         unit="N",
-        group="Optimization",
-        rare=True,
     )
-    loss: str = option("cross-entropy", "loss function", choices=("cross-entropy", "focal"), group="Loss", rare=True)
-    focal_gamma: float = option(
-        2.0, "down-weights well-classified faces", least=0, needs="loss=focal", group="Loss", rare=True
-    )
-    smoothing: float = option(0.1, "label smoothing", least=0, below=1, group="Loss", rare=True)
-    vote_share: float = option(
-        0.0, "weight of the distribution of votes in the target", **FRACTION, group="Loss", rare=True
-    )
-    class_weights: str = option(
+    loss: str = of_loss("cross-entropy", "loss function", choices=("cross-entropy", "focal"))
+    focal_gamma: float = of_loss(2.0, "down-weights well-classified faces", least=0, needs="loss=focal")
+    smoothing: float = of_loss(0.1, "label smoothing", least=0, below=1)
+    vote_share: float = of_loss(0.0, "weight of the distribution of votes in the target", **FRACTION)
+    class_weights: str = of_loss(
         "none",
         "loss weight per class: inverse frequency (full), its square root (sqrt) or fourth root (mild)",
         choices=("none", "mild", "sqrt", "full"),
-        group="Loss",
-        rare=True,
     )
-    teacher_share: float = option(
-        0.7,
-        "weight of the divergence from the teacher in the loss",
-        above=0,
-        most=1,
-        needs="teacher",
-        group="Distillation",
-        rare=True,
+    teacher_share: float = of_distillation(
+        0.7, "weight of the divergence from the teacher in the loss", above=0, most=1, needs="teacher"
     )
-    teacher_temperature: float = option(
-        4.0, "softens the outputs of teacher and student", above=0, needs="teacher", group="Distillation", rare=True
+    teacher_temperature: float = of_distillation(
+        4.0, "softens the outputs of teacher and student", above=0, needs="teacher"
     )
-    views: int = option(
-        8,
-        "augmented views per face on which the teacher is evaluated",
-        **COUNT,
-        needs="teacher",
-        group="Distillation",
-        rare=True,
+    views: int = of_distillation(
+        8, "augmented views per face on which the teacher is evaluated", **COUNT, needs="teacher"
     )
-    sampler: str = option(
+    sampler: str = of_data(
         "shuffle",
         "faces of an epoch: each once (shuffle), or drawn by inverse class frequency (weighted) or its root (sqrt)",
         choices=("shuffle", "sqrt", "weighted"),
-        group="Data",
-        rare=True,
     )
-    corrupt_share: float = option(
-        0.0,
-        "fraction of training faces to corrupt: noise, blur, downscaling, JPEG or exposure",
-        **FRACTION,
-        group="Data",
-        rare=True,
+    corrupt_share: float = of_data(
+        0.0, "fraction of training faces to corrupt: noise, blur, downscaling, JPEG or exposure", **FRACTION
     )
-    vertical_flips: bool = option(False, "flip half of the faces upside down", group="Data", rare=True)
-    workers: int = option(
-        0, "processes that prepare batches; 0: the training process", least=0, unit="N", group="Run", rare=True
-    )
-    checkpoint_steps: int = option(
-        200, "steps between checkpoints; there is one after every epoch as well", **COUNT, group="Run", rare=True
-    )
-    tensorboard: bool = option(False, "write TensorBoard logs to RUN/tensorboard", group="Run", rare=True)
+    vertical_flips: bool = of_data(False, "flip half of the faces upside down")
+    workers: int = of_run(0, "processes that prepare batches; 0: the training process", least=0, unit="N")
+    checkpoint_steps: int = of_run(200, "steps between checkpoints; there is one after every epoch as well", **COUNT)
+    tensorboard: bool = of_run(False, "write TensorBoard logs to RUN/tensorboard")
 
 
 @dataclass(frozen=True)
@@ -279,7 +228,7 @@ class Compress(Config):
     size: int | None = option(None, "fine-tune at another input size; default: as trained", **SIDE)
     prune: float = option(0.0, "fraction of channels to remove", least=0, most=0.9)
     int8: bool = option(False, "quantize weights and activations to INT8")
-    int8_format: str = option(
+    target_format: str = option(
         "cpu",
         "cpu (uint8 activations), tensorrt (int8 activations), or both",
         choices=("cpu", "tensorrt", "both"),
@@ -295,125 +244,71 @@ class Compress(Config):
     seed: int = option(0, "random seed", least=0, unit="N")
     resume: bool = option(False, "continue from the last checkpoint of fine-tuning")
 
-    importance: str = option(
+    importance: str = of_pruning(
         "group-norm",
         "importance of a channel: norm of its own weights, norm of its whole group, or first-order Taylor",
         choices=("magnitude", "group-norm", "taylor"),
         needs=CUTS,
-        group="Pruning",
-        rare=True,
     )
-    ranking: str = option(
+    ranking: str = of_pruning(
         "layer",
         "remove the same fraction in every layer, or the least important channels of the whole network",
         choices=("layer", "global"),
         needs="prune",
-        group="Pruning",
-        rare=True,
     )
-    round_to: int = option(
-        8,
-        "keep channel counts a multiple of this, for the kernels of the target",
-        **COUNT,
-        needs=CUTS,
-        group="Pruning",
-        rare=True,
+    round_to: int = of_pruning(
+        8, "keep channel counts a multiple of this, for the kernels of the target", **COUNT, needs=CUTS
     )
-    prune_steps: int = option(
-        1, "prune in steps, each followed by its part of the epochs", **COUNT, needs="prune", group="Pruning", rare=True
+    prune_steps: int = of_pruning(1, "prune in steps, each followed by its part of the epochs", **COUNT, needs="prune")
+    sensitivity: bool = of_pruning(
+        False, "first prune each layer alone, and leave a table and a plot of the loss in accuracy"
     )
-    sensitivity: bool = option(
-        False,
-        "first prune each layer alone, and leave a table and a plot of the loss in accuracy",
-        group="Pruning",
-        rare=True,
-    )
-    lr: float = option(
-        3e-4,
-        "peak learning rate after --prune or --size",
-        **RATE,
-        needs="prune|size & epochs",
-        group="Fine-tuning",
-        rare=True,
-    )
-    qat_lr: float = option(
-        1e-4, "peak learning rate of quantization-aware training", **RATE, needs="qat", group="Fine-tuning", rare=True
-    )
-    corrupt_share: float | None = option(
-        None,
-        "fraction of training faces to corrupt; default: as trained",
-        **FRACTION,
-        needs=TUNING,
-        group="Fine-tuning",
-        rare=True,
+    lr: float = of_fine_tuning(3e-4, "peak learning rate after --prune or --size", **RATE, needs="prune|size & epochs")
+    qat_lr: float = of_fine_tuning(1e-4, "peak learning rate of quantization-aware training", **RATE, needs="qat")
+    corrupt_share: float | None = of_fine_tuning(
+        None, "fraction of training faces to corrupt; default: as trained", **FRACTION, needs=TUNING
     )
     teacher_share: float = like(Train, "teacher_share", group="Fine-tuning")
     teacher_temperature: float = like(Train, "teacher_temperature", group="Fine-tuning")
     views: int = like(Train, "views", group="Fine-tuning")
-    calibration: Path | None = option(
-        None, "calibration list of training faces; default: draw one", unit="FILE", needs=INT8, group="INT8", rare=True
+    calibration: Path | None = of_int8(
+        None, "calibration list of training faces; default: draw one", unit="FILE", needs=INT8
     )
-    calibration_count: int = option(
-        512, "faces of a drawn calibration list", **COUNT, needs="int8 & !calibration", group="INT8", rare=True
-    )
-    method: str = option(
+    calibration_count: int = of_int8(512, "faces of a drawn calibration list", **COUNT, needs="int8 & !calibration")
+    method: str = of_int8(
         "minmax",
         "calibration of activation ranges; auto: the method that diverges least from float",
         choices=("minmax", "percentile", "entropy", "auto"),
         needs=INT8,
-        group="INT8",
-        rare=True,
     )
-    reduce_range: bool = option(
+    reduce_range: bool = of_int8(
         True,
-        "limit INT8 weights to +-64, so that no x86 kernel can saturate; --no-reduce-range: +-127, which without VNNI "
-        "needs exact arithmetic, about 1.5 times the time",
+        "limit INT8 weights to +-64, so that no x86 kernel can saturate; --no-reduce-range: +-127, which without "
+        "VNNI needs exact arithmetic, about 1.5 times the time",
         needs=INT8,
-        group="INT8",
-        rare=True,
     )
-    rounding: str = option(
+    rounding: str = of_int8(
         "auto",
-        "rounding of weights: nearest; gptq, which compensates each error in the weights after it, in layers of at "
-        "most 2,304 inputs, seconds to minutes longer; auto: gptq, or nearest after --qat, which simulates it",
+        "rounding of weights: nearest; gptq, which compensates each error in the weights after it, in layers of "
+        "at most 2,304 inputs, seconds to minutes longer; auto: gptq, or nearest after --qat, which simulates it",
         choices=("auto", "nearest", "gptq"),
         needs=INT8,
-        group="INT8",
-        rare=True,
     )
-    layers: bool = option(
-        False,
-        "quantize each layer alone, and leave a table and a plot of the loss",
-        needs=INT8,
-        group="INT8",
-        rare=True,
+    layers: bool = of_int8(False, "quantize each layer alone, and leave a table and a plot of the loss", needs=INT8)
+    keep_float: tuple[str, ...] = of_int8(
+        (), "layers to keep in float; auto: the fewest that restore most", unit="LAYER,...", needs=INT8
     )
-    keep_float: tuple[str, ...] = option(
-        (),
-        "layers to keep in float; auto: the fewest that restore most",
-        unit="LAYER,...",
-        needs=INT8,
-        group="INT8",
-        rare=True,
-    )
-    min_int8_share: float = option(
+    min_int8_share: float = of_gates(
         90.0,
-        "gate: share of the multiply-adds that runs in integer kernels here (of the tensorrt format: that the file "
-        "requests)",
+        "gate: share of the multiply-adds that runs in integer kernels here (of the tensorrt format: that the "
+        "file requests)",
         **PERCENT,
         needs=INT8,
-        group="Gates",
-        rare=True,
     )
-    min_agreement: float = option(
-        98.0,
-        "gate: share of faces for which INT8 predicts the label of float",
-        **PERCENT,
-        needs=INT8,
-        group="Gates",
-        rare=True,
+    min_agreement: float = of_gates(
+        98.0, "gate: share of faces for which INT8 predicts the label of float", **PERCENT, needs=INT8
     )
-    time: bool = option(True, "time the models side by side on one core", group="Run", rare=True)
+    time: bool = of_run(True, "time the models side by side on one core")
 
 
 @dataclass(frozen=True)
@@ -519,7 +414,7 @@ class Bench(Config):
     target: Path | None = option(
         None, "TOML file of gates; default: accuracy >= 80 %, p95 < 50 ms on one core", unit="FILE"
     )
-    runs: int = option(200, "timed runs after the warm-up", least=1, most=100_000, unit="N")
+    runs: int = option(200, "timed runs after the warm-up", least=1, most=5000, unit="N")
     out: Path | None = option(None, "also write JSON here, and a Markdown report with plots beside it", unit="FILE")
 
 
@@ -601,7 +496,7 @@ class Stage:
 
 
 def _after_compress(config: Compress, path: Path) -> str:
-    engine_first = config.int8 and config.int8_format != "cpu"  # the last file is for TensorRT, slow in ONNX Runtime
+    engine_first = config.int8 and config.target_format != "cpu"  # the last file is for TensorRT, slow in ONNX Runtime
     return f"build {path}" if engine_first else f"bench --engine {path} --data DATA"
 
 

@@ -23,9 +23,9 @@ import edgeemo
 from edgeemo.build import run
 from edgeemo.card import Precision, card_path, read_card, write_card
 from edgeemo.cli import main
-from edgeemo.compress import half
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import observe
+from edgeemo.compress.quantize import fp16
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.machine import this_machine
@@ -169,7 +169,7 @@ def test_the_engines_card_claims_nothing_that_was_seen_elsewhere(source: Path) -
     write_card(source, replace(make_tiny.card(), precision=precision, metrics={"valid": sections.metrics()}))
     card = read_card(run(asked(source)))
     assert card.precision.int8_share_of_macs is None
-    assert card.precision.executed.startswith("not run")
+    assert card.precision.list_executed.startswith("not run")
     assert card.metrics["valid"] == sections.metrics(measured_on="model.onnx")
 
 
@@ -228,11 +228,11 @@ def test_what_cannot_be_meant_is_refused(source: Path, options: dict[str, Any], 
 
 @pytest.mark.usefixtures("orin")
 def test_the_wrong_kind_of_file_is_refused(source: Path) -> None:
-    """An engine, and the flavour that TensorRT does not take."""
+    """An engine, and the target format that TensorRT does not take."""
     with pytest.raises(UsageError, match=r"expected nano, small, base, or a \.onnx file"):
         run(asked(run(asked(source))))
     write_card(source, replace(read_card(source), precision=Precision("int8", target_format="cpu")))
-    with pytest.raises(UsageError, match="--int8-format tensorrt"):
+    with pytest.raises(UsageError, match="--target-format tensorrt"):
         run(asked(source))
 
 
@@ -303,8 +303,8 @@ def in_every_form(made: Any, folder: Path) -> list[Path]:
     for source in (made.path, card_path(made.path)):
         shutil.copy(source, folder / source.name)
     noise = Faces(made.pixels[:4], np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
-    half.halve(form, folder / "fp16.onnx")
-    quantize(observe(form, noise, contract, method="minmax"), folder / "int8.onnx", flavour="tensorrt")
+    fp16.halve(form, folder / "fp16.onnx")
+    quantize(observe(form, noise, contract, method="minmax"), folder / "int8.onnx", target_format="tensorrt")
     for made_of_it in ("fp16.onnx", "int8.onnx"):
         write_card(folder / made_of_it, read_card(form))
     return [form, folder / "fp16.onnx", folder / "int8.onnx"]

@@ -34,11 +34,11 @@ from edgeemo.card.files import parse_card, write_sealed
 from edgeemo.card.format1 import precision_of
 from edgeemo.card.keys import fields_of
 from edgeemo.card.layout import canonical
-from edgeemo.compress.quantize import FLAVOURS
+from edgeemo.compress.quantize.qdq import FLAVOURS
 from edgeemo.errors import IntegrityError, MachineError
 from edgeemo.history import entry
 from edgeemo.runtime import shipped
-from edgeemo.runtime.tensorrt import LIBRARIES
+from edgeemo.runtime.backends.tensorrt import LIBRARIES
 from edgeemo.stages import Compress, Train
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -120,7 +120,7 @@ def test_foreign_card_is_refused(model, change):
         ({"temperature": 10**400}, "temperature"),
         ({"metrics": []}, "metrics: expected an object, got"),
         ({"precision": {"requested": "int4"}}, "precision.requested: expected text, one of float32, float16, int8"),
-        ({"precision": {"asked": "int8"}}, "precision.asked is not a key of a card"),
+        ({"precision": {"asked": "int8"}}, "precision.list_requested is not a key of a card"),
         ({"precision": {"overflow": {"safe": 1, "unsafe": []}}}, "precision.overflow.safe: expected true or false"),
         ({"precision": {"overflow": {"safe": True}}}, "precision.overflow.unsafe is missing"),
         (

@@ -143,20 +143,23 @@ def test_commands_stand_in_the_order_of_the_pipeline() -> None:
 def test_choices_are_those_of_the_tables_behind_them() -> None:
     """The tables live with the code that uses them, which --help must not import."""
     pytest.importorskip("torch")
-    from edgeemo.compress import prune, quantize, ranges
+    from edgeemo.compress.prune import channels
+    from edgeemo.compress.quantize import qdq, ranges
     from edgeemo.data import faces, sample
-    from edgeemo.runtime.model import FORMATS
+    from edgeemo.measure import turns
+    from edgeemo.runtime.backends.table import BACKENDS
 
     of_compress = {one.name: one.about.choices for one in options.options(Compress)}
-    assert set(of_compress["importance"]) == set(prune.IMPORTANCE)
-    assert set(of_compress["ranking"]) == set(prune.RANKINGS)
-    assert set(of_compress["int8_format"]) == {*quantize.FLAVOURS, "both"}
+    assert set(of_compress["importance"]) == set(channels.IMPORTANCE)
+    assert set(of_compress["ranking"]) == set(channels.RANKINGS)
+    assert set(of_compress["target_format"]) == {*qdq.TARGET_FORMATS, "both"}
     assert set(of_compress["method"]) == {*ranges.METHODS, "auto"}
     assert set(stages.PROTOCOLS) == set(faces.PROTOCOLS)
     assert set(stages.SPLIT_NAMES) == set(sample.SPLITS)
-    assert list(stages.BACKENDS) == [name for names in FORMATS.values() for name in names]
+    assert tuple(BACKENDS) == stages.BACKENDS
+    assert next(one.about.most for one in options.options(stages.Bench) if one.name == "runs") == turns.MAX_RUNS
     limit = next(one.about.most for one in options.options(Compress) if one.name == "prune")
-    assert limit == prune.MAX_SHARE
+    assert limit == channels.MAX_SHARE
 
 
 def test_a_stage_runs_by_its_config_alone() -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from edgeemo import cli, options
 from edgeemo.cli import main
-from edgeemo.compress import calibrate
+from edgeemo.compress.quantize import calibrate
 from edgeemo.data import samples
 from edgeemo.labels import label_set
 from edgeemo.train.network import BACKBONES
@@ -274,7 +274,7 @@ def test_backends_were_timed_side_by_side():
 
 
 def test_backends_agree_on_every_file():
-    """On 512 FER+ faces, in float and both flavours of INT8, ONNX Runtime and OpenVINO name 99 % of them alike."""
+    """On 512 FER+ faces, in float and both INT8 formats, ONNX Runtime and OpenVINO name 99 % of them alike."""
     found = json.loads((ROOT / "benchmarks" / "results" / "engines" / "parity.json").read_text(encoding="utf-8"))
     again = [row["same_file"]["agreement"] for row in found["rows"] if row["same_file"]]
     assert (found["passed"], found["faces"]["n"], found["faces"]["data"]) == (True, 512, "ferplus")

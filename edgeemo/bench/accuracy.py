@@ -12,12 +12,12 @@ from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import LabelSet
+from edgeemo.measure.logits import logits_of
 from edgeemo.metrics import Paired, paired, scores, wilson
 from edgeemo.progress import track
 from edgeemo.report.facts import FacesBlock
 from edgeemo.report.result import Accuracy, FaceScores, WithoutCopies
 from edgeemo.runtime import Model
-from edgeemo.runtime.many import logits_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 
 SLICE = 64  # as edgeemo.runtime runs them

@@ -2,7 +2,7 @@
 
 A file must name the same emotions wherever it runs: that is the gate. Between x86 processors, whose integer kernels
 compute the same sums unless they saturate, every logit must be the same. What a file loses against the first one, by
-quantization or by another flavour, is shown beside it and held by no gate here; bench tests accuracy in pairs.
+quantization or by another target format, is shown beside it and held by no gate here; bench tests accuracy in pairs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from edgeemo.report.facts import FacesBlock, ModelFacts, make_header
 from edgeemo.report.files import check_replaceable, page_path
 from edgeemo.report.result import SAME_LOGIT, Differences, NotRun, ParityResult, ParityRow
 from edgeemo.runtime import Model, open_model, shipped
-from edgeemo.runtime.model import FORMATS, SLICE
+from edgeemo.runtime.backends.table import FORMATS, backends_of
+from edgeemo.runtime.model import SLICE
 from edgeemo.stages import Parity
 
 
@@ -133,7 +134,7 @@ def _check_labels(models: list[Path], cards: list[Card]) -> None:
 
 def _pairs(models: list[Path]) -> Iterator[tuple[Path, str]]:
     for path in models:
-        for backend in FORMATS[path.suffix]:
+        for backend in backends_of(path.suffix):
             yield path, backend
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeemo import options
-from edgeemo.bench import accuracy, gates, measure, plots, robustness
+from edgeemo.bench import accuracy, gates, plots, robustness
 from edgeemo.card import to_json
 from edgeemo.card.format1 import precision_of
 from edgeemo.errors import MachineError, UsageError
+from edgeemo.measure.latency import advise_on_int8, measure_cold_start, measure_latency
 from edgeemo.metrics import Paired
 from edgeemo.report import render
 from edgeemo.report.facts import Latency, ModelFacts, make_header
@@ -96,13 +97,13 @@ def _measured(config: Bench, target: Target, model: Model, other: Model | None) 
     about_here = make_header(timed=True)
     judged = _judged(config, config.data, model, other) if config.data else Judged()
     models = [(model.path, config.backend or "")] + ([(other.path, config.against_backend or "")] if other else [])
-    latency, *rest = measure.latency(models, runs=config.runs)
+    latency, *rest = measure_latency(models, runs=config.runs)
     return BenchResult(
         header=about_here,
         runs_asked=config.runs,
         model=about(model),
         latency=latency,
-        cold_start=measure.cold_start(model.path, config.backend or ""),
+        cold_start=measure_cold_start(model.path, config.backend or ""),
         accuracy=judged.accuracy,
         robustness=judged.robustness,
         against=_against(model, latency, other, rest[0], judged.paired) if other else None,
@@ -115,7 +116,7 @@ def _measured(config: Bench, target: Target, model: Model, other: Model | None) 
 
 def _against(model: Model, latency: Latency, other: Model, its: Latency, paired: Paired | None) -> Against:
     ratio = latency.one_core.total.ms_p50 / its.one_core.total.ms_p50
-    advice = measure.advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
+    advice = advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
     return Against(about(other), its, round(ratio, 4), paired, advice)
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeemo.bench.measure import advise_on_int8
 from edgeemo.card import Card
 from edgeemo.card.format1 import precision_of
-from edgeemo.compress.prune import Size
+from edgeemo.compress.prune.channels import Size
 from edgeemo.data import Faces
+from edgeemo.measure.latency import advise_on_int8
+from edgeemo.measure.logits import logits_of
 from edgeemo.metrics import Scores, paired, scores, softmax
 from edgeemo.report.facts import FacesBlock, PairedWith, Timing, make_header
 from edgeemo.report.result import ComparedRow, ComparisonResult
 from edgeemo.runtime import open_model
 from edgeemo.runtime.golden import golden_batch
-from edgeemo.runtime.many import logits_of
 
 
 @dataclass(frozen=True)

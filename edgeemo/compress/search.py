@@ -19,9 +19,9 @@ from typing import Any
 import edgeemo
 from edgeemo import options
 from edgeemo.artifact import check_writable, sha256_of_lines, write_json
-from edgeemo.bench import measure
 from edgeemo.card import Card, label_set_of, read_card, write_card
-from edgeemo.compress import calibrate, job, pictures
+from edgeemo.compress import plan, plots
+from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
 from edgeemo.data import samples
@@ -29,6 +29,7 @@ from edgeemo.data.faces import label
 from edgeemo.errors import GateError, UsageError
 from edgeemo.history import versions
 from edgeemo.machine import this_machine
+from edgeemo.measure import latency
 from edgeemo.options import public_settings
 from edgeemo.packages import require
 from edgeemo.report import files
@@ -63,17 +64,17 @@ def run(config: Search) -> Path:
     card = read_card(config.run / weights.MODEL)
     sizes = _sizes(config, card.input.size)
     folder = config.out or config.run / "search"
-    job.check_no_training(folder / BEST, config.teacher)
+    plan.check_no_training(folder / BEST, config.teacher)
     check_writable(folder)
     space: dict[str, list[Any]] = {"prune": _shares(config), "size": sizes, "precision": list(config.precisions)}
     for size in sizes:  # a mistake of the user's is no finding about a candidate
-        job.check(_candidate(config, {"prune": space["prune"][-1], "size": size, "precision": "int8"}, folder))
+        plan.check(_candidate(config, {"prune": space["prune"][-1], "size": size, "precision": "int8"}, folder))
     identity = _identity(config, card)
     _same_search(folder, identity)
     rows = _explored(config, folder, space)
-    result = chosen(rows, config, {name: fact for name, fact in identity.items() if name not in IN_HEADER})
+    result = choose(rows, config, {name: fact for name, fact in identity.items() if name not in IN_HEADER})
     files.write(result, folder / RESULT)
-    pictures.pareto(result, folder / PICTURE)
+    plots.pareto(result, folder / PICTURE)
     shutil.rmtree(folder / BEST, ignore_errors=True)
     if not result.best:
         wanted = f"p95 <= {config.budget_ms:g} ms and valid accuracy >= {config.min_accuracy:g} %"
@@ -165,7 +166,7 @@ def _measured(config: Search, folder: Path, place: dict[str, Any], *, number: in
 def _timed(place: dict[str, Any], path: Path) -> Candidate:
     """The row of a candidate that was made: its scores on valid, and its latency here."""
     judged = files.read_as(ComparisonResult, path.parent / COMPARISON).rows[-1]
-    timing = measure.latency([(path, "")], runs=TIMED_RUNS, settings=("one_core",))[0].one_core
+    timing = latency.measure_latency([(path, "")], runs=TIMED_RUNS, settings=("one_core",))[0].one_core
     return Candidate(
         **place,
         file=f"{path.parent.name}/{path.name}",
@@ -196,7 +197,7 @@ def _without(config: Compress, names: set[str]) -> Compress:
     return replace(config, **{name: getattr(Compress, name) for name in names})
 
 
-def chosen(rows: Sequence[Row], config: Search, identity: dict[str, Any]) -> SearchResult:
+def choose(rows: Sequence[Row], config: Search, identity: dict[str, Any]) -> SearchResult:
     """The rows with a verdict each, the front of those that none beats in both, and the place of the best, if any.
 
     The best is the most accurate of those that meet the budget and the floor; of equals the faster.
@@ -230,7 +231,7 @@ def _advice(rows: list[Candidate]) -> list[str]:
     timed = {_key(vars(row)): row.latency.ms_p50 for row in rows}
     for (prune, size, precision), ms in timed.items():
         if precision == "int8" and (float_ms := timed.get((prune, size, "float32"))):
-            return measure.advise_on_int8(ms, float_ms)
+            return latency.advise_on_int8(ms, float_ms)
     return []
 
 

@@ -124,7 +124,7 @@ class ModelFacts:
 
     @property
     def precision_name(self) -> str:
-        """The actual precision according to the card, with its flavour."""
+        """The actual precision according to the card, with its target format."""
         return (
             " ".join(str(self.precision[key]) for key in ("got", "flavour") if self.precision.get(key)) or "not stated"
         )

@@ -4,6 +4,7 @@ The models classify one face crop: a picture in which a single face fills the fr
 yet; crop the face before you ask.
 """
 
-from edgeemo.runtime.model import BACKENDS, Backend, Model, Prediction, load, open_model
+from edgeemo.runtime.backends.table import BACKENDS, Backend
+from edgeemo.runtime.model import Model, Prediction, load, open_model
 
 __all__ = ["BACKENDS", "Backend", "Model", "Prediction", "load", "open_model"]

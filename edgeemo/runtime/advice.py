@@ -28,12 +28,12 @@ def advise(card: Card, backend: str, name: str) -> list[str]:
     if backend == "onnxruntime" and is_slow_format(card):
         found.append(
             f"{name} has int8 activations, made for TensorRT, which ONNX Runtime runs more slowly than float on x86.  "
-            "Open the form with uint8 activations (--int8-format cpu), model.int8.onnx, instead"
+            "Open the form with uint8 activations (--target-format cpu), model.int8.onnx, instead"
         )
     if backend == "onnxruntime-tensorrt" and card.precision.target_format == "cpu":
         found.append(
             f"{name} has uint8 activations, which TensorRT may refuse or clip at half of their range.  "
-            "Open the form with int8 activations (--int8-format tensorrt), model.int8.tensorrt.onnx, instead"
+            "Open the form with int8 activations (--target-format tensorrt), model.int8.tensorrt.onnx, instead"
         )
     return found
 

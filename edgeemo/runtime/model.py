@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,8 @@ from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import merging, softmax
 from edgeemo.runtime import shipped
-from edgeemo.runtime.advice import advise, saturates_here
-from edgeemo.runtime.onnx import OnnxBackend
-from edgeemo.runtime.openvino import OpenvinoBackend
-from edgeemo.runtime.tensorrt import TensorrtBackend
+from edgeemo.runtime.advice import advise
+from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,36 +28,6 @@ log = logging.getLogger(__name__)
 SLICE = 64  # images run at once; bounds the memory of activations, and a CPU gains nothing from more
 
 Image = np.ndarray | Path | str | bytes
-
-
-class Backend(Protocol):
-    """What runs a model file: opened with its path and a thread count, closed when done."""
-
-    name: str  # as in FORMATS
-    concurrent: bool  # whether `logits` may be called from several threads at once
-    inputs: list[tuple[int | str | None, ...]]  # shape of every input; a name or None where it may vary
-    outputs: list[tuple[int | str | None, ...]]
-
-    def logits(self, batch: np.ndarray) -> np.ndarray:
-        """(N, channels, size, size) float32, normalised → (N, K) float32; N may be 0."""
-
-    def close(self) -> None:
-        """Free what the backend holds."""
-
-
-BACKENDS: dict[str, Callable[[Path, Card, int], Backend]] = {
-    "onnxruntime": lambda file, card, threads: OnnxBackend(file, threads=threads, exact=saturates_here(card)),
-    "openvino": lambda file, _, threads: OpenvinoBackend(file, threads=threads),
-    "onnxruntime-cuda": lambda file, _, threads: OnnxBackend(file, threads=threads, name="onnxruntime-cuda"),
-    "onnxruntime-tensorrt": lambda file, _, threads: OnnxBackend(file, threads=threads, name="onnxruntime-tensorrt"),
-    "tensorrt": lambda file, card, _: TensorrtBackend(file, card),
-    "tensorrt-graph": lambda file, card, _: TensorrtBackend(file, card, graphs=True),
-}
-# Who runs a file; the first, unless another is named.
-FORMATS = {
-    ".onnx": ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),
-    ".trt": ("tensorrt", "tensorrt-graph"),
-}
 
 
 @dataclass(frozen=True)
@@ -86,7 +54,7 @@ def load(
 
     Logs a warning where the file is a poor choice on this machine: `Model.advice`.
 
-    backend: of FORMATS, what runs the file; by default the first of its format, ONNX Runtime or TensorRT. One thread is
+    backend: of BACKENDS; by default the first for files of this suffix, ONNX Runtime or TensorRT. One thread is
     the default: a face takes few milliseconds, and a device has other work. labels: a label set to answer in, as `six`
     of a model of FER+'s eight, whose probabilities are added up; by default the model's own. IntegrityError if file and
     card are missing, damaged or do not belong together; UsageError for a suffix without a backend or labels that the
@@ -111,11 +79,12 @@ def open_model(
     file = shipped.find(model)
     if file.suffix not in FORMATS:
         raise known("model format", file.suffix or file.name, FORMATS)
-    if backend and backend not in FORMATS[file.suffix]:
-        raise known(f"backend of {file.suffix} files", backend, FORMATS[file.suffix])
+    names = backends_of(file.suffix)
+    if backend and backend not in names:
+        raise known(f"backend of {file.suffix} files", backend, names)
     card = read_card(file)
     view = _view(card, labels)
-    opened = BACKENDS[backend or FORMATS[file.suffix][0]](file, card, threads)
+    opened = BACKENDS[backend or names[0]].open(file, card, threads)
     try:
         _check_agreement(card, opened, file)
     except IntegrityError:

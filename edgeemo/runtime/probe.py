@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.backends.ort import OnnxBackend
 
 PROBE = Path(__file__).with_name("probe.onnx")  # tests/fixtures/make_probe.py writes it
 EXACT = 255  # the answer to four pixels of 255; 129 where pairs are clipped to 16 bits

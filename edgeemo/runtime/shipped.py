@@ -1,4 +1,4 @@
-"""The models that come with edgeemo, each under a name and in both INT8 flavours.
+"""The models that come with edgeemo, each under a name and in both INT8 target formats.
 
 A word without a suffix is a name; all else is the path of a file.
 """
@@ -13,7 +13,7 @@ from edgeemo.errors import MachineError, known
 NAMES = ("nano", "small", "base")  # from the fastest to the most accurate
 DEFAULT = "small"
 FOLDER = Path(__file__).parent.parent / "models"
-SUFFIXES = {"cpu": ".onnx", "tensorrt": ".tensorrt.onnx"}  # by flavour
+SUFFIXES = {"cpu": ".onnx", "tensorrt": ".tensorrt.onnx"}  # by target format
 
 
 def is_name(model: str | Path) -> bool:
@@ -21,8 +21,8 @@ def is_name(model: str | Path) -> bool:
     return re.fullmatch(r"\w+", str(model)) is not None
 
 
-def find(model: str | Path | None = None, *, flavour: str = "cpu") -> Path:
-    """The file of a name, in the flavour asked for, or the path as it was given; None and "" name the default model.
+def find(model: str | Path | None = None, *, target_format: str = "cpu") -> Path:
+    """The file of a name, in this target format, or the path as given; None and "" name the default model.
 
     UsageError for an unknown name; MachineError if edgeemo was installed without its models.
     """
@@ -31,7 +31,7 @@ def find(model: str | Path | None = None, *, flavour: str = "cpu") -> Path:
         return Path(name)
     if name not in NAMES:
         raise known("model", name, (*NAMES, "or the path of a file, .onnx or .trt"))
-    file = FOLDER / (name + SUFFIXES[flavour])
+    file = FOLDER / (name + SUFFIXES[target_format])
     if not file.is_file():
         raise MachineError(
             f"this edgeemo was installed without its model {name}; name a file, as in edgeemo.load('model.onnx')"

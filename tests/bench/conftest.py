@@ -8,8 +8,8 @@ from typing import Any
 import make_tiny
 import pytest
 
-from edgeemo.bench import measure
 from edgeemo.bench.run import run
+from edgeemo.measure import latency
 from edgeemo.report.result import BenchResult
 from edgeemo.stages import Bench
 
@@ -25,8 +25,8 @@ def tiny() -> Path:
 def quick() -> Any:
     """Short measurements: what is tested is the road, not the speed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "MIN_SECONDS", 0.01)
-        patch.setattr(measure, "COLD_STARTS", 1)
+        patch.setattr(latency, "MIN_SECONDS", 0.01)
+        patch.setattr(latency, "COLD_STARTS", 1)
         yield
 
 

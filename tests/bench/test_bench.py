@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 
 from edgeemo import plots
-from edgeemo.bench import measure, turns
 from edgeemo.bench.run import run, write
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.machine import usable_cores
+from edgeemo.measure import latency, turns
 from edgeemo.report.files import check_replaceable, read, read_as
 from edgeemo.report.render import check_out, render_files, show, write_files
 from edgeemo.report.result import BenchResult
@@ -58,12 +58,12 @@ def test_cold_start_is_the_sum_of_its_parts(result: BenchResult) -> None:
 def test_peak_memory_is_the_childs_own_not_the_parents(tiny: Path) -> None:
     """400 MiB in this process do not count for the one it starts."""
     ballast = np.ones(400 * MIB, np.uint8)
-    assert 20 * MIB < measure.cold_start(tiny).memory_bytes < ballast.nbytes
+    assert 20 * MIB < latency.measure_cold_start(tiny).memory_bytes < ballast.nbytes
 
 
 def test_summary_keeps_order_and_quantiles_of_known_samples() -> None:
     """Three samples worked by hand."""
-    found = measure.summary([1_000_000 * k for k in (3, 1, 2)])
+    found = latency.summary([1_000_000 * k for k in (3, 1, 2)])
     assert found.samples_us == "3000 1000 2000"
     assert (found.n, found.ms_p50, found.ms_min, found.ms_mean) == (3, 2.0, 1.0, 2.0)
 
@@ -104,9 +104,9 @@ def test_each_model_is_timed_by_its_own_backend_on_the_cores_named(monkeypatch: 
         steady, held = ({"total": [10] * 19 + [last], "inference": [9] * 20} for last in (10, 10_000))
         return {"pinned": True, "models": [steady, held]}
 
-    monkeypatch.setattr(measure, "_child", child)
-    monkeypatch.setattr(measure, "usable_cores", lambda: [0, 1, 2])
-    first, second = measure.latency([(Path("a.onnx"), "openvino"), (Path("b.onnx"), "")], runs=20)
+    monkeypatch.setattr(latency, "_child", child)
+    monkeypatch.setattr(latency, "usable_cores", lambda: [0, 1, 2])
+    first, second = latency.measure_latency([(Path("a.onnx"), "openvino"), (Path("b.onnx"), "")], runs=20)
     assert [job["cores"] for job in jobs] == [[2], [0, 1, 2]]
     assert all(job["models"] == [["a.onnx", "openvino"], ["b.onnx", ""]] for job in jobs)
     assert (first.one_core.pinned, first.one_core.threads, first.all_cores.threads) == (True, 1, 3)
@@ -242,16 +242,16 @@ def test_memory_that_the_system_does_not_tell_is_a_dash(result: BenchResult, tmp
         (Bench(runs=5001), "--runs 5001: expected 1 to 5000"),  # at most so many are kept
         (Bench(out="result.md"), "expected a .json file"),
         (Bench(target="none.toml"), "target none.toml cannot be read"),
-        (Bench(against_backend="openvino"), "--against-backend would do nothing here: add --against"),
-        (Bench(split="test"), "--split would do nothing here: add --data"),
-        (Bench(protocol="majority"), "--protocol would do nothing here: add --data"),
+        (Bench(against_backend="openvino"), "--against-backend has no effect without --against"),
+        (Bench(split="test"), "--split has no effect without --data"),
+        (Bench(protocol="majority"), "--protocol has no effect without --data"),
     ],
 )
 def test_a_mistake_in_the_options_is_told_before_anything_is_measured(
     config: Bench, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No minute is spent on a result that cannot be written or judged."""
-    monkeypatch.setattr(measure, "_child", None)
+    monkeypatch.setattr(latency, "_child", None)
     with pytest.raises(UsageError, match=said):
         run(config)
 
@@ -283,4 +283,4 @@ def test_no_other_file_is_written_over(result: BenchResult, out: Path, tiny: Pat
 def test_a_measuring_process_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
     """The child's error reaches the user, not only its exit code."""
     with pytest.raises(MachineError, match=r"gone\.onnx"):
-        measure.cold_start(tmp_path / "gone.onnx")
+        latency.measure_cold_start(tmp_path / "gone.onnx")

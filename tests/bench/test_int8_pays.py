@@ -9,10 +9,10 @@ import make_tiny
 import pytest
 import results
 
-from edgeemo.bench import measure
 from edgeemo.bench import run as bench
 from edgeemo.card import Overflow, Precision, read_card, write_card
-from edgeemo.compress import compare, files, search
+from edgeemo.compress import compare, search, write
+from edgeemo.measure import latency
 from edgeemo.report.render import make_page
 from edgeemo.report.result import ComparedRow
 from edgeemo.report.sections.bench import make_tables
@@ -23,7 +23,7 @@ from edgeemo.stages import Bench, Compress, Search
 @pytest.mark.parametrize(("int8_ms", "sentences"), [(1.0, 1), (0.78, 1), (0.76, 0), (0.3, 0)])
 def test_less_than_a_third_faster_does_not_pay(int8_ms: float, sentences: int) -> None:
     """Float takes 1 ms: 1.28 times as fast is too little, 1.32 times is enough; the sentence names the better file."""
-    found = measure.advise_on_int8(int8_ms, 1.0)
+    found = latency.advise_on_int8(int8_ms, 1.0)
     assert len(found) == sentences
     assert all("ship the float file here" in sentence for sentence in found)
 
@@ -52,7 +52,7 @@ def test_search_compares_candidates_of_one_shape(int8_ms: float, sentences: int)
     """The same pruning and size in both precisions; the table holds the sentence."""
     shapes = [(0.0, int8_ms, "int8"), (0.0, 1.0, "float32"), (0.5, 0.1, "float32")]
     rows = [results.candidate(prune, ms, precision=precision) for prune, ms, precision in shapes]
-    result = search.chosen(rows, Search(run="runs/any"), {})
+    result = search.choose(rows, Search(run="runs/any"), {})
     assert len(result.advice) == sentences
     assert ("ship the float file here" in make_page(result).to_markdown()) == bool(sentences)
 
@@ -63,7 +63,7 @@ def test_bench_compares_an_int8_file_with_a_float_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By what their cards say, and only in this direction; the sentence stands under the table."""
-    monkeypatch.setattr(measure, "PAYS", 1e9)  # whatever the times
+    monkeypatch.setattr(latency, "PAYS", 1e9)  # whatever the times
     in_float = make_tiny.write(tmp_path / "float.onnx")
     int8 = make_tiny.write(tmp_path / "int8.onnx")
     precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=True))
@@ -99,6 +99,6 @@ def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
 def test_what_else_could_make_int8_more_faithful_is_what_was_not_given() -> None:
     """The cheapest first; GPTQ is named where it could help, and not after QAT, which it cannot follow."""
     every = Compress(run="runs/any", int8=True, rounding="nearest")
-    assert files._untried(every) == ["--rounding gptq", "--method auto", "--qat", "--keep-float auto"]
-    assert files._untried(replace(every, rounding="auto")) == ["--method auto", "--qat", "--keep-float auto"]
-    assert files._untried(replace(every, qat=True, method="auto")) == ["--keep-float auto"]
+    assert write._untried(every) == ["--rounding gptq", "--method auto", "--qat", "--keep-float auto"]
+    assert write._untried(replace(every, rounding="auto")) == ["--method auto", "--qat", "--keep-float auto"]
+    assert write._untried(replace(every, qat=True, method="auto")) == ["--keep-float auto"]

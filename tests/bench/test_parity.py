@@ -16,7 +16,7 @@ from edgeemo.card import read_card, write_card
 from edgeemo.cli import main
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.report.files import read
-from edgeemo.runtime import model as runtime
+from edgeemo.runtime.backends import table
 from edgeemo.stages import Parity
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -30,7 +30,7 @@ class Skewed:
     concurrent = True
 
     def __init__(self, file, threads, shift):
-        self._inside, self._shift = runtime.OnnxBackend(file, threads=threads), np.float32(shift)
+        self._inside, self._shift = table.OnnxBackend(file, threads=threads), np.float32(shift)
         self.inputs, self.outputs = self._inside.inputs, self._inside.outputs
 
     def logits(self, batch):
@@ -44,7 +44,9 @@ class Skewed:
 
 def with_shift(monkeypatch, shift):
     """OpenVINO, as if it added `shift` to the logits."""
-    monkeypatch.setitem(runtime.BACKENDS, "openvino", lambda file, _, threads: Skewed(file, threads, shift))
+    monkeypatch.setitem(
+        table.BACKENDS, "openvino", table.Entry(".onnx", lambda file, _, threads: Skewed(file, threads, shift))
+    )
 
 
 def test_two_backends_agree_on_one_file():
@@ -87,12 +89,12 @@ def test_what_cannot_run_is_told_and_not_counted(monkeypatch):
     def missing(*_):
         raise MachineError("this backend needs OpenVINO:  pip install 'edgeemo[openvino]'")
 
-    monkeypatch.setitem(runtime.BACKENDS, "openvino", missing)
+    monkeypatch.setitem(table.BACKENDS, "openvino", table.Entry(".onnx", missing))
     result = parity.run(ASKED)
     assert result.passed
     assert "edgeemo[openvino]" in result.rows[1].not_run
     assert "no file ran in a second backend" in result.verdict
-    monkeypatch.setitem(runtime.BACKENDS, "onnxruntime", missing)
+    monkeypatch.setitem(table.BACKENDS, "onnxruntime", table.Entry(".onnx", missing))
     with pytest.raises(MachineError, match="edgeemo doctor"):
         parity.run(ASKED)
 

@@ -17,8 +17,8 @@ from edgeemo.bench.processors import PROCESSORS, BrokenChild, logits_on, stand_i
 from edgeemo.card import read_card
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.runtime import shipped
+from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.golden import golden_batch
-from edgeemo.runtime.onnx import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 from edgeemo.stages import Parity
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from edgeemo import export
-from edgeemo.bench import measure
 from edgeemo.card import InputContract
-from edgeemo.compress import calibrate
+from edgeemo.compress.quantize import calibrate
 from edgeemo.data import Faces
 from edgeemo.export import to_onnx
 from edgeemo.labels import LABEL_SETS
+from edgeemo.measure import latency
 from edgeemo.stages import RECIPES
 from edgeemo.train import run as training
 from edgeemo.train import weights
@@ -45,7 +45,7 @@ def hurried() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_translated", translated)
-        patch.setattr(measure, "MIN_SECONDS", 0.0)
+        patch.setattr(latency, "MIN_SECONDS", 0.0)
         yield
 
 

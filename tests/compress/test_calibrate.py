@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeemo.compress import calibrate
+from edgeemo.compress.quantize import calibrate
 from edgeemo.data import samples
 from edgeemo.errors import DataError, IntegrityError
 from edgeemo.labels import LABEL_SETS, label_set

@@ -15,11 +15,11 @@ from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import HistogramCollector, TensorsData
 
 from edgeemo.card import read_card
-from edgeemo.compress import fidelity, precision
-from edgeemo.compress import ranges as measured
-from edgeemo.compress.fidelity import Fidelity, Judge
-from edgeemo.compress.quantize import FLAVOURS, quantize
-from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
+from edgeemo.compress.quantize import fidelity, precision
+from edgeemo.compress.quantize import ranges as measured
+from edgeemo.compress.quantize.fidelity import Fidelity, Judge
+from edgeemo.compress.quantize.qdq import TARGET_FORMATS, quantize
+from edgeemo.compress.quantize.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
 from edgeemo.errors import GateError, UsageError
 from edgeemo.metrics import divergence
@@ -32,7 +32,7 @@ def ranges(float_model: Path, calibration_faces: Faces) -> Ranges:
 
 @pytest.fixture(scope="module")
 def judge(float_model: Path, calibration_faces: Faces) -> Judge:
-    return Judge.of(float_model, calibration_faces, read_card(float_model).input, flavour="cpu", threads=1)
+    return Judge.of(float_model, calibration_faces, read_card(float_model).input, target_format="cpu", threads=1)
 
 
 def test_divergence_is_kullback_and_leiblers() -> None:
@@ -42,16 +42,16 @@ def test_divergence_is_kullback_and_leiblers() -> None:
     assert divergence(logits, np.log([[0.25, 0.75]])) == pytest.approx(0.5 * np.log(4 / 3))
 
 
-def test_both_flavours_say_the_same(
+def test_both_target_formats_say_the_same(
     float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path
 ) -> None:
     """From one set of ranges, on at least 95 % of the faces; their logits differ by rounding, a tenth of the spread."""
     contract = read_card(float_model).input
     said = {}
-    for flavour in FLAVOURS:
-        path = tmp_path / f"{flavour}.onnx"
-        quantize(ranges, path, flavour=flavour)
-        said[flavour] = file_logits(path, calibration_faces, contract, threads=1)
+    for target_format in TARGET_FORMATS:
+        path = tmp_path / f"{target_format}.onnx"
+        quantize(ranges, path, target_format=target_format)
+        said[target_format] = file_logits(path, calibration_faces, contract, threads=1)
     assert (said["cpu"].argmax(1) == said["tensorrt"].argmax(1)).mean() >= 0.95
     assert (said["cpu"] - said["tensorrt"]).std() < 0.1 * said["cpu"].std(axis=0).mean()
 
@@ -66,7 +66,7 @@ def test_layers_have_the_names_of_the_network(ranges: Ranges) -> None:
 
 def test_layers_are_listed_by_what_each_costs_alone(ranges: Ranges, judge: Judge) -> None:
     """All of them, the worst first; errors may cancel, so one alone can cost a little more than the whole in INT8."""
-    errors = fidelity.by_layer(ranges, judge)
+    errors = fidelity.measure_layers(ranges, judge)
     costs = [error.divergence for error in errors.values()]
     assert set(errors) == set(ranges.layers)
     assert costs == sorted(costs, reverse=True)
@@ -78,8 +78,8 @@ def test_what_a_file_changed_is_judged_on_every_face(
 ) -> None:
     """As its logits beside those of its float form tell: how often the label stays."""
     contract, path = read_card(float_model).input, tmp_path / "int8.onnx"
-    quantize(ranges, path, flavour="cpu")
-    found = fidelity.between(float_model, path, calibration_faces, contract, threads=1)
+    quantize(ranges, path, target_format="cpu")
+    found = fidelity.compare_files(float_model, path, calibration_faces, contract, threads=1)
     exact, rounded = (file_logits(file, calibration_faces, contract, threads=1) for file in (float_model, path))
     assert found.agreement == (exact.argmax(1) == rounded.argmax(1)).mean()
     assert found.divergence == divergence(exact, rounded) > 0
@@ -88,8 +88,8 @@ def test_what_a_file_changed_is_judged_on_every_face(
 def test_witnesses_are_valid_faces_and_train_faces_where_those_are_few(calibration_faces: Faces) -> None:
     """512 of many; of few, all of them and then the train faces."""
     few, many = calibration_faces.spread(20), calibration_faces.take(np.arange(600) % len(calibration_faces))
-    assert fidelity.witnesses(many, few).ids == many.spread(512).ids
-    assert fidelity.witnesses(few, calibration_faces).ids == few.ids + calibration_faces.ids
+    assert fidelity.agreement_faces(many, few).ids == many.spread(512).ids
+    assert fidelity.agreement_faces(few, calibration_faces).ids == few.ids + calibration_faces.ids
 
 
 def test_too_little_agreement_is_refused_with_what_to_try() -> None:
@@ -104,8 +104,8 @@ def test_too_little_agreement_is_refused_with_what_to_try() -> None:
 def test_a_kept_layer_runs_in_float_and_the_rest_does_not(ranges: Ranges, tmp_path: Path) -> None:
     """By its name; ONNX Runtime then runs one float convolution."""
     path = tmp_path / "kept.onnx"
-    quantize(ranges, path, flavour="cpu", keep_float=["backbone.3"])
-    operators = precision.truth(path, flavour="cpu").operators
+    quantize(ranges, path, target_format="cpu", keep_float=["backbone.3"])
+    operators = precision.count_integer_share(path, target_format="cpu").operators
     assert operators["QLinearConv"] == 7
     assert sum(count for name, count in operators.items() if "Fused" in name or name == "Conv") == 1
 
@@ -113,14 +113,14 @@ def test_a_kept_layer_runs_in_float_and_the_rest_does_not(ranges: Ranges, tmp_pa
 def test_an_unknown_layer_is_refused(ranges: Ranges, tmp_path: Path) -> None:
     """The error lists the layers that there are."""
     with pytest.raises(UsageError, match=r"unknown layer.*'backbone.99'; known: backbone.0, "):
-        quantize(ranges, tmp_path / "never.onnx", flavour="cpu", keep_float=["backbone.99"])
+        quantize(ranges, tmp_path / "never.onnx", target_format="cpu", keep_float=["backbone.99"])
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_kept_where_int8_agrees() -> None:
     """With a judge that wants no layer out: none stays in float."""
     errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
-    assert fidelity.kept_float(None, Wanting(0), errors) == ()  # type: ignore[arg-type]
+    assert fidelity.choose_float_layers(None, Wanting(0), errors) == ()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("aim", "kept"), [(0.0, 0), (1.01, 2)])
@@ -129,28 +129,28 @@ def test_a_judge_keeps_what_a_network_needs(
 ) -> None:
     """Of a real one, where any agreement is enough, none; where none can be, the two worst of nine layers."""
     monkeypatch.setattr(fidelity, "AIM", aim)
-    errors = fidelity.by_layer(ranges, judge)
-    assert fidelity.kept_float(ranges, judge, errors) == tuple(errors)[:kept]
+    errors = fidelity.measure_layers(ranges, judge)
+    assert fidelity.choose_float_layers(ranges, judge, errors) == tuple(errors)[:kept]
 
 
 def test_the_worst_layers_are_kept_until_int8_agrees() -> None:
     """With a judge that wants two layers out, the two worst are; never more than a quarter."""
     errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
-    assert fidelity.kept_float(None, Wanting(2), errors) == ("layer0", "layer1")  # type: ignore[arg-type]
+    assert fidelity.choose_float_layers(None, Wanting(2), errors) == ("layer0", "layer1")  # type: ignore[arg-type]
 
 
 def test_when_a_quarter_is_not_enough_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """Three of twelve layers are kept, with a warning."""
     errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
     with caplog.at_level(logging.WARNING):
-        assert len(fidelity.kept_float(None, Wanting(99), errors)) == 3  # type: ignore[arg-type]
+        assert len(fidelity.choose_float_layers(None, Wanting(99), errors)) == 3  # type: ignore[arg-type]
     assert "keeping 3 of 12 layers in float: 50.0 % agreement" in caplog.text
 
 
 def test_the_share_that_is_asked_of_new_faces_is_not_enough_on_known_ones() -> None:
     """98.5 % on train faces: another layer is kept."""
     errors = {f"layer{k}": Fidelity(1 / (k + 1), 0.9) for k in range(12)}
-    assert fidelity.kept_float(None, Wanting(1, before=0.985), errors) == ("layer0",)  # type: ignore[arg-type]
+    assert fidelity.choose_float_layers(None, Wanting(1, before=0.985), errors) == ("layer0",)  # type: ignore[arg-type]
 
 
 class Wanting:
@@ -185,7 +185,9 @@ def test_auto_takes_the_method_that_diverges_least(
 
     monkeypatch.setattr(fidelity, "observe", observes)
     monkeypatch.setattr(Judge, "of", judges)
-    found, tried = fidelity.ranges_of(float_model, calibration_faces, contract, method="auto", flavour="cpu", threads=1)
+    found, tried = fidelity.choose_ranges(
+        float_model, calibration_faces, contract, method="auto", target_format="cpu", threads=1
+    )
     assert set(tried) == set(METHODS)
     assert found.method == min(tried, key=lambda name: tried[name]["divergence"])
     assert len(gave) == len(METHODS) + 1
@@ -242,7 +244,7 @@ def test_branches_of_unlike_range_are_named() -> None:
 
     def told(wide: float) -> list[str]:
         data = {"a": (np.float32(-wide), np.float32(wide)), "b": (np.float32(-1), np.float32(1))}
-        return fidelity.mismatched(Ranges(model, TensorsData(CalibrationMethod.MinMax, data), "minmax"))
+        return fidelity.find_mismatched_branches(Ranges(model, TensorsData(CalibrationMethod.MinMax, data), "minmax"))
 
     assert told(3.0) == []
     assert told(32.0) == ["Add sum: a has 32 times the range of b"]
@@ -265,7 +267,7 @@ def test_a_method_that_cannot_measure_a_network_is_passed_over(
     contract = read_card(float_model).input
     with pytest.raises(UsageError, match="--method entropy cannot draw"):
         observe(float_model, calibration_faces, contract, method="entropy")
-    how = {"flavour": "cpu", "threads": 1}
-    _, tried = fidelity.ranges_of(float_model, calibration_faces, contract, method="auto", **how)
+    how = {"target_format": "cpu", "threads": 1}
+    _, tried = fidelity.choose_ranges(float_model, calibration_faces, contract, method="auto", **how)
     assert set(tried) == {"minmax", "percentile"}
     assert "passed over: --method entropy" in caplog.text

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from edgeemo.card import read_card
-from edgeemo.compress import half
-from edgeemo.compress.ranges import Ranges, observe
+from edgeemo.compress.quantize import fp16
+from edgeemo.compress.quantize.ranges import Ranges, observe
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
 
@@ -24,7 +24,7 @@ def ranges(float_model: Path, calibration_faces: Faces) -> Ranges:
 @pytest.fixture(scope="module")
 def halved(float_model: Path) -> Path:
     path = float_model.with_name("half.onnx")
-    half.halve(float_model, path)
+    fp16.halve(float_model, path)
     return path
 
 
@@ -32,7 +32,7 @@ def test_it_is_half_as_large_and_says_the_same(
     float_model: Path, halved: Path, ranges: Ranges, calibration_faces: Faces
 ) -> None:
     """Every weight float16, input and logits float32, the same label for every face but near ties."""
-    found = half.overflow(float_model, halved, ranges, calibration_faces, read_card(float_model).input, threads=1)
+    found = fp16.overflow(float_model, halved, ranges, calibration_faces, read_card(float_model).input, threads=1)
     assert set(found.weight_types) <= {"float16", "int64"}
     assert found.fidelity.agreement >= 0.98
     assert halved.stat().st_size < 0.55 * float_model.stat().st_size
@@ -46,7 +46,7 @@ def test_an_activation_near_the_end_of_float16_is_refused(
     """Faces that reach 20,000 leave too little for those to come."""
     wide = replace(ranges, tensors=Wide())
     with pytest.raises(GateError, match=r"far reaches 20000 on 64 train faces; float16 ends at 65504"):
-        half.overflow(float_model, halved, wide, calibration_faces, read_card(float_model).input, threads=1)
+        fp16.overflow(float_model, halved, wide, calibration_faces, read_card(float_model).input, threads=1)
 
 
 class Wide:
@@ -69,7 +69,7 @@ def test_a_weight_beyond_float16_is_refused(float_model: Path, tmp_path: Path) -
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, 1e5, np.float32), bias.name))
     onnx.save(model, tmp_path / "wide.onnx")
     with pytest.raises(GateError, match=r"head\.1\.bias has a weight of 100000; float16 ends at 65504"):
-        half.halve(tmp_path / "wide.onnx", tmp_path / "half.onnx")
+        fp16.halve(tmp_path / "wide.onnx", tmp_path / "half.onnx")
 
 
 def test_a_form_that_names_other_emotions_is_refused(
@@ -82,7 +82,7 @@ def test_a_form_that_names_other_emotions_is_refused(
     onnx.save(model, tmp_path / "other.onnx")
     other = tmp_path / "other.onnx"
     with pytest.raises(GateError, match="expected 98 % or more"):
-        half.overflow(float_model, other, ranges, calibration_faces, read_card(float_model).input, threads=1)
+        fp16.overflow(float_model, other, ranges, calibration_faces, read_card(float_model).input, threads=1)
 
 
 def test_a_nan_is_refused(float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path) -> None:
@@ -93,4 +93,4 @@ def test_a_nan_is_refused(float_model: Path, ranges: Ranges, calibration_faces: 
     onnx.save(model, tmp_path / "broken.onnx")
     broken = tmp_path / "broken.onnx"
     with pytest.raises(GateError, match="64 of 64 train faces no finite logits"):
-        half.overflow(float_model, broken, ranges, calibration_faces, read_card(float_model).input, threads=1)
+        fp16.overflow(float_model, broken, ranges, calibration_faces, read_card(float_model).input, threads=1)

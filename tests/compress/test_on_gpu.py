@@ -10,15 +10,15 @@ import pytest
 
 from edgeemo.build import run as build
 from edgeemo.card import read_card, write_card
-from edgeemo.compress import half
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import observe
+from edgeemo.compress.quantize import fp16
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import MachineError
 from edgeemo.images import to_input
 from edgeemo.runtime import load
-from edgeemo.runtime.cuda import Cuda
-from edgeemo.runtime.tensorrt import LIBRARIES, knows, library
+from edgeemo.runtime.backends.cuda import Cuda
+from edgeemo.runtime.backends.tensorrt import LIBRARIES, knows, library
 from edgeemo.stages import Build
 
 pytestmark = pytest.mark.gpu
@@ -51,9 +51,9 @@ def form(request: pytest.FixtureRequest, float_model: Path, calibration_faces: F
     if request.param == "float":
         path.write_bytes(float_model.read_bytes())
     elif request.param == "fp16":
-        half.halve(float_model, path)
+        fp16.halve(float_model, path)
     else:
-        quantize(observe(float_model, calibration_faces, card.input, method="minmax"), path, flavour="tensorrt")
+        quantize(observe(float_model, calibration_faces, card.input, method="minmax"), path, target_format="tensorrt")
     write_card(path, card)
     return path
 

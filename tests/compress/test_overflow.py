@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeemo.card import Overflow, read_card
-from edgeemo.compress.overflow import LARGEST_SAFE, check_weights
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import file_logits, observe
+from edgeemo.compress.quantize.overflow import LARGEST_SAFE, check_weights
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import file_logits, observe
 from edgeemo.data import Faces
 from edgeemo.metrics import divergence
 
@@ -42,14 +42,14 @@ def checked(model: onnx.ModelProto, folder: Path) -> dict:
     return check_weights(folder / "layer.onnx")
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
 @pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
 def test_limited_weights_are_safe_and_full_range_is_not(
-    flavour: str, reduce_range: bool, largest: int, float_model: Path, calibration_faces: Faces, tmp_path: Path
+    target_format: str, reduce_range: bool, largest: int, float_model: Path, calibration_faces: Faces, tmp_path: Path
 ) -> None:
     """In both formats."""
     ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
-    quantize(ranges, tmp_path / "int8.onnx", flavour=flavour, reduce_range=reduce_range)
+    quantize(ranges, tmp_path / "int8.onnx", target_format=target_format, reduce_range=reduce_range)
     found = check_weights(tmp_path / "int8.onnx")
     assert (found.safe, found.largest_weight) == (reduce_range, largest)
     assert bool(found.unsafe) != reduce_range
@@ -59,7 +59,7 @@ def test_the_limit_costs_little(float_model: Path, calibration_faces: Faces, tmp
     """Seven bits instead of eight: the divergence from float stays below a hundredth of a nat."""
     card = read_card(float_model)
     ranges = observe(float_model, calibration_faces, card.input, method="minmax")
-    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     exact, limited = (
         file_logits(path, calibration_faces, card.input, threads=1) for path in (float_model, tmp_path / "int8.onnx")
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgeemo.card import Card
-from edgeemo.compress.prune import IMPORTANCE, Plan, groups, kept_of, prune, prune_one, size_of
+from edgeemo.compress.prune.channels import IMPORTANCE, Plan, groups, kept_of, prune, prune_one, size_of
 from edgeemo.data import Faces, load
 from edgeemo.errors import UsageError
 from edgeemo.labels import LABEL_SETS, label_set

@@ -1,4 +1,4 @@
-"""Both INT8 flavours are what their engines need, and compute what the float model computes."""
+"""Both INT8 target formats are what their engines need, and compute what the float model computes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from onnx import numpy_helper
 
 from edgeemo.card import read_card, write_card
-from edgeemo.compress import precision
 from edgeemo.compress.compare import answers
-from edgeemo.compress.prune import size_of
-from edgeemo.compress.quantize import INPUT_STEPS, quantize
-from edgeemo.compress.ranges import observe
+from edgeemo.compress.prune.channels import size_of
+from edgeemo.compress.quantize import precision
+from edgeemo.compress.quantize.qdq import INPUT_STEPS, quantize
+from edgeemo.compress.quantize.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
 from edgeemo.export import INPUT
@@ -24,13 +24,13 @@ from edgeemo.train import weights
 
 @pytest.fixture(scope="session")
 def int8(float_model: Path, calibration_faces: Faces) -> dict[str, Path]:
-    """The trained network in INT8, by flavour."""
+    """The trained network in INT8, by target format."""
     card = read_card(float_model)
     made, ranges = {}, observe(float_model, calibration_faces, card.input, method="minmax")
-    for flavour in ("cpu", "tensorrt"):
-        made[flavour] = float_model.with_name(f"{flavour}.onnx")
-        quantize(ranges, made[flavour], flavour=flavour)
-        write_card(made[flavour], card)
+    for target_format in ("cpu", "tensorrt"):
+        made[target_format] = float_model.with_name(f"{target_format}.onnx")
+        quantize(ranges, made[target_format], target_format=target_format)
+        write_card(made[target_format], card)
     return made
 
 
@@ -38,28 +38,28 @@ def constants(path: Path) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
 def test_int8_names_the_same_emotion_as_float(
-    flavour: str, int8: dict[str, Path], float_model: Path, calibration_faces: Faces
+    target_format: str, int8: dict[str, Path], float_model: Path, calibration_faces: Faces
 ) -> None:
     """On at least 95 % of drawn faces, the rest being near ties; the noise in the logits is a tenth of their spread."""
-    exact, rounded = (answers(path, calibration_faces, threads=1) for path in (float_model, int8[flavour]))
+    exact, rounded = (answers(path, calibration_faces, threads=1) for path in (float_model, int8[target_format]))
     assert (exact.argmax(1) == rounded.argmax(1)).mean() >= 0.95
     assert len(np.unique(exact.argmax(1))) == 6  # else any two models would agree
     assert (rounded - exact).std() < 0.1 * exact.std(axis=0).mean()
 
 
-def test_the_cpu_flavour_runs_in_integer_kernels(int8: dict[str, Path]) -> None:
+def test_the_cpu_target_format_runs_in_integer_kernels(int8: dict[str, Path]) -> None:
     """ONNX Runtime's optimised graph has QLinear kernels for at least 90 % of the multiply-adds."""
-    found = precision.truth(int8["cpu"], flavour="cpu")
+    found = precision.count_integer_share(int8["cpu"], target_format="cpu")
     assert found.int8_share_of_macs >= 0.9
     assert found.operators == {"QLinearConv": 8, "QGemm": 1}
 
 
 def test_a_float_file_has_no_integer_kernels(float_model: Path) -> None:
     """The counter does not see integers where there are none."""
-    assert precision.truth(float_model, flavour="cpu")["int8_share_of_macs"] == 0
-    assert precision.truth(float_model, flavour="tensorrt")["int8_share_of_macs"] == 0
+    assert precision.count_integer_share(float_model, target_format="cpu")["int8_share_of_macs"] == 0
+    assert precision.count_integer_share(float_model, target_format="tensorrt")["int8_share_of_macs"] == 0
 
 
 def test_multiply_adds_are_the_same_however_they_are_counted(
@@ -69,19 +69,22 @@ def test_multiply_adds_are_the_same_however_they_are_counted(
     network, card = weights.load(trained)
     expected = size_of(network, card.input).macs
     files = {float_model: "cpu", int8["cpu"]: "cpu", int8["tensorrt"]: "tensorrt"}
-    assert {precision.truth(path, flavour=flavour)["macs"] for path, flavour in files.items()} == {expected}
+    assert {
+        precision.count_integer_share(path, target_format=target_format)["macs"]
+        for path, target_format in files.items()
+    } == {expected}
 
 
 def test_too_little_in_integers_is_refused(int8: dict[str, Path]) -> None:
     """The TensorRT file, asked to run fast on this CPU, fails the check and says what ran instead."""
-    found = precision.truth(int8["tensorrt"], flavour="cpu")
+    found = precision.count_integer_share(int8["tensorrt"], target_format="cpu")
     with pytest.raises(GateError, match=r"of the multiply-adds are in integers.*FusedConv"):
         precision.check(found, least=0.9)
     precision.check(found, least=0.0)
 
 
 def test_tensorrt_gets_no_zero_points(int8: dict[str, Path]) -> None:
-    """Every zero point of the TensorRT flavour is there, int8 and zero."""
+    """Every zero point of the TensorRT target format is there, int8 and zero."""
     values = constants(int8["tensorrt"])
     for node in onnx.load(int8["tensorrt"]).graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -91,11 +94,11 @@ def test_tensorrt_gets_no_zero_points(int8: dict[str, Path]) -> None:
 
 
 def test_tensorrt_gets_float_biases(int8: dict[str, Path]) -> None:
-    """No int32 tensor is dequantized in the TensorRT flavour, and every layer with weights has both inputs in int8."""
+    """No int32 tensor is dequantized in TensorRT's format, and every layer with weights has both inputs in int8."""
     values = constants(int8["tensorrt"])
     dequantized = [n.input[0] for n in onnx.load(int8["tensorrt"]).graph.node if n.op_type == "DequantizeLinear"]
     assert {values[name].dtype.name for name in dequantized if name in values} == {"int8"}
-    assert precision.truth(int8["tensorrt"], flavour="tensorrt")["int8_share_of_macs"] == 1
+    assert precision.count_integer_share(int8["tensorrt"], target_format="tensorrt")["int8_share_of_macs"] == 1
 
 
 def test_tensorrt_can_fuse_convolution_and_relu(int8: dict[str, Path]) -> None:
@@ -111,7 +114,7 @@ def test_percentile_cuts_ranges(
     """The method percentile gives some activation a finer scale than minmax, and no activation a coarser one."""
     path = tmp_path / "percentile.onnx"
     contract = read_card(float_model).input
-    quantize(observe(float_model, calibration_faces, contract, method="percentile"), path, flavour="cpu")
+    quantize(observe(float_model, calibration_faces, contract, method="percentile"), path, target_format="cpu")
     cut, whole = constants(path), constants(int8["cpu"])
     ratios = [cut[name] / whole[name] for name in whole if name.endswith("_scale") and whole[name].ndim == 0]
     assert min(ratios) < 0.99
@@ -138,18 +141,18 @@ def test_the_range_of_the_input_is_black_to_white(
     faces = replace(calibration_faces, pixels=calibration_faces.pixels.clip(darkest, brightest))
     ranges = observe(float_model, faces, read_card(float_model).input, method=method)
     assert ranges.of(INPUT) == (-2, 2)
-    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     # (255 / 255 - 0.5) / 0.25 = 2 is the brightest input.
     assert constants(tmp_path / "int8.onnx")["images_scale"] == pytest.approx(4 / INPUT_STEPS)
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
-def test_no_gray_level_lies_on_a_rounding_tie(flavour: str, int8: dict[str, Path]) -> None:
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
+def test_no_gray_level_lies_on_a_rounding_tie(target_format: str, int8: dict[str, Path]) -> None:
     """All 256 are more than a thousandth of a step away from one, so that the last bit of a float decides nothing.
 
     Written in three ways in float32, the contract's normalisation gives the same integers.
     """
-    stored = constants(int8[flavour])
+    stored = constants(int8[target_format])
     scale, zero_point = float(stored["images_scale"]), int(stored["images_zero_point"])
     pixels = np.arange(256)
     steps = (pixels / 255 - 0.5) / 0.25 / scale + zero_point
@@ -165,17 +168,19 @@ def test_no_gray_level_lies_on_a_rounding_tie(flavour: str, int8: dict[str, Path
     assert len(np.unique(integers[0])) >= 254
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
-def test_a_quantized_file_holds_no_path_of_this_machine(flavour: str, int8: dict[str, Path]) -> None:
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
+def test_a_quantized_file_holds_no_path_of_this_machine(target_format: str, int8: dict[str, Path]) -> None:
     """No notes of an exporter and no source files on any node, and nothing of the temporary folder."""
-    model = onnx.load(int8[flavour])
+    model = onnx.load(int8[target_format])
     assert not [part for part in (model, model.graph, *model.graph.node) if part.metadata_props or part.doc_string]
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")
     assert b"/tmp" not in model.SerializeToString()
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
-def test_a_quantized_file_is_a_quarter_of_the_float_one(flavour: str, int8: dict[str, Path], float_model: Path) -> None:
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
+def test_a_quantized_file_is_a_quarter_of_the_float_one(
+    target_format: str, int8: dict[str, Path], float_model: Path
+) -> None:
     """Weights of one byte instead of four; scales and nodes add less than a twentieth of the float file."""
-    assert int8[flavour].stat().st_size < 0.3 * float_model.stat().st_size
+    assert int8[target_format].stat().st_size < 0.3 * float_model.stat().st_size

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from edgeemo.artifact import sha256_of
 from edgeemo.card import read_card
-from edgeemo.compress import learn
+from edgeemo.compress import fine_tune
 from edgeemo.compress.run import run
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import Compress
@@ -80,7 +80,7 @@ def test_what_ended_is_not_trained_again(trained: Path, tmp_path: Path, monkeypa
     """A gate that fails after an hour of recovery costs no second hour: no step is taken; the card tells the first."""
     config = replace(ALL, run=str(trained), out=str(tmp_path), qat=False, rounding="nearest")
     with monkeypatch.context() as patch:
-        patch.setattr("edgeemo.compress.fidelity.check", _refuse)
+        patch.setattr("edgeemo.compress.quantize.fidelity.check", _refuse)
         with pytest.raises(IntegrityError, match="refused here"):
             run(config)
     monkeypatch.setattr(fit, "_step", _refuse)
@@ -100,7 +100,7 @@ def test_without_resume_nothing_is_lost(trained: Path, tmp_path: Path, monkeypat
         UsageError, match=r"a compression that did not end; go on with the same command and --resume, or choose another"
     ):
         run(config)
-    assert list((tmp_path / learn.FOLDER).glob("*/checkpoints/*"))
+    assert list((tmp_path / fine_tune.FOLDER).glob("*/checkpoints/*"))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_resumed_without_a_step_nothing_is_lost(
     stop_after(config, monkeypatch, steps=3 * STEPS_AN_EPOCH + 1)
     with pytest.raises(UsageError, match=f"holds checkpoints of {lost}, which is no part"):
         run(replace(config, resume=True, **change))
-    assert list((tmp_path / learn.FOLDER).glob("tune/checkpoints/*"))
+    assert list((tmp_path / fine_tune.FOLDER).glob("tune/checkpoints/*"))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import torch
 from onnx import helper, numpy_helper
 
 from edgeemo.card import read_card
-from edgeemo.compress import job, rounding
-from edgeemo.compress.overflow import check_weights
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import Ranges, observe
-from edgeemo.compress.rounding import Layer, compensate, exact_weights, round_weights
+from edgeemo.compress import plan
+from edgeemo.compress.quantize import rounding
+from edgeemo.compress.quantize.overflow import check_weights
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import Ranges, observe
+from edgeemo.compress.quantize.rounding import Layer, compensate, exact_weights, round_weights
 from edgeemo.data import Faces
 from edgeemo.errors import UsageError
 from edgeemo.stages import Compress
@@ -71,14 +72,14 @@ def test_layers_whose_vectors_are_others_are_left_alone(attributes: dict, suppor
     assert Layer(helper.make_node("Conv", ["x", "w"], ["y"], **attributes), "w").supported == supported
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
 def test_layers_err_less_and_only_their_weights_change(
-    flavour: str, ranges: Ranges, float_model: Path, calibration_faces: Faces, tmp_path: Path
+    target_format: str, ranges: Ranges, float_model: Path, calibration_faces: Faces, tmp_path: Path
 ) -> None:
     """Half of the squared error in the outputs or less; the same scales and biases; no weight beyond the limit."""
     contract, path, rounded = read_card(float_model).input, tmp_path / "nearest.onnx", tmp_path / "gptq.onnx"
     for file in (path, rounded):
-        quantize(ranges, file, flavour=flavour)
+        quantize(ranges, file, target_format=target_format)
     exact = exact_weights(rounded, ranges.model.graph)
     assert len(exact) == len(ranges.layers)
     assert round_weights(rounded, exact, calibration_faces, contract) == len(exact)
@@ -101,7 +102,7 @@ def test_wide_layers_keep_the_nearest_integers(
     ranges: Ranges, float_model: Path, calibration_faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And are not counted."""
-    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     exact, before = exact_weights(tmp_path / "int8.onnx", ranges.model.graph), constants(tmp_path / "int8.onnx")
     inputs = {name: weights[0].size for name, weights in exact.items() if weights.ndim == 4}
     monkeypatch.setattr(rounding, "MOST_INPUTS", min(inputs.values()))
@@ -111,17 +112,17 @@ def test_wide_layers_keep_the_nearest_integers(
     assert sum(not np.array_equal(before[name], after[name]) for name in exact) == count
 
 
-@pytest.mark.parametrize("name", ["rounding", "method", "flavour", "importance", "ranking"])
+@pytest.mark.parametrize("name", ["rounding", "method", "target_format", "importance", "ranking"])
 def test_an_unknown_name_is_refused_before_any_face_is_read(name: str) -> None:
     """From Python, where click has not looked at it."""
     with pytest.raises(UsageError, match=rf"unknown {name} 'oracle'; known: "):
-        job.check(replace(Compress(run="runs/any", int8=True, prune=0.5), **{name: "oracle"}))
+        plan.check(replace(Compress(run="runs/any", int8=True, prune=0.5), **{name: "oracle"}))
 
 
 def test_tuned_weights_are_rounded_as_they_were_simulated() -> None:
     """QAT simulates the nearest integers, so GPTQ after it is refused."""
     with pytest.raises(UsageError, match=r"--rounding gptq with --qat"):
-        job.check(Compress(run="runs/any", int8=True, qat=True, rounding="gptq"))
+        plan.check(Compress(run="runs/any", int8=True, qat=True, rounding="gptq"))
 
 
 @pytest.mark.parametrize(

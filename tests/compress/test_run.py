@@ -16,7 +16,7 @@ from rich.console import Console
 
 from edgeemo.card import Precision, read_card
 from edgeemo.cli import main
-from edgeemo.compress.fidelity import Fidelity
+from edgeemo.compress.quantize.fidelity import Fidelity
 from edgeemo.compress.run import run
 from edgeemo.data import Faces
 from edgeemo.errors import DataError, GateError, IntegrityError, UsageError
@@ -137,9 +137,9 @@ def test_without_options_there_is_one_float_file(trained: Path, tmp_path: Path) 
     assert [row["stage"] for row in comparison(tmp_path)["rows"]] == ["float"]
 
 
-def test_the_tensorrt_flavour_has_a_name_of_its_own(trained: Path, tmp_path: Path) -> None:
+def test_the_tensorrt_target_format_has_a_name_of_its_own(trained: Path, tmp_path: Path) -> None:
     """Its file cannot be taken for the CPU's, and its share is what the file asks for."""
-    path = run(replace(INT8, run=str(trained), out=str(tmp_path), int8_format="tensorrt"))
+    path = run(replace(INT8, run=str(trained), out=str(tmp_path), target_format="tensorrt"))
     assert path.name == "model.int8.tensorrt.onnx"
     assert read_card(path).precision.counted_by.startswith("asked of the engine")
 
@@ -148,15 +148,15 @@ def test_the_next_command_is_for_the_engine_of_the_file(trained: Path, tmp_path:
     """TensorRT's file is built; in ONNX Runtime it would be slow, and judged so."""
     words = ["compress", str(trained), "--int8", "--calibration-count", "64", "--no-time", "--threads", "1"]
     words += ["--rounding", "nearest", "--min-agreement", "90"]
-    for flavour, following in (("cpu", "bench --engine"), ("both", "build")):
-        told = CliRunner().invoke(main, [*words, "--int8-format", flavour, "--out", str(tmp_path)])
+    for target_format, following in (("cpu", "bench --engine"), ("both", "build")):
+        told = CliRunner().invoke(main, [*words, "--target-format", target_format, "--out", str(tmp_path)])
         path, command = told.output.splitlines()[-2:]
         assert command.startswith(f"next:  edgeemo {following} {path}")
 
 
 @pytest.fixture(scope="session")
 def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scanned, pruned in two steps by global rank, taught, tuned for both flavours, in FP16 and INT8, and timed."""
+    """Scanned, pruned in two steps by global rank, taught, tuned for both formats, in FP16 and INT8, and timed."""
     out = tmp_path_factory.mktemp("everything")
     run(
         replace(
@@ -172,7 +172,7 @@ def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ranking="global",
             sensitivity=True,
             qat=True,
-            int8_format="both",
+            target_format="both",
             fp16=True,
             layers=True,
             method="auto",
@@ -183,7 +183,7 @@ def everything(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_option_together_leaves_a_row_each(everything: Path) -> None:
-    """Original, pruned, tuned, FP16 and two flavours; only what this engine is for is timed."""
+    """Original, pruned, tuned, FP16 and two target formats; only what this engine is for is timed."""
     rows = {row["stage"]: row for row in comparison(everything)["rows"]}
     assert list(rows) == ["original", "pruned", "tuned", "fp16", "int8", "int8 tensorrt"]
     assert [name for name, row in rows.items() if row["latency_one_core"]] == ["original", "pruned", "tuned", "int8"]
@@ -193,7 +193,7 @@ def test_every_option_together_leaves_a_row_each(everything: Path) -> None:
 
 
 def test_the_card_of_a_tuned_model_tells_what_tuned_it(everything: Path, trained: Path) -> None:
-    """Prune and tune name the teacher; both flavours come from ranges of one method, chosen by what each measured."""
+    """Prune and tune name the teacher; both formats come from ranges of one method, chosen by what each measured."""
     cards = [read_card(everything / name) for name in ("model.int8.onnx", "model.int8.tensorrt.onnx")]
     for card in cards:
         assert [line.stage for line in card.history] == ["train", "prune", "tune", "export", "quantize"]
@@ -205,7 +205,7 @@ def test_the_card_of_a_tuned_model_tells_what_tuned_it(everything: Path, trained
 
 
 def test_pictures_and_their_numbers_lie_beside_the_models(everything: Path) -> None:
-    """Of the scan and of each layer in INT8, for both flavours."""
+    """Of the scan and of each layer in INT8, for both target formats."""
     for name in ("sensitivity", "layers", "layers.tensorrt"):
         assert (everything / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((everything / f"{name}.json").read_text())
@@ -257,7 +257,7 @@ def test_recovery_on_other_faces_stands_in_the_card(trained: Path, tmp_path: Pat
 
 
 def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trained: Path, tmp_path: Path) -> None:
-    """Reports, pictures and other flavours of before would look like steps of this model."""
+    """Reports, pictures and other target formats of before would look like steps of this model."""
     out = tmp_path / "again"
     shutil.copytree(everything, out)
     run(replace(PLAIN, run=str(trained), out=str(out)))
@@ -268,7 +268,7 @@ def test_a_second_compression_leaves_nothing_of_the_first(everything: Path, trai
 
 def test_too_little_int8_leaves_no_int8_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that would run in float fails the stage and is not left behind."""
-    monkeypatch.setattr("edgeemo.compress.precision.executed", _all_float)
+    monkeypatch.setattr("edgeemo.compress.quantize.precision.list_executed", _all_float)
     with pytest.raises(GateError, match=r"0\.0 % of the multiply-adds"):
         run(replace(INT8, run=str(trained), out=str(tmp_path)))
     assert not list(tmp_path.glob("*int8*"))
@@ -284,7 +284,7 @@ def test_int8_that_names_other_emotions_is_not_left_behind(
         asked.append(faces)
         return Fidelity(0.1, 0.9)
 
-    monkeypatch.setattr("edgeemo.compress.fidelity.between", between)
+    monkeypatch.setattr("edgeemo.compress.quantize.fidelity.compare_files", between)
     config = replace(INT8, run=str(trained), out=str(tmp_path), min_agreement=98)
     with pytest.raises(GateError, match=r"90\.0 % of 88 faces, expected 98 %"):
         run(config)
@@ -296,7 +296,7 @@ def test_int8_that_names_other_emotions_is_not_left_behind(
 
 
 def _all_float(path: Path) -> list[Any]:
-    from edgeemo.compress.precision import Kernel
+    from edgeemo.compress.quantize.precision import Kernel
 
     assert path.is_file()
     return [Kernel("FusedConv", 10, False)]
@@ -315,12 +315,12 @@ def _all_float(path: Path) -> list[Any]:
         ({"method": "luck"}, "known: minmax, percentile, entropy, auto"),
         ({"size": 20}, "--size 20: expected 32 to 512"),
         ({"epochs": -1}, "--epochs -1: expected 0 or more"),
-        ({"int8_format": "npu", "int8": True}, "unknown int8 format 'npu'; known: cpu, tensorrt"),
+        ({"target_format": "npu", "int8": True}, "unknown target format 'npu'; known: cpu, tensorrt"),
         ({"importance": "luck"}, "known: magnitude, group-norm, taylor"),
         ({"teacher": "runs/other", "int8": True}, "--teacher without anything to teach"),
         ({"teacher": "runs/other", "prune": 0.5, "epochs": 0}, "--teacher without anything to teach"),
         ({"calibration": "list.json"}, "--calibration has no effect without --int8"),
-        ({"int8_format": "tensorrt"}, "--int8-format has no effect without --int8"),
+        ({"target_format": "tensorrt"}, "--target-format has no effect without --int8"),
         ({"importance": "taylor"}, "--importance has no effect without --prune"),
         ({"prune_steps": 2, "sensitivity": True}, "--prune-steps has no effect without"),
         ({"ranking": "global", "sensitivity": True}, "--ranking has no effect without --prune"),

@@ -13,7 +13,7 @@ import pytest
 import results
 from rich.console import Console
 
-from edgeemo.compress import job, search
+from edgeemo.compress import plan, search
 from edgeemo.errors import EdgeemoError, GateError, UsageError
 from edgeemo.report.files import read, read_as
 from edgeemo.report.render import show
@@ -33,7 +33,7 @@ ROWS = [
 
 
 def judged(**given: Any) -> SearchResult:
-    return search.chosen(ROWS, Search(**{"run": "runs/any", "budget_ms": 5.0, "min_accuracy": 80.0, **given}), {})
+    return search.choose(ROWS, Search(**{"run": "runs/any", "budget_ms": 5.0, "min_accuracy": 80.0, **given}), {})
 
 
 def made_in(result: SearchResult) -> list[Candidate]:
@@ -211,7 +211,7 @@ def test_int8_options_reach_the_int8_candidates_alone(small: Search, tmp_path: P
         50,
     )
     for candidate in (int8, exact):
-        job.check(candidate)
+        plan.check(candidate)
 
 
 def test_a_small_space_is_searched_to_its_end(begun: Search, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

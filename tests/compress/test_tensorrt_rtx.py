@@ -8,9 +8,9 @@ import pytest
 
 from edgeemo.build import run as build
 from edgeemo.card import read_card, write_card
-from edgeemo.compress import half
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import Ranges, observe
+from edgeemo.compress.quantize import fp16
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import Ranges, observe
 from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
 from edgeemo.stages import Build
@@ -29,26 +29,26 @@ def built(path: Path, float_model: Path) -> int:
     return build(Build(model=str(path), library="rtx", compute_capability="8.6")).stat().st_size
 
 
-def test_the_tensorrt_flavour_becomes_an_engine(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
+def test_the_tensorrt_target_format_becomes_an_engine(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
     """Parsed without a word against it, and compiled."""
-    quantize(ranges, tmp_path / "int8.onnx", flavour="tensorrt")
+    quantize(ranges, tmp_path / "int8.onnx", target_format="tensorrt")
     assert built(tmp_path / "int8.onnx", float_model) > 100_000
 
 
 def test_the_fp16_form_becomes_an_engine(float_model: Path, tmp_path: Path) -> None:
     """As strongly typed as the file."""
-    half.halve(float_model, tmp_path / "half.onnx")
+    fp16.halve(float_model, tmp_path / "half.onnx")
     assert built(tmp_path / "half.onnx", float_model) > 100_000
 
 
-def test_the_cpu_flavour_is_refused(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
-    """By the parser, even under a card that hides the flavour, for its int32 biases: why there are two flavours."""
-    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+def test_the_cpu_target_format_is_refused(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
+    """By the parser, even under a card that hides the format, for its int32 biases: why there are two formats."""
+    quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     with pytest.raises(IntegrityError, match="Int32"):
         built(tmp_path / "int8.onnx", float_model)
 
 
 def test_a_layer_kept_in_float_is_taken_too(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
     """Half of a network in INT8 is as well typed as all of it."""
-    quantize(ranges, tmp_path / "mixed.onnx", flavour="tensorrt", keep_float=["backbone.3"])
+    quantize(ranges, tmp_path / "mixed.onnx", target_format="tensorrt", keep_float=["backbone.3"])
     assert built(tmp_path / "mixed.onnx", float_model) > 100_000

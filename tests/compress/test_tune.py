@@ -13,32 +13,34 @@ from onnx import numpy_helper
 from torch.nn.utils import parametrize
 
 from edgeemo.card import read_card
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import file_logits, observe
-from edgeemo.compress.tune import HANDING_ON, Simulated
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import file_logits, observe
+from edgeemo.compress.quantize.tune import HANDING_ON, Simulated
 from edgeemo.data import Faces
 from edgeemo.train import weights
 from edgeemo.train.fit import predict_logits
 from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe
 
 
-def simulated(trained: Path, faces: Faces, *, flavour: str = "cpu") -> Simulated:
+def simulated(trained: Path, faces: Faces, *, target_format: str = "cpu") -> Simulated:
     network, card = weights.load(trained)
-    made = Simulated(network, flavour=flavour)
+    made = Simulated(network, target_format=target_format)
     made.calibrate(faces, card.input)
     return made.eval()
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
 def test_the_simulation_rounds_as_the_file_does(
-    flavour: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
+    target_format: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
 ) -> None:
     """Its logits are nearer to the INT8 file's than the file's are to float's: most of the noise is the same noise."""
     network, card = weights.load(trained)
     exact = predict_logits(network, calibration_faces, card.input)
-    ours = predict_logits(simulated(trained, calibration_faces, flavour=flavour), calibration_faces, card.input)
+    ours = predict_logits(
+        simulated(trained, calibration_faces, target_format=target_format), calibration_faces, card.input
+    )
     ranges = observe(float_model, calibration_faces, card.input, method="minmax")
-    quantize(ranges, tmp_path / "int8.onnx", flavour=flavour)
+    quantize(ranges, tmp_path / "int8.onnx", target_format=target_format)
     theirs = file_logits(tmp_path / "int8.onnx", calibration_faces, card.input, threads=1)
     assert (ours - theirs).std() < 0.85 * (theirs - exact).std()
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.95
@@ -50,7 +52,7 @@ def test_weights_get_the_integers_that_they_have_in_the_file(
     """Of every layer, but for ties that the folding of BatchNorm turns: fewer than one in a thousand."""
     made = simulated(trained, calibration_faces)
     ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
-    quantize(ranges, tmp_path / "int8.onnx", flavour="cpu")
+    quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     for name in ranges.layers:
         layer = made.get_submodule(name)
@@ -60,16 +62,16 @@ def test_weights_get_the_integers_that_they_have_in_the_file(
         assert (np.abs(ours - theirs.reshape(ours.shape)) > 0).mean() < 1e-3, name
 
 
-@pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target_format", ["cpu", "tensorrt"])
 def test_the_input_has_the_steps_that_it_has_in_the_file(
-    flavour: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
+    target_format: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
 ) -> None:
     """Where no gray level lies on a rounding tie; not even where faces lack black, and not after some training."""
     faces = replace(calibration_faces, pixels=calibration_faces.pixels.clip(1, 255))
-    made = simulated(trained, faces, flavour=flavour)
+    made = simulated(trained, faces, target_format=target_format)
     made.train()(torch.zeros(2, 1, 64, 64))
     ranges = observe(float_model, faces, read_card(float_model).input, method="minmax")
-    quantize(ranges, tmp_path / "int8.onnx", flavour=flavour)
+    quantize(ranges, tmp_path / "int8.onnx", target_format=target_format)
     stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert float(made.quantizers["at_0"].scale) == pytest.approx(float(stored["images_scale"]), rel=1e-6)
 
@@ -139,7 +141,7 @@ def test_every_backbone_can_be_simulated(name: str) -> None:
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.momentum = 1.0  # a random network fades to nothing until its BatchNorms have seen a batch
     network.train()(torch.randn(16, contract_for(name, 64).channels, 64, 64))
-    made = Simulated(network, flavour="tensorrt")
+    made = Simulated(network, target_format="tensorrt")
     contract = contract_for(name, 64)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)[: 3 if contract.channels == 1 else 4], np.uint8)
     made.calibrate(Faces(pixels, np.eye(6, dtype=np.float32)[:4], np.arange(4), list("abcd")), contract)

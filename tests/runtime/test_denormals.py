@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from edgeemo import export
 from edgeemo.card import Card
 from edgeemo.labels import LABEL_SETS
-from edgeemo.runtime.onnx import OnnxBackend, _options
+from edgeemo.runtime.backends.ort import OnnxBackend, _options
 from edgeemo.train.network import EmotionNet, build, contract_for, describe
 
 NAME = "edge_vgg_nano"

@@ -14,7 +14,7 @@ import pytest
 import edgeemo
 from edgeemo.card import Overflow, Precision, read_card, write_card
 from edgeemo.runtime import advice, probe
-from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.backends.ort import OnnxBackend
 
 EXACT = "session.x64quantprecision"
 UNCHECKED = Precision("int8", target_format="cpu")
@@ -101,13 +101,13 @@ def test_load_names_the_better_format_for_this_backend(
     path = with_precision(tmp_path / "m.onnx", replace(SAFE, target_format="tensorrt"))
     with caplog.at_level(logging.WARNING), edgeemo.load(path) as model:
         assert len(model.advice) == lines
-    assert sum("--int8-format cpu" in record.getMessage() for record in caplog.records) == lines
+    assert sum("--target-format cpu" in record.getMessage() for record in caplog.records) == lines
 
 
 def test_tensorrt_is_not_given_unsigned_activations_without_a_word() -> None:
     """Its parser takes them where all zero points are 0, and clips at half of the range."""
     card = replace(make_tiny.card(), precision=SAFE)
-    assert "--int8-format tensorrt" in advice.advise(card, "onnxruntime-tensorrt", "m.onnx")[0]
+    assert "--target-format tensorrt" in advice.advise(card, "onnxruntime-tensorrt", "m.onnx")[0]
     assert not advice.advise(card, "onnxruntime-cuda", "m.onnx")
 
 
@@ -128,14 +128,14 @@ def test_a_shipped_model_runs_in_integer_kernels_as_it_is_opened(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The graph of the runtime's own session has no convolution or matrix product left in float."""
-    made = edgeemo.runtime.onnx._options
+    made = edgeemo.runtime.backends.ort._options
 
     def saving(*arguments):
         options = made(*arguments)
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         return options
 
-    monkeypatch.setattr("edgeemo.runtime.onnx._options", saving)
+    monkeypatch.setattr("edgeemo.runtime.backends.ort._options", saving)
     with edgeemo.load(name):
         kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert {"QLinearConv", "QGemm"} <= kinds

@@ -1,4 +1,4 @@
-"""The models that come along: each name, both flavours, and what is said of a name that is none."""
+"""The models that come along: each name, both target formats, and what is said of a name that is none."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ LARGEST = {"nano": 700_000, "small": 3_000_000, "base": 12_000_000}  # bytes of 
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-@pytest.mark.parametrize("flavour", shipped.SUFFIXES)
-def test_every_name_is_a_whole_model_in_int8(name: str, flavour: str) -> None:
-    """Its card fits it, and says the flavour that was asked for."""
-    file = shipped.find(name, flavour=flavour)
+@pytest.mark.parametrize("target_format", shipped.SUFFIXES)
+def test_every_name_is_a_whole_model_in_int8(name: str, target_format: str) -> None:
+    """Its card fits it, and says the target format that was asked for."""
+    file = shipped.find(name, target_format=target_format)
     card = read_card(file)
-    assert (card.label_set, card.precision.requested, card.precision.target_format) == ("ferplus8", "int8", flavour)
+    assert (card.label_set, card.precision.requested, card.precision.target_format) == (
+        "ferplus8",
+        "int8",
+        target_format,
+    )
     assert file.stat().st_size <= LARGEST[name]
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_the_flavours_of_a_name_are_one_network(name: str) -> None:
+def test_the_target_formats_of_a_name_are_one_network(name: str) -> None:
     """Quantized from the same float file, so they name nearly every face alike."""
-    files = [shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES]
+    files = [shipped.find(name, target_format=target_format) for target_format in shipped.SUFFIXES]
     first, second = (read_card(file) for file in files)
     parents = [{line.stage: line.parent_sha256 for line in card.history}["quantize"] for card in (first, second)]
     assert parents[0] == parents[1]
@@ -83,7 +87,7 @@ def test_both_forms_were_asked_about_the_same_faces(name: str) -> None:
     """Whoever puts another model here has to measure both."""
     found = json.loads((RESULTS / f"{name}-parity.json").read_text(encoding="utf-8"))
     asked = {(row["file"], row["model"]["sha256"]) for row in found["rows"] if "model" in row}
-    files = [shipped.find(name, flavour=flavour) for flavour in shipped.SUFFIXES]
+    files = [shipped.find(name, target_format=target_format) for target_format in shipped.SUFFIXES]
     assert asked == {(file.name, read_card(file).sha256) for file in files}
 
 
@@ -125,7 +129,7 @@ def test_an_installation_without_models_says_so(monkeypatch: pytest.MonkeyPatch,
 def test_a_shipped_model_becomes_an_engine_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of the flavour that TensorRT takes, and in the working folder; what INT8 is worth there is not promised."""
+    """Of the target format that TensorRT takes, and in the working folder; what INT8 is worth there is not promised."""
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.chdir(tmp_path)
     engine = build(Build(model="nano", library="rtx", compute_capability="8.9"))

@@ -22,7 +22,7 @@ from edgeemo.card import card_path, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.machine import this_machine
-from edgeemo.runtime import tensorrt
+from edgeemo.runtime.backends import tensorrt
 from edgeemo.stages import Build
 
 pytestmark = pytest.mark.usefixtures("orin")

@@ -14,7 +14,7 @@ import pytest
 
 import edgeemo
 from edgeemo.runtime import Model, open_model
-from edgeemo.runtime import model as runtime
+from edgeemo.runtime.backends import table
 
 THREADS, CALLS = 6, 40
 
@@ -81,7 +81,7 @@ def test_a_backend_that_takes_one_call_at_a_time_gets_one(concurrent: bool, tmp_
 
 def test_every_backend_says_whether_it_is_concurrent() -> None:
     """Only ONNX Runtime documents it."""
-    kinds = (runtime.OnnxBackend, runtime.OpenvinoBackend, runtime.TensorrtBackend)
+    kinds = (table.OnnxBackend, table.OpenvinoBackend, table.TensorrtBackend)
     assert [kind.concurrent for kind in kinds] == [True, False, False]
 
 

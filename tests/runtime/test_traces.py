@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from edgeemo.runtime.onnx import DISABLE_TELEMETRY, import_onnxruntime
+from edgeemo.runtime.backends.ort import DISABLE_TELEMETRY, import_onnxruntime
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgeemo"
@@ -23,7 +23,7 @@ MAY_IMPORT = {"runtime/onnx.py", "runtime/openvino.py"}  # and compress, whose _
 IMPORTS = r"^\s*(?:import|from) (?:onnxruntime|openvino)\b|import_module\(.(?:onnxruntime|openvino)"
 SECONDS = 12  # of predictions; 9 s after it was imported, ONNX Runtime 1.31 asks for its collector
 PREDICT = "import edgeemo, numpy; edgeemo.load('nano', backend={!r}).predict(numpy.zeros((48, 48), numpy.uint8))"
-CLI = "import edgeemo.bench.measure as m; m.MIN_SECONDS = 0.02; from edgeemo.cli import main; main({!r})"
+CLI = "import edgeemo.measure.latency as m; m.MIN_SECONDS = 0.02; from edgeemo.cli import main; main({!r})"
 BENCH = ["bench", "--engine", "nano", "--runs", "20", "--backend"]
 PROGRAMS = {
     "import": "import edgeemo; edgeemo.load",
@@ -36,7 +36,7 @@ PROGRAMS = {
     "edgeemo doctor --check": CLI.format(["doctor", "--check"]),
     "edgeemo parity": CLI.format(["parity", "nano", "--data", "synthetic:80", "--count", "16"]),
     "edgeemo doctor": CLI.format(["doctor"]),
-    "edgeemo compress": "import edgeemo.compress.precision",
+    "edgeemo compress": "import edgeemo.compress.quantize.precision",
 }
 KEEP_PREDICTING = """
 import sys, time

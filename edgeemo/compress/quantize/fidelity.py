@@ -16,8 +16,8 @@ import numpy as np
 
 from edgeemo import card
 from edgeemo.card import InputContract
-from edgeemo.compress.quantize import quantize
-from edgeemo.compress.ranges import METHODS, Ranges, file_logits, observe
+from edgeemo.compress.quantize.qdq import quantize
+from edgeemo.compress.quantize.ranges import METHODS, Ranges, file_logits, observe
 from edgeemo.data import Faces
 from edgeemo.errors import GateError, UsageError
 from edgeemo.metrics import divergence
@@ -60,7 +60,7 @@ class Judge:
 
     faces: Faces
     contract: InputContract
-    flavour: str
+    target_format: str
     reduce_range: bool
     threads: int
     expected: np.ndarray  # (N, K) float logits
@@ -72,26 +72,26 @@ class Judge:
         faces: Faces,
         contract: InputContract,
         *,
-        flavour: str,
+        target_format: str,
         threads: int,
         reduce_range: bool = True,
     ) -> Judge:
         """The judge that the float model `source` is on (at most 256 of) `faces`."""
         some = faces.spread(JUDGES)
         expected = file_logits(source, some, contract, threads=threads)
-        return cls(some, contract, flavour, reduce_range, threads, expected)
+        return cls(some, contract, target_format, reduce_range, threads, expected)
 
     def fidelity(self, ranges: Ranges, *, keep_float: Collection[str] = (), only: Collection[str] = ()) -> Fidelity:
         """Of the INT8 form that `quantize` writes."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
-            how: dict[str, Any] = {"flavour": self.flavour, "reduce_range": self.reduce_range}
+            how: dict[str, Any] = {"target_format": self.target_format, "reduce_range": self.reduce_range}
             quantize(ranges, path, **how, keep_float=keep_float, only=only)
             got = file_logits(path, self.faces, self.contract, threads=self.threads)
         return Fidelity.of(self.expected, got)
 
 
-def witnesses(valid: Faces, train: Faces) -> Faces:
+def agreement_faces(valid: Faces, train: Faces) -> Faces:
     """The 512 faces that a file is asked about: valid ones, and where there are too few, train ones after them.
 
     Of 24 faces one is four percent; alone they could not tell 98 % from less.
@@ -100,7 +100,7 @@ def witnesses(valid: Faces, train: Faces) -> Faces:
     return valid.spread(WITNESSES) + known
 
 
-def between(source: Path, path: Path, faces: Faces, contract: InputContract, *, threads: int) -> Fidelity:
+def compare_files(source: Path, path: Path, faces: Faces, contract: InputContract, *, threads: int) -> Fidelity:
     """What the quantized file `path` changed of its float form `source`, on these faces."""
     expected, got = (file_logits(file, faces, contract, threads=threads) for file in (source, path))
     return Fidelity.of(expected, got)
@@ -119,7 +119,7 @@ def check(found: Fidelity, faces: int, *, least: float, untried: Sequence[str] =
         )
 
 
-def ranges_of(
+def choose_ranges(
     source: Path, faces: Faces, contract: InputContract, *, method: str, **how: Any
 ) -> tuple[Ranges, dict[str, card.Fidelity]]:
     """Ranges by the named method and {}, or by `auto` the least divergent method's and what each one measured.
@@ -144,7 +144,7 @@ def ranges_of(
     return observe(source, faces, contract, method=best), measured
 
 
-def by_layer(ranges: Ranges, judge: Judge) -> dict[str, Fidelity]:
+def measure_layers(ranges: Ranges, judge: Judge) -> dict[str, Fidelity]:
     """What each layer costs when it alone is quantized, the worst first."""
     found = {
         name: judge.fidelity(ranges, only=[name])
@@ -153,7 +153,7 @@ def by_layer(ranges: Ranges, judge: Judge) -> dict[str, Fidelity]:
     return dict(sorted(found.items(), key=lambda item: -item[1].divergence))
 
 
-def kept_float(ranges: Ranges, judge: Judge, errors: dict[str, Fidelity]) -> tuple[str, ...]:
+def choose_float_layers(ranges: Ranges, judge: Judge, errors: dict[str, Fidelity]) -> tuple[str, ...]:
     """The fewest worst layers to leave in float for 99 % agreement with float: none where INT8 agrees by itself.
 
     At most a quarter of the layers are kept; where that is not enough, the error of the whole says so in the log.
@@ -174,7 +174,7 @@ def kept_float(ranges: Ranges, judge: Judge, errors: dict[str, Fidelity]) -> tup
     return tuple(names[:kept])
 
 
-def mismatched(ranges: Ranges) -> list[str]:
+def find_mismatched_branches(ranges: Ranges) -> list[str]:
     """A sentence for every sum or concatenation of which one branch has under a 16th of another's range."""
     told = []
     for node in ranges.model.graph.node:

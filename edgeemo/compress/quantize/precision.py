@@ -21,7 +21,7 @@ import onnxruntime
 
 from edgeemo.card import Precision
 from edgeemo.errors import GateError
-from edgeemo.runtime.onnx import DISABLED
+from edgeemo.runtime.backends.ort import DISABLED
 
 # Operators that multiply and add, and which of their inputs holds the weights.
 WEIGHTS_AT = {
@@ -52,16 +52,16 @@ class Kernel:
     integer: bool
 
 
-def truth(path: Path, *, flavour: str) -> Precision:
+def count_integer_share(path: Path, *, target_format: str) -> Precision:
     """What the card says of an INT8 file: share of the multiply-adds in integers, operators, and who counted.
 
     `cpu`: kernels that ran here, under ONNX Runtime's full optimisation. `tensorrt`: what the file asks for, since
     only the engine of a target can tell more.
     """
-    found = executed(path) if flavour == "cpu" else asked(path)
+    found = list_executed(path) if target_format == "cpu" else list_requested(path)
     total = sum(kernel.macs for kernel in found)
     share = sum(kernel.macs for kernel in found if kernel.integer) / total
-    by = "executed by" if flavour == "cpu" else "asked of the engine; read by"
+    by = "executed by" if target_format == "cpu" else "asked of the engine; read by"
     return Precision(
         int8_share_of_macs=round(share, 4),
         macs=total,
@@ -77,11 +77,11 @@ def check(found: Precision, *, least: float) -> None:
         raise GateError(
             f"only {100 * share:.1f} % of the multiply-adds are in integers ({found.counted_by}: "
             f"{found.operators}), expected {100 * least:g} %; the model would be slow, not small and fast. "
-            f"Choose another --int8-format, keep fewer layers in float, or accept it with --min-int8-share"
+            f"Choose another --target-format, keep fewer layers in float, or accept it with --min-int8-share"
         )
 
 
-def executed(path: Path) -> list[Kernel]:
+def list_executed(path: Path) -> list[Kernel]:
     """The kernels with weights that ONNX Runtime runs; integer if what flows in has 8 bits."""
     graph, profile = _run(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     return [
@@ -91,7 +91,7 @@ def executed(path: Path) -> list[Kernel]:
     ]
 
 
-def asked(path: Path) -> list[Kernel]:
+def list_requested(path: Path) -> list[Kernel]:
     """The operators with weights as they stand in the file; integer if data and weights both come dequantized."""
     graph, profile = _run(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
     dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from edgeemo.card import Card, Metrics, Recovery, from_json
-from edgeemo.compress.job import Job
-from edgeemo.compress.prune import prune, size_of
-from edgeemo.compress.tune import Simulated
+from edgeemo.compress.plan import Job
+from edgeemo.compress.prune.channels import prune, size_of
+from edgeemo.compress.quantize.tune import Simulated
 from edgeemo.data import Faces
 from edgeemo.data.faces import LICENCES, kind_of
 from edgeemo.errors import UsageError
@@ -56,7 +56,7 @@ def _trainings(config: Compress) -> list[str]:
     return [*resized, *pruned, *(["tune"] if config.qat else [])] if config.epochs else []
 
 
-def forget(out: Path) -> None:
+def remove_checkpoints(out: Path) -> None:
     """Remove the checkpoints in `out`, and their folders where nothing else lies in them."""
     for folder in (out / FOLDER).glob("*"):
         checkpoint.remove(folder)
@@ -69,7 +69,7 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
+def prune_in_steps(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Prune in steps, recover after each and save; returns what was saved, read back from its file."""
     config = job.config
     before, original = size_of(network, card.input), widths_of(network)
@@ -106,18 +106,18 @@ def pruned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]
     return _saved(job, network, card, "prune", rows, measured)
 
 
-def resized(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
+def fine_tune_at_size(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train on at the input size that was asked, and save; returns what was saved, read back from its file."""
     before = _accuracy(network, job, card)
     network, history = _recovered(job, network, job.trained, name="resize")
     return _saved(job, network, card, "resize", history, {"accuracy_before_recovery": before})
 
 
-def tuned(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
+def fine_tune_for_int8(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNet, Card]:
     """Train with simulated INT8, save the float network that came of it; returns it, read back from its file."""
     config = job.config
-    # For both flavours the coarser steps of TensorRT's: what bears them bears the finer ones too.
-    form: dict[str, Any] = {"flavour": job.flavours[-1], "reduce_range": config.reduce_range}
+    # For both target formats the coarser steps of TensorRT's: what bears them bears the finer ones too.
+    form: dict[str, Any] = {"target_format": job.target_formats[-1], "reduce_range": config.reduce_range}
     simulated = Simulated(network, **form)
     simulated.calibrate(job.calibration_faces, card.input)
     untuned = _accuracy(simulated, job, card)

@@ -1,6 +1,6 @@
 """A process pinned to its cores in which one or more models take turns at batch 1: measure.py runs it.
 
-    python -m edgeemo.bench.turns '{"models": [[FILE, BACKEND], ...], "cores": [...], "runs": 200, "seconds": 1.0}'
+    python -m edgeemo.measure.turns '{"models": [[FILE, BACKEND], ...], "cores": [...], "runs": 200, "seconds": 1.0}'
 
 Two models that are compared must meet the same clock, heat and neighbours, so they alternate in short slices.
 """

@@ -15,8 +15,8 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edgeemo.card import InputContract, Precision
-from edgeemo.compress.fidelity import ENOUGH, Fidelity
-from edgeemo.compress.ranges import Ranges, file_logits
+from edgeemo.compress.quantize.fidelity import ENOUGH, Fidelity
+from edgeemo.compress.quantize.ranges import Ranges, file_logits
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
 from edgeemo.export import quiet, stripped

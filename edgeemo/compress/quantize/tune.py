@@ -20,7 +20,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from edgeemo.card import InputContract
-from edgeemo.compress.quantize import INPUT_STEPS
+from edgeemo.compress.quantize.qdq import INPUT_STEPS
 from edgeemo.data import Faces
 from edgeemo.export import quiet
 from edgeemo.images import to_input
@@ -49,17 +49,17 @@ class Simulated(EmotionNet):
     simulation: fx.GraphModule
     of_input: str  # name of the quantizer of the network's input, whose range is the contract's
 
-    def __init__(self, network: EmotionNet, *, flavour: str, reduce_range: bool = True) -> None:
+    def __init__(self, network: EmotionNet, *, target_format: str, reduce_range: bool = True) -> None:
         super().__init__(network.backbone, network.attention, network.head)
         self.still = False
         self.quantizers = nn.ModuleDict()
         graph = fx.Tracer().trace(network.eval())
         for number, node in enumerate(_rounded(graph, network)):
             name = f"at_{number}"
-            form = dict(ACTIVATIONS[flavour])
+            form = dict(ACTIVATIONS[target_format])
             if node.op == "placeholder":
                 self.of_input = name
-                form["quant_max"] = INPUT_STEPS if flavour == "cpu" else form["quant_max"]
+                form["quant_max"] = INPUT_STEPS if target_format == "cpu" else form["quant_max"]
             self.quantizers[name] = _fake_quantize("MovingAverageMinMaxObserver", RANGE_STEP, form)
             with graph.inserting_after(node):
                 after = graph.call_module(f"quantizers.{name}", (node,))

@@ -22,7 +22,7 @@ from edgeemo.card import Card, Target, remake
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.packages import require
-from edgeemo.runtime.cuda import Buffer, Cuda, Gpu
+from edgeemo.runtime.backends.cuda import Buffer, Cuda, Gpu
 
 if TYPE_CHECKING:
     import tensorrt_rtx_bindings.tensorrt_rtx as trt  # stubgen reads its signatures off the real module

@@ -1,6 +1,6 @@
 """A process that starts, loads a model, predicts once and prints how long each part took: measure.py runs it.
 
-    python -m edgeemo.bench.cold_start MODEL BACKEND STARTED_NS
+    python -m edgeemo.measure.cold_start MODEL BACKEND STARTED_NS
 
 Nothing heavy is imported at the top, because what is imported is part of what is measured.
 """

@@ -28,7 +28,9 @@ START = "import runpy, sys; sys.path[:] = filter(None, sys.path); runpy.run_modu
 SETTINGS = ("one_core", "all_cores")
 
 
-def latency(models: list[tuple[Path, str]], *, runs: int, settings: tuple[str, ...] = SETTINGS) -> list[Latency]:
+def measure_latency(
+    models: list[tuple[Path, str]], *, runs: int, settings: tuple[str, ...] = SETTINGS
+) -> list[Latency]:
     """Per model and backend (empty: its format's first): latency on one core and, where asked and there, on all.
 
     Models take turns.
@@ -48,7 +50,7 @@ def latency(models: list[tuple[Path, str]], *, runs: int, settings: tuple[str, .
     return [Latency(**timings) for timings in measured]
 
 
-def cold_start(model: Path, backend: str = "") -> ColdStart:
+def measure_cold_start(model: Path, backend: str = "") -> ColdStart:
     """The median of three fresh processes that import edgeemo, load the model and predict once, with peak memory."""
     steps = track(range(COLD_STARTS), "cold starts", total=COLD_STARTS)
     found = [_child("cold_start", str(model), backend, str(perf_counter_ns())) for _ in steps]
@@ -103,7 +105,7 @@ def _child(module: str, *arguments: str) -> dict[str, Any]:
     package = str(Path(edgeemo.__file__).parent.parent)
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(  # noqa: S603  our own module, run by our own interpreter
-        [sys.executable, "-c", START, f"edgeemo.bench.{module}", *arguments],
+        [sys.executable, "-c", START, f"edgeemo.measure.{module}", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -18,13 +18,13 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from edgeemo.compress.ranges import WEIGHTED, Ranges
+from edgeemo.compress.quantize.ranges import WEIGHTED, Ranges
 from edgeemo.errors import known
 from edgeemo.export import INPUT, quiet, stripped
 
 
 @dataclass(frozen=True)
-class Flavour:
+class TargetFormat:
     """How INT8 is written for one family of engines: options of ONNX Runtime's quantizer."""
 
     suffix: str  # of the file: model.int8.onnx, model.int8.tensorrt.onnx
@@ -39,17 +39,17 @@ class Flavour:
 # zero has 254 steps by itself.
 INPUT_STEPS = 254
 
-FLAVOURS = {
+TARGET_FORMATS = {
     # Every activation gets its own range and zero point. Forced symmetric, edge_vgg took 0.86 ms instead of 0.64 and
     # its logits on FER+ were off by 0.034 RMS instead of 0.022. Logits stay float: in 8 bits 0.028, and many ties.
-    "cpu": Flavour(
+    "cpu": TargetFormat(
         "int8.onnx",
         QuantType.QUInt8,
         operators=sorted({*QLinearOpsRegistry, *QDQRegistry}),
         options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
     ),
     # TensorRT refuses int32 biases and zero points, and fuses Conv with ReLU only if no Q/DQ stands between them.
-    "tensorrt": Flavour(
+    "tensorrt": TargetFormat(
         "int8.tensorrt.onnx",
         QuantType.QInt8,
         operators=WEIGHTED,
@@ -67,7 +67,7 @@ def quantize(
     ranges: Ranges,
     target: Path,
     *,
-    flavour: str,
+    target_format: str,
     reduce_range: bool = True,
     keep_float: Collection[str] = (),
     only: Collection[str] = (),
@@ -79,7 +79,7 @@ def quantize(
     stay.
     UsageError if the network has no such layer.
     """
-    form = FLAVOURS[flavour]
+    form = TARGET_FORMATS[target_format]
     for name in (*keep_float, *only):
         if name not in ranges.layers:
             raise known("layer to keep in float", name, ranges.layers)
@@ -103,7 +103,7 @@ def quantize(
     onnx.save(model, target)
 
 
-def _input_scale(ranges: Ranges, form: Flavour) -> dict[str, Any]:
+def _input_scale(ranges: Ranges, form: TargetFormat) -> dict[str, Any]:
     """The option that gives the network's input INPUT_STEPS steps over its range, where it has a zero point."""
     if form.activations != QuantType.QUInt8 or not (found := ranges.of(INPUT)):
         return {}

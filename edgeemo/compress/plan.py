@@ -14,10 +14,10 @@ from torch import nn
 
 from edgeemo import options
 from edgeemo.card import Card, label_set_of
-from edgeemo.compress import calibrate
-from edgeemo.compress.calibrate import CalibrationList
-from edgeemo.compress.prune import Plan
-from edgeemo.compress.quantize import FLAVOURS
+from edgeemo.compress.prune.channels import Plan
+from edgeemo.compress.quantize import calibrate
+from edgeemo.compress.quantize.calibrate import CalibrationList
+from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.data import Faces, load
 from edgeemo.errors import UsageError, known
 from edgeemo.labels import LabelSet
@@ -84,12 +84,12 @@ class Job:
         return "nearest" if self.config.qat else "gptq"
 
     @property
-    def flavours(self) -> tuple[str, ...]:
+    def target_formats(self) -> tuple[str, ...]:
         """The INT8 forms to write."""
-        return tuple(FLAVOURS) if self.config.int8_format == "both" else (self.config.int8_format,)
+        return tuple(TARGET_FORMATS) if self.config.target_format == "both" else (self.config.target_format,)
 
 
-def prepared(config: Compress, card: Card) -> Job:
+def prepare(config: Compress, card: Card) -> Job:
     """The job of a configuration on the network with this card; everything that can be refused early is."""
     origin = card
     if config.size:
@@ -104,7 +104,7 @@ def prepared(config: Compress, card: Card) -> Job:
     valid = load(trained.data, "valid", labels, contract=card.input, protocol=trained.protocol)
     if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
         log.warning("%s: not the valid faces of the training; do not compare with its accuracy", trained.data)
-    out = folder_of(config)
+    out = output_folder(config)
     recovery = _recovery(config, trained, out, threads)
     return Job(config, recovery, labels, valid, origin, card, calibration, out, threads)
 
@@ -133,7 +133,7 @@ def chooses_layers(config: Compress) -> bool:
     return config.keep_float == ("auto",)
 
 
-def folder_of(config: Compress) -> Path:
+def output_folder(config: Compress) -> Path:
     """Where the results go."""
     return config.out or config.run / "compressed"
 
@@ -147,7 +147,7 @@ def check_no_training(out: Path, teachers: Sequence[Path]) -> None:
 def _check_together(config: Compress) -> None:
     if config.out and config.out.resolve() == config.run.resolve():
         raise UsageError(f"--out {config.out} is the run folder itself; its model would be overwritten. Choose another")
-    check_no_training(folder_of(config), config.teacher)
+    check_no_training(output_folder(config), config.teacher)
     trains = config.epochs and (config.prune or config.size or config.qat)
     if config.teacher and not trains:
         raise UsageError(

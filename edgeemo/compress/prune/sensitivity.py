@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.card import InputContract
-from edgeemo.compress.prune import Plan, groups, kept_of, prune_one, size_of
+from edgeemo.compress.prune.channels import Plan, groups, kept_of, prune_one, size_of
 from edgeemo.data import Faces
 from edgeemo.metrics import divergence
 from edgeemo.progress import track

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.packages import require
-from edgeemo.runtime.onnx import check_file
+from edgeemo.runtime.backends.ort import check_file
 
 TELEMETRY = "openvino_telemetry"  # the package through which OpenVINO's Python modules send usage data
 

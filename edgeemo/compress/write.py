@@ -9,18 +9,19 @@ from time import perf_counter
 from typing import Any
 
 from edgeemo.artifact import write_json, written
-from edgeemo.bench import measure
 from edgeemo.card import Calibration, Card, Precision, from_json, write_card
-from edgeemo.compress import calibrate, fidelity, half, overflow, pictures, precision, rounding
-from edgeemo.compress.calibrate import CalibrationList
+from edgeemo.compress import plots
 from edgeemo.compress.compare import Stage, against, answers, golden_logits, judge
-from edgeemo.compress.job import Job, chooses_layers, named_layers
-from edgeemo.compress.learn import metrics
-from edgeemo.compress.prune import Size, size_of
-from edgeemo.compress.quantize import FLAVOURS, quantize
-from edgeemo.compress.ranges import Ranges, observe
+from edgeemo.compress.fine_tune import metrics
+from edgeemo.compress.plan import Job, chooses_layers, named_layers
+from edgeemo.compress.prune.channels import Size, size_of
+from edgeemo.compress.quantize import calibrate, fidelity, fp16, overflow, precision, rounding
+from edgeemo.compress.quantize.calibrate import CalibrationList
+from edgeemo.compress.quantize.qdq import TARGET_FORMATS, quantize
+from edgeemo.compress.quantize.ranges import Ranges, observe
 from edgeemo.export import to_onnx
 from edgeemo.history import entry
+from edgeemo.measure import latency
 from edgeemo.metrics import fit_temperature
 from edgeemo.report.facts import Timing
 from edgeemo.runtime.golden import record
@@ -48,7 +49,7 @@ class Made:
     start: float  # perf_counter when making it began
 
 
-def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) -> Stage:
+def write_float(job: Job, network: EmotionNet, card: Card, name: str, file: str) -> Stage:
     """The float ONNX of a network, judged."""
     start, path = perf_counter(), job.out / file
     form = to_onnx(network, replace(card, precision=Precision("float32", actual="float32")), path)
@@ -56,30 +57,30 @@ def exported(job: Job, network: EmotionNet, card: Card, name: str, file: str) ->
     return _judged(job, Made(name, "export", path, form, card.sha256, size, start))
 
 
-def halved(job: Job, source: Stage) -> Stage:
+def write_fp16(job: Job, source: Stage) -> Stage:
     """The FP16 ONNX of a float stage, judged; GateError if it may overflow."""
     start, path = perf_counter(), job.out / FP16
     faces = job.calibration[1] if job.calibration else job.train.spread(FP16_FACES)
     with written(path) as partial:
-        half.halve(source.path, partial)
+        fp16.halve(source.path, partial)
         ranges = observe(source.path, faces, source.card.input, method="minmax")
-        found = half.overflow(source.path, partial, ranges, faces, source.card.input, threads=job.threads)
+        found = fp16.overflow(source.path, partial, ranges, faces, source.card.input, threads=job.threads)
     card = replace(source.card, precision=found)
     return _judged(job, Made("fp16", "halve", path, card, source.card.sha256, source.size, start), source)
 
 
-def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
-    """The INT8 files of a float stage, a flavour each and all from the same ranges, judged."""
-    ranges, tried = fidelity.ranges_of(
+def write_int8(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
+    """The INT8 files of a float stage, a target format each and all from the same ranges, judged."""
+    ranges, tried = fidelity.choose_ranges(
         source.path,
         job.calibration_faces,
         source.card.input,
         method=job.config.method,
-        flavour=job.flavours[0],
+        target_format=job.target_formats[0],
         reduce_range=job.config.reduce_range,
         threads=job.threads,
     )
-    for sentence in fidelity.mismatched(ranges):
+    for sentence in fidelity.find_mismatched_branches(ranges):
         log.warning("%s; the narrow branch loses most of its steps in INT8", sentence)
     calibrate.write(chosen, job.out / CALIBRATION)
     about = Precision(
@@ -89,31 +90,31 @@ def quantized(job: Job, source: Stage, chosen: CalibrationList) -> list[Stage]:
         calibration_methods=tried or None,
         rounding=job.rounding,
     )
-    return [_flavoured(job, source, ranges, flavour, about) for flavour in job.flavours]
+    return [_write_int8(job, source, ranges, target_format, about) for target_format in job.target_formats]
 
 
-def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: Precision) -> Stage:
+def _write_int8(job: Job, source: Stage, ranges: Ranges, target_format: str, about: Precision) -> Stage:
     """One INT8 file, judged; GateError if too little of it is in integers or it disagrees with float too often."""
     start, config = perf_counter(), job.config
-    keep = _kept_float(job, source, ranges, flavour)
-    path = job.out / f"model.{FLAVOURS[flavour].suffix}"
+    keep = _kept_float(job, source, ranges, target_format)
+    path = job.out / f"model.{TARGET_FORMATS[target_format].suffix}"
     with written(path) as partial:
-        quantize(ranges, partial, flavour=flavour, reduce_range=config.reduce_range, keep_float=keep)
+        quantize(ranges, partial, target_format=target_format, reduce_range=config.reduce_range, keep_float=keep)
         if job.rounding == "gptq":
             exact = rounding.exact_weights(partial, ranges.model.graph)
             count = rounding.round_weights(partial, exact, job.calibration_faces, source.card.input)
             about = replace(about, gptq_layers=count)
-        found = precision.truth(partial, flavour=flavour)
+        found = precision.count_integer_share(partial, target_format=target_format)
         safety = overflow.check_weights(partial)
         precision.check(found, least=config.min_int8_share / 100)
-        faces = fidelity.witnesses(job.valid, job.calibration_faces)
-        agrees = fidelity.between(source.path, partial, faces, source.card.input, threads=job.threads)
+        faces = fidelity.agreement_faces(job.valid, job.calibration_faces)
+        agrees = fidelity.compare_files(source.path, partial, faces, source.card.input, threads=job.threads)
         fidelity.check(agrees, len(faces), least=config.min_agreement / 100, untried=_untried(config))
     log.info("%s: %.1f %% of the multiply-adds in integers", path.name, 100 * (found.int8_share_of_macs or 0.0))
     form = replace(
         about,
-        actual="int8" if flavour == "cpu" else "int8 in the file",  # TensorRT may still choose otherwise
-        target_format=flavour,
+        actual="int8" if target_format == "cpu" else "int8 in the file",  # TensorRT may still choose otherwise
+        target_format=target_format,
         keep_float=keep,
         int8_share_of_macs=found.int8_share_of_macs,
         macs=found.macs,
@@ -123,7 +124,7 @@ def _flavoured(job: Job, source: Stage, ranges: Ranges, flavour: str, about: Pre
         fidelity=agrees.section(len(faces)),
     )
     card = replace(source.card, precision=form)
-    name = "int8" if flavour == "cpu" else f"int8 {flavour}"
+    name = "int8" if target_format == "cpu" else f"int8 {target_format}"
     return _judged(job, Made(name, "quantize", path, card, source.card.sha256, source.size, start), source)
 
 
@@ -138,33 +139,37 @@ def _untried(config: Compress) -> list[str]:
     return [way for way, given in ways.items() if not given]
 
 
-def _kept_float(job: Job, source: Stage, ranges: Ranges, flavour: str) -> tuple[str, ...]:
+def _kept_float(job: Job, source: Stage, ranges: Ranges, target_format: str) -> tuple[str, ...]:
     """The layers that are to stay in float: named, chosen by measurement, or none. Leaves the report that was asked."""
     config = job.config
     named = named_layers(config)
     if not config.layers and not chooses_layers(config):
         return named
     faces, contract = job.calibration_faces, source.card.input
-    how: dict[str, Any] = {"flavour": flavour, "reduce_range": config.reduce_range, "threads": job.threads}
+    how: dict[str, Any] = {"target_format": target_format, "reduce_range": config.reduce_range, "threads": job.threads}
     judges = fidelity.Judge.of(source.path, faces, contract, **how)
-    errors = fidelity.by_layer(ranges, judges)
-    told = {"flavour": flavour, "faces": len(judges.faces), "layers": {k: v.to_dict() for k, v in errors.items()}}
-    suffix = "" if flavour == job.flavours[0] else f".{flavour}"
+    errors = fidelity.measure_layers(ranges, judges)
+    told = {
+        "target_format": target_format,
+        "faces": len(judges.faces),
+        "layers": {k: v.to_dict() for k, v in errors.items()},
+    }
+    suffix = "" if target_format == job.target_formats[0] else f".{target_format}"
     write_json((job.out / LAYERS).with_suffix(f"{suffix}.json"), told)
-    pictures.layers(errors, (job.out / LAYERS_PICTURE).with_suffix(f"{suffix}.png"), flavour=flavour)
+    plots.layers(errors, (job.out / LAYERS_PICTURE).with_suffix(f"{suffix}.png"), target_format=target_format)
     worst = ", ".join(f"{name} {error.divergence:.5f}" for name, error in list(errors.items())[:3])
-    log.info("%s: the layers that cost most alone, in nats of divergence: %s", flavour, worst)
+    log.info("%s: the layers that cost most alone, in nats of divergence: %s", target_format, worst)
     if chooses_layers(config):
-        return fidelity.kept_float(ranges, judges, errors)
+        return fidelity.choose_float_layers(ranges, judges, errors)
     return named
 
 
-def timed(job: Job, stages: list[Stage]) -> dict[str, Timing]:
+def time_stages(job: Job, stages: list[Stage]) -> dict[str, Timing]:
     """Latency on one core by stage, taken in turns; only of files that are made for this engine."""
     if not job.config.time:
         return {}
     ours = [stage for stage in stages if stage.card.precision.target_format in (None, "cpu") and stage.name != "fp16"]
-    found = measure.latency([(stage.path, "") for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
+    found = latency.measure_latency([(stage.path, "") for stage in ours], runs=TIMED_RUNS, settings=("one_core",))
     return {stage.name: one.one_core.total for stage, one in zip(ours, found, strict=True)}
 
 

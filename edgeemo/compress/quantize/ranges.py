@@ -1,4 +1,4 @@
-"""The range of every activation on the calibration faces: what both INT8 flavours are made from.
+"""The range of every activation on the calibration faces: what both INT8 target formats are made from.
 
 A range decides what one of 255 steps is worth. The widest value seen (minmax) clips nothing and wastes steps on
 outliers; percentile and entropy clip a few values to resolve the rest. Which is best depends on the network, so `auto`
@@ -29,7 +29,7 @@ from edgeemo.errors import UsageError
 from edgeemo.export import INPUT, quiet
 from edgeemo.images import to_input
 from edgeemo.progress import counter
-from edgeemo.runtime.onnx import OnnxBackend
+from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeemo.card import InputContract
-from edgeemo.compress.ranges import batches
+from edgeemo.compress.quantize.ranges import batches
 from edgeemo.data import Faces
 from edgeemo.progress import counter
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeemo import plots
-from edgeemo.compress.fidelity import Fidelity
+from edgeemo.compress.quantize.fidelity import Fidelity
 from edgeemo.report.result import Candidate, SearchResult
 
 LINE = 0.24  # inches of height per layer
@@ -33,13 +33,13 @@ def sensitivity(found: dict[str, Any], path: Path) -> None:
     plots.save(axes.figure, path)
 
 
-def layers(errors: dict[str, Fidelity], path: Path, *, flavour: str) -> None:
+def layers(errors: dict[str, Fidelity], path: Path, *, target_format: str) -> None:
     """The divergence from float when each layer alone is in INT8, worst first, as a PNG."""
     axes = plots.axes(8, 1.4 + LINE * len(errors))
     axes.barh(list(errors), [error.divergence for error in errors.values()], height=0.6)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
-    axes.set(xlabel="divergence from float, nats per face", title=f"each layer alone in INT8, flavour {flavour}")
+    axes.set(xlabel="divergence from float, nats per face", title=f"each layer alone in INT8, format {target_format}")
     plots.save(axes.figure, path)
 
 

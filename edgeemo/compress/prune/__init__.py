@@ -1,0 +1,1 @@
+"""Structured pruning: which channels to remove (channels.py), and what each layer tolerates (sensitivity.py)."""

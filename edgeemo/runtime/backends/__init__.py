@@ -1,0 +1,1 @@
+"""What runs a model file: one module per library, each imported only when one of its files is opened."""
