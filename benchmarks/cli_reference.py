@@ -46,7 +46,7 @@ EXIT_CODES = {
     errors.MachineError: "this machine lacks something: a package, a device, a network or disk space",
     cli.INTERRUPTED: "interrupted; a command with `--resume` continues from its last checkpoint",
 }
-UNITS = {"share": "fraction", "points": "fraction (0.01: one point)"}  # of a gate's limit
+UNITS = {"share": "percent", "points": "percentage points"}  # of a gate's limit
 KINDS = {int: "N", float: "number", str: "text", Path: "path"}
 
 
@@ -169,7 +169,7 @@ def _gates() -> Iterator[str]:
     yield "## Gates of a target file\n"
     yield (
         "`edgeemo bench --target FILE` reads a TOML file with a `name` and a line per gate, such as\n"
-        "`accuracy = 0.80`. A gate passes if what is measured compares with its limit as the second column says.\n"
+        "`accuracy = 80`. A gate passes if what is measured compares with its limit as the second column says.\n"
     )
     rows = [
         (f"`{name}`", f"{gate.what} {gate.sign} limit", UNITS.get(gate.unit, gate.unit), _all_of(gate.needs))

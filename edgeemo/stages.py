@@ -411,8 +411,11 @@ class Bench(Config):
     )
     backend: str | None = option(None, "default: onnxruntime, or tensorrt for a .trt file", choices=BACKENDS)
     against_backend: str | None = option(None, "backend of the second model", choices=BACKENDS, needs="against")
-    target: Path | None = option(
-        None, "TOML file of gates; default: accuracy >= 80 %, p95 < 50 ms on one core", unit="FILE"
+    target: str | None = option(
+        None,
+        "gates: origin, small-edge, int8-pays, or a TOML file; default: accuracy >= 80 %, p95 < 50 ms on one core",
+        unit="TARGET",
+        may_be_path=True,
     )
     runs: int = option(200, "timed runs after the warm-up", least=1, most=5000, unit="N")
     out: Path | None = option(None, "also write JSON here, and a Markdown report with plots beside it", unit="FILE")

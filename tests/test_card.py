@@ -34,7 +34,7 @@ from edgeemo.card.files import parse_card, write_sealed
 from edgeemo.card.format1 import precision_of
 from edgeemo.card.keys import fields_of
 from edgeemo.card.layout import canonical
-from edgeemo.compress.quantize.qdq import FLAVOURS
+from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.errors import IntegrityError, MachineError
 from edgeemo.history import entry
 from edgeemo.runtime import shipped
@@ -308,7 +308,7 @@ def test_schema_and_page_are_what_the_code_generates(page):
 def test_choices_of_a_card_are_those_of_the_code():
     """What compress and build write is what a card may hold."""
     choices = {one.name: one.key.choices for section in (Precision, Target) for one in fields_of(section)}
-    assert choices["target_format"] == tuple(FLAVOURS) == tuple(shipped.SUFFIXES)
+    assert choices["target_format"] == tuple(TARGET_FORMATS) == tuple(shipped.SUFFIXES)
     assert set(choices["library"]) == set(LIBRARIES)
 
 

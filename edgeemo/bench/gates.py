@@ -1,11 +1,13 @@
 """What a model must reach: targets, gates and the verdict.
 
-A target is a TOML file with a name and one line per gate. Shares are fractions: `accuracy = 0.80`.
+A target is a TOML file with a name and one line per gate. Rates and differences of rates are in percent, as in the
+options: `accuracy = 80`. Some targets come with edgeemo, by name.
 """
 
 from __future__ import annotations
 
 import operator
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ else:  # a Jetson under JetPack 6 has 3.10
     import tomli as tomllib
 
 TEXTS = ("name", "about")
+FOLDER = Path(__file__).with_name("targets")
 
 
 Value = Callable[[BenchResult], float | str]
@@ -83,15 +86,16 @@ GATES = {
     "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _ratio, (AGAINST,)),
 }
 
-# Two of the origin document's gates (benchmarks/targets/origin.toml has all), in code because the wheel does not hold
-# benchmarks/. Not strict: nobody asked for them, and a machine without faces can still measure speed.
+# Two of the gates of targets/origin.toml. Not strict: they were not requested, and a machine without faces can still
+# measure speed.
 DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: right and in time", False)
 
 
-def read_target(path: Path | None) -> Target:
-    """The target in a TOML file, strict; None: the default. UsageError for what is not a gate or not a limit."""
-    if not path:
+def read_target(target: str | None) -> Target:
+    """The target of a name or in a TOML file, strict; None: the default. UsageError for what is no gate or no limit."""
+    if not target:
         return DEFAULT
+    path = _file_of(target)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,6 +107,16 @@ def read_target(path: Path | None) -> Target:
     if not limits:
         raise UsageError(f"target {path} has no gate; known: {', '.join(GATES)}")
     return Target(texts.get("name", path.stem), limits, texts.get("about", ""))
+
+
+def _file_of(target: str) -> Path:
+    """The file of a name, or the path as given."""
+    if not re.fullmatch(r"[\w-]+", target):
+        return Path(target)
+    names = sorted(file.stem for file in FOLDER.glob("*.toml"))
+    if target not in names:
+        raise known("target", target, (*names, "or a TOML file"))
+    return FOLDER / f"{target}.toml"
 
 
 def judge(target: Target, result: BenchResult) -> list[GateRow]:
@@ -128,9 +142,15 @@ def _limit(key: str, value: Any, path: Path) -> float:
         raise known(f"gate in {path.name}:", key, GATES)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise UsageError(f"{path.name}: {key} = {value!r}; expected a number from 0")
-    if GATES[key].unit in ("share", "points") and value > 1:
-        raise UsageError(f"{path.name}: {key} = {value}; shares are fractions, write {value / 100:g} for {value:g} %")
-    return float(value)
+    if GATES[key].unit not in ("share", "points"):
+        return float(value)
+    if value > 100:
+        raise UsageError(f"{path.name}: {key} = {value}; expected percent, 0 to 100")
+    if GATES[key].sign == ">=" and 0 < value <= 1:
+        raise UsageError(
+            f"{path.name}: {key} = {value}; rates are in percent, write {100 * value:g} for {100 * value:g} %"
+        )
+    return value / 100
 
 
 def _row(key: str, limit: float, result: BenchResult, given: set[str]) -> GateRow:

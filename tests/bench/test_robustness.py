@@ -100,7 +100,7 @@ def test_a_model_of_one_channel_in_three_meets_no_colour(monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("quick")
 def test_bench_tells_it_and_can_hold_a_gate_on_it(tiny: Path, tmp_path: Path) -> None:
     """A table in the report; the gate is judged, and without the option it says which option is missing."""
-    (tmp_path / "t.toml").write_text("robust_accuracy = 0.99\n")
+    (tmp_path / "t.toml").write_text("robust_accuracy = 99\n")
     config = Bench(engine=str(tiny), data="synthetic:60", runs=5, target=str(tmp_path / "t.toml"), robustness=True)
     result = run(config)
     (row,) = result.gates

@@ -67,7 +67,7 @@ def test_the_committed_result_is_of_this_file_and_these_gates(name: str, labels:
     """Whoever puts another model here has to measure it."""
     found = json.loads((RESULTS / f"{name}{labels}.json").read_text(encoding="utf-8"))
     assert found["model"]["sha256"] == read_card(shipped.find(name)).sha256
-    assert found["target"]["limits"] == read_target(TARGETS / f"{name}{labels}.toml").limits
+    assert found["target"]["limits"] == read_target(str(TARGETS / f"{name}{labels}.toml")).limits
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
