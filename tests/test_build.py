@@ -169,7 +169,7 @@ def test_the_engines_card_claims_nothing_that_was_seen_elsewhere(source: Path) -
     write_card(source, replace(make_tiny.card(), precision=precision, metrics={"valid": sections.metrics()}))
     card = read_card(run(asked(source)))
     assert card.precision.int8_share_of_macs is None
-    assert card.precision.list_executed.startswith("not run")
+    assert card.precision.executed.startswith("not run")
     assert card.metrics["valid"] == sections.metrics(measured_on="model.onnx")
 
 

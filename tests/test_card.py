@@ -120,7 +120,7 @@ def test_foreign_card_is_refused(model, change):
         ({"temperature": 10**400}, "temperature"),
         ({"metrics": []}, "metrics: expected an object, got"),
         ({"precision": {"requested": "int4"}}, "precision.requested: expected text, one of float32, float16, int8"),
-        ({"precision": {"asked": "int8"}}, "precision.list_requested is not a key of a card"),
+        ({"precision": {"asked": "int8"}}, "precision.asked is not a key of a card"),
         ({"precision": {"overflow": {"safe": 1, "unsafe": []}}}, "precision.overflow.safe: expected true or false"),
         ({"precision": {"overflow": {"safe": True}}}, "precision.overflow.unsafe is missing"),
         (

@@ -114,7 +114,7 @@ def test_bench_tells_it_and_can_hold_a_gate_on_it(tiny: Path, tmp_path: Path) ->
 
 def test_without_faces_there_is_nothing_to_corrupt(tiny: Path) -> None:
     """Refused before anything is measured."""
-    with pytest.raises(UsageError, match="--robustness needs faces"):
+    with pytest.raises(UsageError, match="--robustness has no effect without --data"):
         run(Bench(engine=str(tiny), robustness=True))
 
 

@@ -189,7 +189,7 @@ def test_auto_takes_the_method_that_diverges_least(
         float_model, calibration_faces, contract, method="auto", target_format="cpu", threads=1
     )
     assert set(tried) == set(METHODS)
-    assert found.method == min(tried, key=lambda name: tried[name]["divergence"])
+    assert found.method == min(tried, key=lambda name: tried[name].divergence)
     assert len(gave) == len(METHODS) + 1
     assert len(judged) == 1
     assert all(faces | judged[0] == gave[-1] == set(calibration_faces.ids) for faces in gave[:-1])

@@ -58,8 +58,8 @@ def test_the_cpu_target_format_runs_in_integer_kernels(int8: dict[str, Path]) ->
 
 def test_a_float_file_has_no_integer_kernels(float_model: Path) -> None:
     """The counter does not see integers where there are none."""
-    assert precision.count_integer_share(float_model, target_format="cpu")["int8_share_of_macs"] == 0
-    assert precision.count_integer_share(float_model, target_format="tensorrt")["int8_share_of_macs"] == 0
+    assert precision.count_integer_share(float_model, target_format="cpu").int8_share_of_macs == 0
+    assert precision.count_integer_share(float_model, target_format="tensorrt").int8_share_of_macs == 0
 
 
 def test_multiply_adds_are_the_same_however_they_are_counted(
@@ -70,8 +70,7 @@ def test_multiply_adds_are_the_same_however_they_are_counted(
     expected = size_of(network, card.input).macs
     files = {float_model: "cpu", int8["cpu"]: "cpu", int8["tensorrt"]: "tensorrt"}
     assert {
-        precision.count_integer_share(path, target_format=target_format)["macs"]
-        for path, target_format in files.items()
+        precision.count_integer_share(path, target_format=target_format).macs for path, target_format in files.items()
     } == {expected}
 
 
@@ -98,7 +97,7 @@ def test_tensorrt_gets_float_biases(int8: dict[str, Path]) -> None:
     values = constants(int8["tensorrt"])
     dequantized = [n.input[0] for n in onnx.load(int8["tensorrt"]).graph.node if n.op_type == "DequantizeLinear"]
     assert {values[name].dtype.name for name in dequantized if name in values} == {"int8"}
-    assert precision.count_integer_share(int8["tensorrt"], target_format="tensorrt")["int8_share_of_macs"] == 1
+    assert precision.count_integer_share(int8["tensorrt"], target_format="tensorrt").int8_share_of_macs == 1
 
 
 def test_tensorrt_can_fuse_convolution_and_relu(int8: dict[str, Path]) -> None:
