@@ -36,7 +36,7 @@ from edgeemo.report.result import Measurement
 from edgeemo.report.table import Table
 from edgeemo.stages import Train
 from edgeemo.train import network as networks
-from edgeemo.train.fit import Material, one_epoch, prepare
+from edgeemo.train.fit import TrainingData, prepare, train_epoch
 from edgeemo.train.network import EmotionNet
 
 OUT = Path(__file__).parent / "results" / "training" / "grid.json"
@@ -117,11 +117,11 @@ def cell(name: str, mode: str, loss: str) -> dict[str, Any]:
     config = replace(BASE, backbone=name, mode=mode, **LOSSES[loss])
     config = replace(config, **SLOW.get((name, mode), {}))
     network = settled(name, torch.from_numpy(to_input(faces.pixels, contract(name))))
-    material = Material(faces, faces, label_set("six").labels, contract(name))
-    task, state = prepare(network, material, config=config, folder=Path("nowhere"))
+    data = TrainingData(faces, faces, label_set("six").labels, contract(name))
+    context, state = prepare(network, data, config=config, folder=Path("nowhere"))
     losses = []
     while state.epoch < config.epochs:
-        losses.append(one_epoch(task, state)["loss"])
+        losses.append(train_epoch(context, state)["loss"])
         state.epoch, state.step = state.epoch + 1, 0
     row = {"backbone": name, "mode": mode, "loss": loss, "first_loss": losses[0], "last_loss": losses[-1]}
     return {**row, "seconds": round(perf_counter() - start, 1)}

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeemo.artifact import written
+from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, Metrics, from_json, label_set_of, read_card, to_json, write_card
 from edgeemo.compress.compare import answers, golden_logits
 from edgeemo.compress.quantize import calibrate
@@ -31,7 +31,7 @@ from edgeemo.compress.quantize.rounding import round_weights
 from edgeemo.data import Faces, load
 from edgeemo.export import INPUT
 from edgeemo.history import entry
-from edgeemo.metrics import fit_temperature, paired, scores, softmax
+from edgeemo.metrics import compare_paired, fit_temperature, scores, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.golden import record
 
@@ -112,13 +112,13 @@ def remake(name: str, target_format: str, folder: Path, data: str) -> None:
     valid = load(data, "valid", labels, contract=card.input, protocol=card.data.protocol)
     model = onnx.load(source)
     exact = limit_weights(model)
-    with written(target) as partial:
+    with atomic_write(target) as partial:
         onnx.save(model, partial)
         round_weights(partial, exact, _calibration(card, data), card.input)
     write_card(target, card)
     before, after = (answers(path, valid, threads=1) for path in (source, target))
     new = replace(_judged(card, target, valid, before, after), golden=record(golden_logits(target, threads=1)))
-    pair = paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
+    pair = compare_paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
     told = {"accuracy": new.metrics["valid"].accuracy, "against_source": vars(pair), "n": len(valid)}
     line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **told)
     write_card(target, new.after(line))

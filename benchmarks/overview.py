@@ -39,7 +39,7 @@ def points() -> dict[str, Any]:
 
 def draw(found: dict[str, Any]) -> Any:
     """The figure."""
-    axes = plots.axes(7.2, 3.8)
+    axes = plots.make_axes(7.2, 3.8)
     models = found["models"]
     for name, one in models.items():
         accuracy, low, high = one["accuracy"]
@@ -65,4 +65,4 @@ def _read(name: str) -> Any:
 
 if __name__ == "__main__":
     PLOT.parent.mkdir(exist_ok=True)
-    plots.save(draw(points()), PLOT)
+    plots.save_png(draw(points()), PLOT)

@@ -118,7 +118,7 @@ def _named(tables: list[Table], what: str) -> Table:
 
 if __name__ == "__main__":
     cli_reference.PAGE.write_text(cli_reference.page(), encoding="utf-8")
-    plots.save(overview.draw(overview.points()), overview.PLOT)
+    plots.save_png(overview.draw(overview.points()), overview.PLOT)
     for page in PAGES:
         page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
     for page, text in result_pages():

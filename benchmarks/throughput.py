@@ -32,17 +32,17 @@ from edgeemo.labels import label_set
 from edgeemo.stages import RECIPES
 from dataclasses import replace
 from edgeemo.train import network as networks
-from edgeemo.train.fit import Material, prepare, one_epoch
+from edgeemo.train.fit import TrainingData, prepare, train_epoch
 precision, threads, count, epochs = sys.argv[1], *map(int, sys.argv[2:])
 config = replace(RECIPES["edge"], data=f"synthetic:{count}", precision=precision, threads=threads, epochs=epochs)
 contract = networks.contract_for(config.backbone, gray_faces=True)
 faces = load(config.data, "train", label_set("six"), contract=contract)
 network = networks.build(networks.describe("edge_vgg", labels=6, head="linear", attention=False, dropout=0.2))
-material = Material(faces, faces, label_set("six").labels, contract)
-task, state = prepare(network, material, config=config, folder=Path("nowhere"))
+data = TrainingData(faces, faces, label_set("six").labels, contract)
+context, state = prepare(network, data, config=config, folder=Path("nowhere"))
 rows = []
 while state.epoch < epochs:
-    rows.append(one_epoch(task, state))
+    rows.append(train_epoch(context, state))
     state.epoch, state.step = state.epoch + 1, 0
 print(json.dumps(rows[1:]))
 """

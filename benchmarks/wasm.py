@@ -35,7 +35,7 @@ def main() -> None:
     batches, expected, hashes = [], {}, {}
     for name in shipped.NAMES:
         with open_model(name) as model:
-            faces = load(data, "valid", label_set_of(model.card), contract=model.card.input).spread(COUNT)
+            faces = load(data, "valid", label_set_of(model.card), contract=model.card.input).take_evenly(COUNT)
             batch = to_input(faces.pixels, model.card.input)
             expected[name] = model.logits(batch)
             hashes[name] = model.card.sha256

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the hashes that name their content."""
+"""Atomic writing of files and folders, locks, and SHA-256 hashes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from typing import Any
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.packages import require
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no read fails with these
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of writing only
 PROBE_BYTES = 1 << 16
 READ_BYTES = 1 << 20
 LOCK = ".lock"
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`, renamed to it if the block succeeds and removed otherwise.
 
-    Whoever may read new files here may read it, whatever library wrote it. MachineError if `path` cannot be written;
-    what else goes wrong inside the block passes through.
+    The file gets the default permissions of new files, whatever library wrote it. Raises MachineError if `path` cannot
+    be written; other errors of the block are propagated.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    with _writing(path):
+    with _explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
         mode = partial.stat().st_mode
     try:
         yield partial
-        with _writing(path):
-            partial.chmod(mode)  # safetensors writes files that nobody else may read
+        with _explain_os_errors(path):
+            partial.chmod(mode)  # safetensors makes files readable by their owner only
             _sync(partial)
             partial.replace(path)
     except Exception as error:
-        _explain_disk(error, path)
+        _raise_if_disk_full(error, path)
         raise
     finally:
         with suppress(OSError):
@@ -49,35 +49,36 @@ def written(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to it when the block ends well and removed when it does not.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `path`, renamed to it if the block succeeds and removed otherwise.
 
-    Another process's abandoned temporary folders for the same parent go too; MachineError if it cannot be written.
+    Temporary folders that interrupted processes left in the same parent are removed. Raises MachineError if `path`
+    cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with _writing(path):
+    with _explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for abandoned in path.parent.glob(".*.partial"):
             shutil.rmtree(abandoned)
         partial.mkdir()
     try:
         yield partial
-        with _writing(path):
+        with _explain_os_errors(path):
             for file in partial.iterdir():
                 _sync(file)
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
     except Exception as error:
-        _explain_disk(error, path)
+        _raise_if_disk_full(error, path)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and a file in it, which goes again; MachineError if that fails. Ask before hours of work."""
+    """Raise MachineError if a file cannot be written in the folder, which is created; call this before long work."""
     probe = folder / f".{os.getpid()}.probe"
-    with _writing(folder):
+    with _explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(bytes(PROBE_BYTES))
@@ -86,8 +87,8 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask so out of `folder` until the block ends; UsageError if one is in there already."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock `folder` until the block ends; raise UsageError if another process holds the lock."""
     locks = require("filelock", extra="train", purpose="writing checkpoints")
     file = folder / LOCK
     lock = locks.FileLock(file, blocking=False)
@@ -95,7 +96,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.acquire()
     except locks.Timeout as error:
         raise UsageError(
-            f"another process is at work in {folder}; wait for its end, or choose another --out"
+            f"another process is writing to {folder}; wait until it ends, or choose another --out"
         ) from error
     try:
         yield
@@ -105,32 +106,32 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
-    with written(path) as partial:
+    """Write UTF-8 text, atomically."""
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys and one trailing newline, so that two runs can be compared line by line."""
+    """Write JSON with sorted keys and a trailing newline, so that two runs can be compared line by line."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    found = hashlib.sha256()
+    """Return the hex SHA-256 of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(READ_BYTES):
-            found.update(part)
-    return found.hexdigest()
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def sha256_of_lines(lines: list[str]) -> str:
-    """Hex SHA-256 of text lines in their order: the fingerprint of a list of ids."""
+    """Return the hex SHA-256 of text lines in order: the fingerprint of a list of ids."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -138,16 +139,16 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int:
-    """The operating system's number of an error, 0 if it has none; safetensors, which is Rust, has it in its text."""
-    told = re.search(r"\(os error (\d+)\)$", str(error))
-    return int(told[1]) if told else getattr(error, "errno", None) or 0
+    """Return the errno of an error, 0 if it has none; safetensors (Rust) gives it in the message only."""
+    match = re.search(r"\(os error (\d+)\)$", str(error))
+    return int(match[1]) if match else getattr(error, "errno", None) or 0
 
 
-def _explain_disk(error: Exception, path: Path) -> None:
-    """MachineError if `error` comes from a disk that takes nothing more."""
+def _raise_if_disk_full(error: Exception, path: Path) -> None:
+    """Raise MachineError if `error` means that nothing can be written to the disk."""
     if (number := _errno(error)) in DISK:
         raise MachineError(f"cannot write {path}: {os.strerror(number)}") from error
-    check_writable(path.parent)  # torch does not say that a disk is full; the partial file still fills it
+    check_writable(path.parent)  # torch does not report a full disk; the partial file still fills it
 
 
 def _sync(file: Path) -> None:

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from edgeemo import options
-from edgeemo.artifact import written
+from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, Precision, Target, card_path, read_card, write_card
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.history import entry
@@ -59,7 +59,7 @@ def run(config: Build) -> Path:
     start = perf_counter()
     engine, layers = _built(found, source, card, config, target)
     seconds = perf_counter() - start
-    with written(out) as partial:
+    with atomic_write(out) as partial:
         partial.write_bytes(engine)
     built = card.after(
         entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
@@ -292,5 +292,5 @@ def _aim_dla(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, cor
 
 
 def _keep_timings(settings: trt.IBuilderConfig, file: Path) -> None:
-    with written(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_bytes(bytes(memoryview(settings.get_timing_cache().serialize())))  # type: ignore[arg-type]

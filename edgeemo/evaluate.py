@@ -16,14 +16,14 @@ from edgeemo.data.faces import kind_of
 from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import usable_cores
-from edgeemo.metrics import Scores, fit_temperature, paired, scores, softmax
+from edgeemo.metrics import Scores, compare_paired, fit_temperature, scores, softmax
 from edgeemo.report import files
 from edgeemo.report.facts import FacesBlock, PairedWith, make_header
 from edgeemo.report.result import EvaluatedRow, EvaluationResult, LowestRecall
 from edgeemo.stages import Evaluate
-from edgeemo.train import ensemble, weights
+from edgeemo.train import ensemble, run_folder
+from edgeemo.train.device import keep_freed_memory
 from edgeemo.train.ensemble import Member
-from edgeemo.train.place import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def run(config: Evaluate) -> EvaluationResult:
     runs = config.runs
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
-    found = ensemble.members(runs)
+    found = ensemble.load_members(runs)
     labels = label_set(config.label_set) if config.label_set else label_set_of(found[0].card)
     _check_labels(found, labels)
-    data = weights.trained(runs[0], found[0].card, data=config.data).data
+    data = run_folder.load_config(runs[0], found[0].card, data=config.data).data
     faces = _Decoded(data, config, labels)
     answers = list(_answers(found, runs, faces, config))
     judged = faces.of(found[0])
@@ -65,7 +65,7 @@ def _check_labels(found: list[Member], labels: LabelSet) -> None:
     """UsageError if a run does not tell the judged labels, itself or by those that they merge."""
     for member in found:
         try:
-            labels.places(member.card.labels)
+            labels.map_labels(member.card.labels)
         except UsageError as error:
             raise UsageError(
                 f"{member.name} tells {', '.join(member.card.labels)}; expected what gives {', '.join(labels.labels)}. "
@@ -98,8 +98,8 @@ def _answers(found: list[Member], runs: tuple[Path, ...], faces: _Decoded, confi
             for kind, told in said[-1].items()
         ]
         if config.last:
-            last = ensemble.without_average(member, folder)
-            told = ensemble.told(last.logits(faces.of(last)), last.card, faces.labels)
+            last = ensemble.load_without_average(member, folder)
+            told = ensemble.log_probabilities(last.logits(faces.of(last)), last.card, faces.labels)
             own.insert(1, Answer(f"{name}, last weights", told, last.card.temperature, "card"))
         yield from own
     if len(found) > 1:
@@ -117,13 +117,13 @@ def _names(found: list[Member]) -> list[str]:
 def _said(member: Member, faces: Faces, labels: LabelSet, *, flips: bool) -> dict[str, np.ndarray]:
     """(N, K) log-probabilities of the faces and, with flips, of faces and mirror images together."""
     straight = member.logits(faces)
-    logits = {"": straight, ", flips": member.with_flips(straight, faces)} if flips else {"": straight}
-    return {kind: ensemble.told(rows, member.card, labels) for kind, rows in logits.items()}
+    logits = {"": straight, ", flips": member.average_flips(straight, faces)} if flips else {"": straight}
+    return {kind: ensemble.log_probabilities(rows, member.card, labels) for kind, rows in logits.items()}
 
 
 def _together(found: list[Member], said: list[np.ndarray], faces: Faces, config: Evaluate, kind: str) -> Answer:
     """The ensemble's answer; on test and train it has the temperature 1, because none may be fitted there."""
-    mixed = ensemble.combined(said)
+    mixed = ensemble.average(said)
     on_valid = config.split == "valid"
     temperature, origin = (fit_temperature(mixed, faces.truth), "valid") if on_valid else (1.0, "none")
     files = tuple(member.card.sha256 for member in found)
@@ -152,7 +152,7 @@ def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -
 
 
 def _against(first: Answer, answer: Answer, faces: Faces, labels: tuple[str, ...]) -> PairedWith:
-    pair = paired(first.told.argmax(1), answer.told.argmax(1), faces.truth, labels)
+    pair = compare_paired(first.told.argmax(1), answer.told.argmax(1), faces.truth, labels)
     return PairedWith(**vars(pair), name=first.name)
 
 

@@ -1,4 +1,4 @@
-"""A network → one ONNX file with its card beside it, proven to compute the same logits."""
+"""Export of a network to a single ONNX file with its card, verified to compute the same logits."""
 
 from __future__ import annotations
 
@@ -17,42 +17,45 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from edgeemo.artifact import written
+from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, InputContract, write_card
 from edgeemo.errors import GateError
 from edgeemo.runtime.backends.ort import OnnxBackend
 
 log = logging.getLogger(__name__)
 INPUT, OUTPUT = "images", "logits"
-OPSET = 20  # what the exporter of torch 2.14 writes by itself
-TOLERANCE = 1e-3  # of a logit; folding BatchNorm into convolutions moves one by about 1e-5
-# Weights below this are written as 0. Long weight decay drives those of a dead channel towards 0 without end, and a CPU
-# computes denormal numbers (below 1.2e-38) in microcode: with 3 % of its channels there edge_vgg took 94 ms for a face
-# instead of 1.5, with 25 % around 1e-20, whose products are denormal, 2.3; with 25 % around 1e-15 still 1.5.
+OPSET = 20  # default of the exporter of torch 2.14
+TOLERANCE = 1e-3  # of a logit; folding BatchNorm into convolutions changes one by about 1e-5
+# Weights below this are written as 0. Weight decay keeps shrinking the weights of dead channels, and CPUs compute
+# denormal numbers (below 1.2e-38) in microcode. Latency of edge_vgg per face: 1.5 ms; 94 ms with 3 % of its channels
+# denormal; 2.3 ms with 25 % around 1e-20, whose products are denormal; 1.5 ms with 25 % around 1e-15.
 NEGLIGIBLE = 1e-15
 
 
 def to_onnx(network: nn.Module, card: Card, path: Path) -> Card:
-    """Write `network` in evaluation mode as ONNX, batch size free, and its card; returns the card as written.
+    """Write `network` in evaluation mode as ONNX, with a dynamic batch size, and its card; return the card as written.
 
-    BatchNorm is folded into the layer before it, NEGLIGIBLE weights are 0, all weights lie inside the file, and no path
-    of this machine does.
-    GateError if ONNX Runtime's logits differ from torch's by more than TOLERANCE.
+    BatchNorm is folded into the preceding layer and NEGLIGIBLE weights are set to 0. The file contains all weights, and
+    no path of this machine.
+
+    Raises GateError if ONNX Runtime's logits differ from torch's by more than TOLERANCE.
     """
-    still = copy.deepcopy(network).cpu().eval()
-    model = flush_weights(stripped(_translated(still, card.input)))
+    frozen = copy.deepcopy(network).cpu().eval()
+    model = flush_weights(strip_metadata(_export_graph(frozen, card.input)))
     onnx.checker.check_model(model, full_check=True)
-    with written(path) as partial:
+    with atomic_write(path) as partial:
         onnx.save(model, partial)
-        gap = _gap(partial, still, card.input)
-        if not gap <= TOLERANCE:  # a NaN is no agreement either
-            raise GateError(f"{path.name} not written: logits {gap:.2g} off torch's, allowed is {TOLERANCE:g}")
+        gap = _measure_gap(partial, frozen, card.input)
+        if not gap <= TOLERANCE:  # also true for NaN
+            raise GateError(
+                f"{path.name} not written: its logits differ from torch's by {gap:.2g}; allowed: {TOLERANCE:g}"
+            )
     log.info("%s: %d bytes, logits within %.1g of torch", path.name, path.stat().st_size, gap)
     return write_card(path, card)
 
 
-def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model without notes: exporters leave stack traces with file paths of the machine on every node."""
+def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove all metadata, in place: exporters store stack traces with file paths of this machine on every node."""
     graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     inside = (part for function in model.functions for part in (function, *function.node))
@@ -63,7 +66,7 @@ def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def flush_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with NEGLIGIBLE weights as 0, in place; scalars, such as a division's epsilon, stay."""
+    """Set NEGLIGIBLE weights to 0, in place; scalars, such as the epsilon of a division, are kept."""
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims:
             weights = numpy_helper.to_array(tensor)
@@ -73,23 +76,25 @@ def flush_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing printed, warned or logged below an error: torch and ONNX Runtime tell much that no user can act on."""
-    chatter = io.StringIO()
+def silence() -> Iterator[None]:
+    """Suppress output, warnings and logs below errors: torch and ONNX Runtime print much that users cannot act on."""
+    output = io.StringIO()
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(chatter), warnings.catch_warnings():
+        with contextlib.redirect_stdout(output), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
-    log.debug("kept quiet: %s", chatter.getvalue())
+    log.debug("suppressed output: %s", output.getvalue())
 
 
-def _translated(network: nn.Module, contract: InputContract) -> onnx.ModelProto:
-    example = torch.zeros(2, contract.channels, contract.size, contract.size)  # torch.export takes 1 for a constant
-    with quiet():
+def _export_graph(network: nn.Module, contract: InputContract) -> onnx.ModelProto:
+    example = torch.zeros(
+        2, contract.channels, contract.size, contract.size
+    )  # torch.export would treat 1 as a constant
+    with silence():
         program = torch.onnx.export(
             network,
             (example,),
@@ -101,17 +106,17 @@ def _translated(network: nn.Module, contract: InputContract) -> onnx.ModelProto:
             external_data=False,
             verbose=False,
         )
-    return cast("torch.onnx.ONNXProgram", program).model_proto  # None only where torch writes the file itself
+    return cast("torch.onnx.ONNXProgram", program).model_proto  # None only if torch writes the file itself
 
 
-def _gap(path: Path, network: nn.Module, contract: InputContract) -> float:
-    """Largest difference of a logit between the file and torch, on noise in batches of one and of five."""
+def _measure_gap(path: Path, network: nn.Module, contract: InputContract) -> float:
+    """Return the largest difference of a logit between file and torch, for noise in batches of one and of five."""
     backend = OnnxBackend(path, threads=1)
     noise = np.random.default_rng(0).standard_normal((5, contract.channels, contract.size, contract.size))
     gaps = []
     for batch in (noise[:1].astype(np.float32), noise.astype(np.float32)):
         with torch.inference_mode():
-            ours = network(torch.from_numpy(batch)).numpy()
-        gaps.append(np.abs(backend.logits(batch) - ours).max())
+            expected = network(torch.from_numpy(batch)).numpy()
+        gaps.append(np.abs(backend.logits(batch) - expected).max())
     backend.close()
     return float(np.max(gaps))

@@ -1,4 +1,4 @@
-"""One image → the model's input, exactly as the card says. Training and every runtime share this code.
+"""From one image to the model's input, exactly as its card defines it. Training and all runtimes share this code.
 
 Trained and served pixels must agree: the usual silent loss of emotion models is a colour order or a resize filter
 that differs between the two. A ready crop (`central_square`) and a detector's box (`crop`) become squares by
@@ -27,21 +27,23 @@ MID_GREY = 128  # what shows through transparency
 
 
 def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
-    """The picture as (H, W) or (H, W, 3) uint8, upright (EXIF applied), at least 16 px a side.
+    """Read an image as (H, W) or (H, W, 3) uint8, upright (EXIF applied), at least 16 px a side.
 
-    DataError if it cannot be read whole; it calls the picture `name`, or else by its path or its length in bytes.
+    Raises DataError if it cannot be read completely, with the image's `name`, by default its path or length in bytes.
     """
     name = name or (f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            return _decoded(image)
+            return _decode(image)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise DataError(f"{name} does not exist; expected a {', '.join(FORMATS)} image") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is not a {', '.join(FORMATS)} image") from error
-    except Exception as error:  # Pillow raises what a broken field leads to: struct.error, zlib.error, TypeError, …
+    except (
+        Exception
+    ) as error:  # damaged files make Pillow raise almost anything: struct.error, zlib.error, TypeError, …
         raise DataError(f"{name} cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -49,7 +51,8 @@ def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:
     """Crop, convert and resize one ready crop, which the face fills, to what the contract asks.
 
     image: (H, W) gray or (H, W, 3) RGB, uint8, at least 16 px a side.
-    Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. DataError names what else came.
+
+    Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. Raises DataError for anything else.
     """
     return resize(central_square(image), contract)
 
@@ -104,7 +107,7 @@ def resize(square: np.ndarray, contract: InputContract) -> np.ndarray:
 
 
 def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
-    """(N, size, size[, 3]) uint8 from `to_pixels` → (N, channels, size, size) float32, normalised."""
+    """Normalise (N, size, size[, 3]) uint8 from `to_pixels` to (N, channels, size, size) float32."""
     batch = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     values: np.ndarray = batch.astype(np.float32, order="C")
     values *= np.float32(1 / 255)
@@ -113,12 +116,12 @@ def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
     return values
 
 
-@cache  # made for every face anew, the two would take 1.5 µs
+@cache  # mean and std would otherwise take 1.5 µs per face
 def _per_channel(numbers: tuple[float, ...]) -> np.ndarray:
     return np.array(numbers, np.float32).reshape(-1, 1, 1)
 
 
-def _decoded(image: Image.Image) -> np.ndarray:
+def _decode(image: Image.Image) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
     pixels = _to_uint8(ImageOps.exif_transpose(image))
@@ -150,7 +153,7 @@ def _to_uint8(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_16_bit(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = _flattened(image)
+        image = _flatten(image)
     return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
@@ -161,7 +164,7 @@ def _from_16_bit(image: Image.Image) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
 
 
-def _flattened(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image) -> Image.Image:
     layer = image.convert("RGBA")
     ground = Image.new("RGBA", layer.size, (MID_GREY, MID_GREY, MID_GREY, 255))
     return Image.alpha_composite(ground, layer).convert("RGB")

@@ -1,4 +1,4 @@
-"""The emotions: which names a label set holds, and how votes over FER+'s eight become votes over fewer."""
+"""Label sets: their labels, aliases, and how FER+'s eight labels merge into fewer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeemo.errors import UsageError, known
 
 FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
-# Folder names in the wild (FER2013, RAF-DB, AffectNet exports) that mean one of ours.
+# Common folder names (exports of FER2013, RAF-DB, AffectNet) that are aliases of our labels.
 ALIASES = {
     "angry": "anger",
     "disgusted": "disgust",
@@ -22,14 +22,14 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class LabelSet:
-    """An ordered set of labels; `merged` says where the votes of a label outside the set go."""
+    """An ordered set of labels; `merged` maps labels outside the set to those that receive their votes."""
 
     name: str
     labels: tuple[str, ...]
     merged: dict[str, str] = field(default_factory=dict)
 
     def index(self, label: str) -> int:
-        """Position of `label`, after aliases and merges; UsageError lists the known labels."""
+        """Return the position of `label`, after aliases and merges; raise UsageError with the known labels."""
         name = label if label in self.labels else ALIASES.get(label, label)
         name = self.merged.get(name, name)
         if name not in self.labels:
@@ -37,26 +37,29 @@ class LabelSet:
         return self.labels.index(name)
 
     def find(self, label: str) -> int | None:
-        """Position of `label`, after aliases and merges, or None where the set has no place for it."""
+        """Return the position of `label`, after aliases and merges, or None if the set does not cover it."""
         try:
             return self.index(label)
         except UsageError:
             return None
 
-    def places(self, labels: Sequence[str]) -> tuple[int, ...]:
-        """Position in this set of each of a model's labels; UsageError if one has no place, or a place stays empty."""
-        found = tuple(self.index(label) for label in labels)
-        if missing := [name for k, name in enumerate(self.labels) if k not in found]:
+    def map_labels(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """Return the position in this set of each label of a model.
+
+        Raises UsageError if the set does not cover one, or the model lacks a label of the set.
+        """
+        positions = tuple(self.index(label) for label in labels)
+        if missing := [name for k, name in enumerate(self.labels) if k not in positions]:
             raise UsageError(
-                f"the label set {self.name!r} also needs {', '.join(missing)}; a model of {', '.join(labels)} does not "
-                "tell them"
+                f"the label set {self.name!r} also needs {', '.join(missing)}, which a model of {', '.join(labels)} "
+                "does not predict; choose another label set"
             )
-        return found
+        return positions
 
 
 LABEL_SETS = {
     "ferplus8": LabelSet("ferplus8", FERPLUS8),
-    # The origin document has six classes; disgust and contempt are 1 % of FER+ and cannot be measured there.
+    # As in the origin document; disgust and contempt are 1 % of FER+, too few to be measured.
     "six": LabelSet(
         "six",
         ("neutral", "happiness", "surprise", "sadness", "anger", "fear"),
@@ -66,19 +69,19 @@ LABEL_SETS = {
 
 
 def label_set(name: str) -> LabelSet:
-    """The label set of that name, or one of your own written as `a,b,c`."""
+    """Return the label set of that name, or one of your own, written as `a,b,c`."""
     if name in LABEL_SETS:
         return LABEL_SETS[name]
     labels = tuple(part.strip() for part in name.split(","))
     if len(labels) < 2:
         raise known("label set", name, [*LABEL_SETS, "or your own labels as a,b,c"])
     if len(set(labels)) != len(labels) or "" in labels:
-        raise UsageError(f"label set {name!r} has an empty or repeated label")
+        raise UsageError(f"label set {name!r} has an empty or repeated label; expected different labels as a,b,c")
     return LabelSet("own", labels)
 
 
 def emotion(label: str) -> str:
-    """The FER+ emotion that a label names, by itself or as an alias; UsageError for any other word."""
+    """Return the FER+ emotion of a label or alias; raise UsageError for any other word."""
     name = ALIASES.get(label, label)
     if name not in FERPLUS8:
         raise known("emotion", label, FERPLUS8)

@@ -1,4 +1,4 @@
-"""What a model is judged by: accuracy with its interval, recall per class, macro-F1, calibration, paired tests."""
+"""Evaluation metrics: accuracy with its interval, per-class recall, macro-F1, calibration error and paired tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Z_95 = 1.959964  # standard normal quantile at 0.975
 
 @dataclass(frozen=True)
 class Scores:
-    """One model on one list of faces. Shares are fractions in 0..1; a class without faces has recall None."""
+    """Metrics of one model on one list of faces, as fractions in 0..1; a class without faces has recall None."""
 
     n: int
     accuracy: float
@@ -24,28 +24,28 @@ class Scores:
     recall: dict[str, float | None]
     support: dict[str, int]
     ece: float  # expected calibration error, 15 equal bins
-    confusion: list[list[int]]  # rows truth, columns prediction
+    confusion: list[list[int]]  # rows: true label, columns: predicted label
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """Return the JSON-ready form."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Two models on the same faces: how often they agree, and who is right where the other is wrong."""
+class PairedComparison:
+    """Two models on the same faces: how often they agree, and how often only one of them is correct."""
 
     n: int
-    agreement: float  # share of the faces that get the same label from both
-    only_first: int  # faces that the first alone has right
+    agreement: float  # fraction of the faces with the same predicted label
+    only_first: int  # faces that only the first classifies correctly
     only_second: int
     difference: float  # accuracy of the second minus the first
     p_value: float  # of that difference, by McNemar's exact test
-    recall_difference: dict[str, float | None]  # by label, second minus first; None without faces
+    recall_difference: dict[str, float | None]  # per label, second minus first; None without faces
 
 
 def scores(probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]) -> Scores:
-    """Scores of (N, K) probabilities against (N,) integer labels."""
+    """Return the metrics of (N, K) probabilities against (N,) integer labels."""
     predicted = probabilities.argmax(1)
     confusion = np.zeros((len(labels), len(labels)), int)
     np.add.at(confusion, (truth, predicted), 1)
@@ -67,7 +67,7 @@ def scores(probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927)."""
+    """Return the 95 % score interval of a proportion (Wilson 1927)."""
     share, z2 = right / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -75,19 +75,23 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def ece(probabilities: np.ndarray, truth: np.ndarray, *, bins: int = 15) -> float:
-    """Expected calibration error of the top class (Guo et al. 2017): mean |confidence - accuracy| over equal bins."""
+    """Return the expected calibration error of the top class (Guo et al. 2017), over bins of equal width."""
     confidence, hit = probabilities.max(1), probabilities.argmax(1) == truth
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(confidence[which == b].mean() - hit[which == b].mean()) * (which == b).sum() for b in np.unique(which)]
     return float(sum(gaps) / len(truth))
 
 
-def paired(first: np.ndarray, second: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]) -> Paired:
-    """Two (N,) predictions on the same faces, compared face by face."""
-    gain = (second == truth).astype(int) - (first == truth)  # (N,): 1 where only the second is right, -1 the first
+def compare_paired(
+    first: np.ndarray, second: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]
+) -> PairedComparison:
+    """Compare two (N,) predictions for the same faces, face by face."""
+    gain = (second == truth).astype(int) - (
+        first == truth
+    )  # (N,): 1 if only the second is correct, -1 if only the first
     only_first, only_second = int((gain < 0).sum()), int((gain > 0).sum())
     by_label = {label: gain[truth == k] for k, label in enumerate(labels)}
-    return Paired(
+    return PairedComparison(
         n=len(truth),
         agreement=float((first == second).mean()),
         only_first=only_first,
@@ -99,32 +103,33 @@ def paired(first: np.ndarray, second: np.ndarray, truth: np.ndarray, labels: tup
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of a split of disagreements (McNemar 1947; exact binomial form)."""
+    """Return the two-sided p-value of McNemar's exact test (McNemar 1947) for the two kinds of disagreement."""
     n = only_first + only_second
     tail: float = sum(comb(n, k) for k in range(min(only_first, only_second) + 1)) / 2**n
     return min(1.0, 2 * tail)
 
 
 def softmax(logits: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
-    """(N, K) logits → (N, K) float64 probabilities that sum to 1."""
+    """Return (N, K) float64 probabilities, which sum to 1, of (N, K) logits."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    shares: np.ndarray = powers / powers.sum(1, keepdims=True)
-    return shares
+    probabilities: np.ndarray = powers / powers.sum(1, keepdims=True)
+    return probabilities
 
 
-def merging(places: Sequence[int]) -> np.ndarray:
-    """(K, M) float64: probabilities of K labels times it are those of M, each added to the one at its place.
+def merge_matrix(positions: Sequence[int]) -> np.ndarray:
+    """Return the (K, M) float64 matrix that maps probabilities of K labels to M; label k is added to positions[k].
 
-    Exact, as labels exclude each other. Made once per model: the product takes 1 µs, adding columns one by one 15.
+    Sums are exact probabilities, because labels are mutually exclusive. The matrix is made once per model: the product
+    takes 1 µs, adding columns one by one 15.
     """
-    matrix: np.ndarray = np.eye(max(places) + 1)[list(places)]
+    matrix: np.ndarray = np.eye(max(positions) + 1)[list(positions)]
     return matrix
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature in 0.25..4 of lowest negative log-likelihood (Guo et al. 2017), by golden-section search."""
-    ratio = (sqrt(5) - 1) / 2
+    """Return the temperature in 0.25..4 with the lowest negative log-likelihood (Guo et al. 2017)."""
+    ratio = (sqrt(5) - 1) / 2  # golden-section search
     low, high = 0.25, 4.0
     while high - low > 1e-4:
         left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -146,8 +151,8 @@ def _macro_f1(confusion: np.ndarray) -> float:
     return float(f1[truth > 0].mean())
 
 
-def divergence(expected: np.ndarray, got: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence in nats of the probabilities of (N, K) logits `got` from those of `expected`."""
-    sure, told = softmax(expected), softmax(got)
-    terms = sure * (np.log(np.maximum(sure, 1e-12)) - np.log(np.maximum(told, 1e-12)))
+def divergence(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Return the mean Kullback-Leibler divergence KL(expected || actual) in nats, from (N, K) logits."""
+    p, q = softmax(expected), softmax(actual)
+    terms = p * (np.log(np.maximum(p, 1e-12)) - np.log(np.maximum(q, 1e-12)))
     return float(terms.sum(1).mean())

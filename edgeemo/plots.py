@@ -1,4 +1,4 @@
-"""What the pictures of a run and of a result share: an empty figure, the confusion matrix, and a PNG of it."""
+"""Plotting shared by all stages: an empty figure, the confusion matrix, and writing a PNG."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.artifact import written
+from edgeemo.artifact import atomic_write
 from edgeemo.packages import require
 
-CONFIG = "MPLCONFIGDIR"  # where matplotlib keeps its list of fonts; by default in the user's home
+CONFIG = "MPLCONFIGDIR"  # matplotlib's folder for its font cache; by default in the user's home
 
 
-def axes(width: float, height: float) -> Any:
-    """Empty axes on a figure of so many inches; MachineError without matplotlib."""
+def make_axes(width: float, height: float) -> Any:
+    """Return empty axes on a figure of this size in inches; raise MachineError without matplotlib."""
     figures = _import_figures()
     return figures.Figure(figsize=(width, height), layout="constrained").subplots()
 
 
-def confusion(counts: list[list[int]], labels: Sequence[str], *, title: str) -> Any:
-    """A figure with the counts, rows truth, in cells coloured by their share of the true class (recall)."""
+def plot_confusion(counts: list[list[int]], labels: Sequence[str], *, title: str) -> Any:
+    """Return a figure of the confusion matrix: counts, rows by true label, coloured by fraction of the row."""
     cells = np.array(counts)
     shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
-    drawn = axes(1.6 + 0.8 * len(labels), 1.2 + 0.7 * len(labels))
-    drawn.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes = make_axes(1.6 + 0.8 * len(labels), 1.2 + 0.7 * len(labels))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(cells.shape):
         shade = "white" if shares[row, column] > 0.5 else "black"
-        drawn.text(column, row, f"{cells[row, column]:,}", ha="center", va="center", color=shade, fontsize=9)
-    drawn.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
-    drawn.set_yticks(range(len(labels)), labels)
-    drawn.set(xlabel="predicted", ylabel="true", title=title)
-    return drawn.figure
+        axes.text(column, row, f"{cells[row, column]:,}", ha="center", va="center", color=shade, fontsize=9)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    return axes.figure
 
 
-def save(figure: Any, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; returns its path."""
-    with written(path) as partial:
+def save_png(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG, atomically; return its path."""
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
     return path
 
 
 def _import_figures() -> ModuleType:
-    """matplotlib.figure; MachineError without it. Leaves no list of fonts in a home that has none yet."""
+    """Import matplotlib.figure without creating a font cache in the user's home; MachineError if it is missing."""
     cached = Path.home().joinpath(".cache", "matplotlib").is_dir() or CONFIG in os.environ
     if cached or "matplotlib" in sys.modules:
         return require("matplotlib.figure", extra="bench", purpose="drawing plots")

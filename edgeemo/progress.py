@@ -1,4 +1,4 @@
-"""What a waiting person sees: a bar in a terminal, one plain line elsewhere, and nothing where edgeemo's log is off."""
+"""Progress bars in a terminal, one log line elsewhere, and nothing with --quiet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
-    """The items, while a bar counts them."""
+    """Yield the items while a progress bar counts them."""
     with counter(what, total=total) as advance:
         for item in items:
             yield item
@@ -26,7 +26,7 @@ def track(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
 
 @contextmanager
 def counter(what: str, *, total: int) -> Iterator[Callable[[int, str], None]]:
-    """A function `advance(count, note)` that moves a bar; the note (a loss, images/s) stands behind it."""
+    """Yield a function `advance(count, note)` that advances a bar and shows the note (loss, images/s) next to it."""
     start = perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     console = Console(stderr=True)

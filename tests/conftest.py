@@ -36,7 +36,7 @@ def ferplus() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def drawn_once() -> Iterator[None]:
-    """A synthetic face is drawn once, which takes 4 ms; tests/data proves that its number alone decides its pixels."""
+    """Cache synthetic faces, which take 4 ms each; tests/data checks that their pixels depend on their number alone."""
 
     @cache
     def draw(label: str, *, seed: int, size: int) -> np.ndarray:

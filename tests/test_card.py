@@ -16,7 +16,7 @@ import pytest
 import rewrite_cards
 from safetensors import SafetensorError
 
-from edgeemo.artifact import check_writable, write_json, write_text, written
+from edgeemo.artifact import atomic_write, check_writable, write_json, write_text
 from edgeemo.card import (
     Architecture,
     Card,
@@ -390,7 +390,7 @@ def test_failed_write_leaves_the_old_file(model):
     """A file appears whole or not at all, and no temporary name is left behind."""
 
     def write_half():
-        with written(model) as partial:
+        with atomic_write(model) as partial:
             partial.write_bytes(b"half")
             raise RuntimeError
 
@@ -403,7 +403,7 @@ def test_failed_write_leaves_the_old_file(model):
 def test_whoever_may_read_new_files_may_read_what_was_written(model):
     """Also where a library writes for its own user alone, as safetensors does."""
     (model.parent / "new").touch()
-    with written(model) as partial:
+    with atomic_write(model) as partial:
         partial.unlink()
         partial.write_bytes(b"weights")
         partial.chmod(0o600)
@@ -431,14 +431,14 @@ def test_path_that_cannot_be_written_is_a_fault_of_the_machine(unwritable):
 
 def test_full_disk_is_a_fault_of_the_machine(model):
     """An error number that only a write has."""
-    with pytest.raises(MachineError, match=r"cannot write .*model\.onnx: No space left"), written(model):
+    with pytest.raises(MachineError, match=r"cannot write .*model\.onnx: No space left"), atomic_write(model):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_full_disk_is_read_off_the_words_of_safetensors(model):
     """Its error is no OSError and holds the number in its text; it has cleaned up, so nothing is full any more."""
     text = "Error while serializing: I/O error: No space left on device (os error 28)"
-    with pytest.raises(MachineError, match="No space left"), written(model):
+    with pytest.raises(MachineError, match="No space left"), atomic_write(model):
         raise SafetensorError(text)
 
 
@@ -447,7 +447,7 @@ def test_writer_that_does_not_say_why_it_failed_is_a_fault_of_the_machine(tmp_pa
     folder = tmp_path / "run"
 
     def lose_the_folder():
-        with written(folder / "model.pt") as partial:
+        with atomic_write(folder / "model.pt") as partial:
             partial.unlink()
             folder.rmdir()
             folder.write_text("")
@@ -459,9 +459,9 @@ def test_writer_that_does_not_say_why_it_failed_is_a_fault_of_the_machine(tmp_pa
 
 def test_failure_to_read_is_not_called_a_failure_to_write(model):
     """What a block reads is not what it writes."""
-    with pytest.raises(FileNotFoundError), written(model):
+    with pytest.raises(FileNotFoundError), atomic_write(model):
         (model.parent / "elsewhere").read_bytes()
-    with pytest.raises(PermissionError), written(model):
+    with pytest.raises(PermissionError), atomic_write(model):
         raise PermissionError(errno.EACCES, "Permission denied", "elsewhere")
 
 

@@ -206,7 +206,7 @@ def test_audit_writes_its_report(folder_of_faces, tmp_path):
     [
         ("latency_ms_p95 = 10000.0", 0, "PASS"),
         ("size_bytes = 10", 1, "file size 1.3"),
-        ("accuracy = 0.8", 1, "accuracy not measured"),
+        ("accuracy = 80", 1, "accuracy not measured"),
     ],
     ids=["all pass", "one fails", "one not measured"],
 )

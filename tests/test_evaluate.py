@@ -26,7 +26,7 @@ from edgeemo.report.facts import FacesBlock
 from edgeemo.report.files import read
 from edgeemo.report.render import show
 from edgeemo.stages import RECIPES, Evaluate, Train
-from edgeemo.train import checkpoint, ensemble, weights
+from edgeemo.train import checkpoint, ensemble, run_folder
 from edgeemo.train import network as networks
 from edgeemo.train.run import run as train
 
@@ -45,7 +45,7 @@ def made(
     )
     card = Card(found.labels, found.name, contract, architecture, temperature=temperature)
     history = entry("train", Train(data=DATA, label_set=labels), seconds=0)
-    weights.save(networks.build(architecture).eval(), card.after(history), folder)
+    run_folder.save(networks.build(architecture).eval(), card.after(history), folder)
     return folder
 
 
@@ -59,7 +59,7 @@ def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
     """Without --data those of its training; the scores are those of its logits at the card's temperature."""
     run = made(tmp_path / "run", temperature=0.5)
     result = evaluate.run(replace(HERE, runs=[run]))
-    member = ensemble.members([run])[0]
+    member = ensemble.load_members([run])[0]
     faces = load(DATA, "valid", label_set("six"), contract=member.card.input)
     assert result.faces == FacesBlock("synthetic", "valid", "plurality", 12, faces.fingerprint)
     (row,) = result.rows
@@ -172,7 +172,7 @@ def test_last_weights_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     """The moving average cannot be undone without them, nor by a damaged one."""
     demo = replace(RECIPES["demo"], data=DATA, epochs=1, batch_size=16, threads=1, out=str(tmp_path / "run"))
     run = train(demo).parent
-    file = checkpoint.in_folder(run)[-1] / checkpoint.WEIGHTS
+    file = checkpoint.list_checkpoints(run)[-1] / checkpoint.WEIGHTS
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a machine is, as its kernel tells: boards of several kinds, played by the files that they have."""
+"""Machine facts as reported by the kernel, for several boards, simulated by their files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PI_4 = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd crc32 cpuid\nCP
 KIOSK = "processor\t: 0\nmodel name\t: A Xeon\nflags\t\t: sse2 avx2 avx512_vnni\n\n"
 
 
-def on(monkeypatch: pytest.MonkeyPatch, folder: Path, *, cpuinfo: str = "", board: str = "") -> machine.Machine:
-    """The facts of a machine whose kernel shows these files; one that is empty is not there."""
+def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path, *, cpuinfo: str = "", board: str = "") -> machine.Machine:
+    """Return the facts of a machine whose kernel has these files; an empty one does not exist."""
     for name, text in (("CPUINFO", cpuinfo), ("BOARD", board)):
         file = folder / name
         if text:
@@ -22,25 +22,23 @@ def on(monkeypatch: pytest.MonkeyPatch, folder: Path, *, cpuinfo: str = "", boar
     return machine.this_machine.__wrapped__()
 
 
-def test_an_arm_board_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A Raspberry Pi 4 names no processor, and has no instructions that make INT8 fast."""
-    pi = on(monkeypatch, tmp_path, cpuinfo=PI_4, board="Raspberry Pi 4 Model B Rev 1.4\0")
+def test_an_arm_board_is_identified_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A Raspberry Pi 4 reports no processor, and has no instructions for fast INT8."""
+    pi = simulate(monkeypatch, tmp_path, cpuinfo=PI_4, board="Raspberry Pi 4 Model B Rev 1.4\0")
     assert pi.processor == "Raspberry Pi 4 Model B Rev 1.4"
     assert pi.features == ()
     assert doctor.int8_on(pi) == doctor.SLOW
 
 
-def test_a_processor_is_told_by_its_own_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With those of its instructions that matter."""
-    kiosk = on(monkeypatch, tmp_path, cpuinfo=KIOSK, board="some board")
+def test_a_processor_is_identified_by_its_own_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With its instruction sets that are relevant."""
+    kiosk = simulate(monkeypatch, tmp_path, cpuinfo=KIOSK, board="some board")
     assert (kiosk.processor, kiosk.features) == ("A Xeon", ("avx2", "avx512_vnni"))
 
 
-def test_a_system_that_tells_nothing_is_not_said_to_lack_anything(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A Mac has none of these files."""
-    mac = on(monkeypatch, tmp_path)
+def test_unreported_features_are_unknown_rather_than_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a Mac, which has none of these files."""
+    mac = simulate(monkeypatch, tmp_path)
     assert mac.processor
     assert mac.features is None
     assert "does not tell" in doctor.int8_on(mac)

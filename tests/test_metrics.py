@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand or published."""
+"""Metrics against values computed by hand or published."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ def one_hot(classes):
     return np.eye(3)[classes]
 
 
-def test_scores_of_a_small_confusion_worked_by_hand():
-    """4 faces, 3 right: recalls 1/2 and 1; the class without faces has no recall and no say in macro-F1."""
+def test_scores_of_a_small_confusion_matrix():
+    """3 of 4 correct: recalls 1/2 and 1; a class without faces has no recall and is not part of macro-F1."""
     result = metrics.scores(one_hot([0, 1, 1, 1]), np.array([0, 0, 1, 1]), LABELS)
     assert result.accuracy == 0.75
     assert result.recall == {"a": 0.5, "b": 1.0, "c": None}
@@ -26,45 +26,45 @@ def test_wilson_interval_of_a_textbook_case():
     assert metrics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
-def test_mcnemar_counts_only_disagreements():
-    """2 against 8 of ten disagreements: two-sided exact p = 2 * 56 / 1024."""
+def test_mcnemar_counts_disagreements_only():
+    """2 and 8 of ten disagreements: two-sided exact p = 2 * 56 / 1024."""
     truth = np.zeros(100, int)
     first, second = truth.copy(), truth.copy()
     first[:8], second[8:10] = 1, 1
-    found = metrics.paired(first, second, truth, LABELS)
-    assert (found.only_first, found.only_second) == (2, 8)
-    assert found.p_value == pytest.approx(2 * (1 + 10 + 45) / 1024)
-    assert found.difference == pytest.approx(0.06)
-    assert found.agreement == 0.9
-    assert found.recall_difference == {"a": pytest.approx(0.06), "b": None, "c": None}
+    pair = metrics.compare_paired(first, second, truth, LABELS)
+    assert (pair.only_first, pair.only_second) == (2, 8)
+    assert pair.p_value == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert pair.difference == pytest.approx(0.06)
+    assert pair.agreement == 0.9
+    assert pair.recall_difference == {"a": pytest.approx(0.06), "b": None, "c": None}
 
 
-def test_same_predictions_differ_by_nothing():
-    """A model against itself: p = 1."""
+def test_equal_predictions_have_p_value_one():
+    """A model compared with itself."""
     truth = np.arange(10) % 3
-    assert metrics.paired(truth, truth, truth, LABELS).p_value == 1.0
+    assert metrics.compare_paired(truth, truth, truth, LABELS).p_value == 1.0
 
 
 def test_recall_differences_are_the_differences_of_the_recalls(rng):
-    """What a pair says per label is what the scores of each model say, subtracted."""
+    """The paired comparison gives the difference of the recalls of both models."""
     first, second, truth = rng.integers(0, 3, (3, 200))
     old, new = (metrics.scores(one_hot(answers), truth, LABELS).recall for answers in (first, second))
-    found = metrics.paired(first, second, truth, LABELS).recall_difference
-    assert found == {label: pytest.approx(new[label] - old[label]) for label in LABELS}
+    difference = metrics.compare_paired(first, second, truth, LABELS).recall_difference
+    assert difference == {label: pytest.approx(new[label] - old[label]) for label in LABELS}
 
 
-def test_ece_of_a_sure_liar_is_one():
-    """Always certain and always wrong."""
+def test_ece_is_one_if_always_certain_and_wrong():
+    """The largest possible calibration error."""
     assert metrics.ece(one_hot([1, 1]), np.array([0, 0])) == pytest.approx(1.0)
 
 
-def test_temperature_undoes_a_known_overconfidence(rng):
-    """Logits of a calibrated model, multiplied by 3, are mended by a temperature near 3."""
+def test_temperature_corrects_a_known_overconfidence(rng):
+    """Logits of a calibrated model, multiplied by 3, have a temperature near 3."""
     logits = rng.normal(size=(20_000, 3)) * 1.5
     truth = np.array([rng.choice(3, p=row) for row in metrics.softmax(logits)])
     assert metrics.fit_temperature(3 * logits, truth) == pytest.approx(3, rel=0.05)
 
 
-def test_softmax_survives_large_logits():
-    """No overflow, rows sum to one."""
+def test_softmax_does_not_overflow():
+    """Rows sum to one for large logits."""
     assert metrics.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]])).sum(1) == pytest.approx([1, 1])

@@ -13,7 +13,7 @@ from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.measure.logits import logits_of
-from edgeemo.metrics import Paired, paired, scores, wilson
+from edgeemo.metrics import PairedComparison, compare_paired, scores, wilson
 from edgeemo.progress import track
 from edgeemo.report.facts import FacesBlock
 from edgeemo.report.result import Accuracy, FaceScores, WithoutCopies
@@ -28,7 +28,7 @@ class Trial:
     split: str
     protocol: str
     labels: LabelSet
-    chosen: faces.Labelled  # under plurality, which keeps every face that majority keeps, with the same label
+    chosen: faces.LabelledSamples  # under plurality, which keeps every face that majority keeps, with the same label
     kept: dict[str, np.ndarray]  # by protocol that keeps any face, (N,) bool over the chosen
     copies: np.ndarray | None  # (N,) bool: the same pixels stand in train; None: there is nothing to compare with
     as_trained: str  # fingerprint of the split as the card's own labels and protocol keep it; empty if they keep none
@@ -89,11 +89,11 @@ def judged(predicted: np.ndarray, asked: Trial, *, caveat: str = "") -> Accuracy
     )
 
 
-def compared(other: np.ndarray, predicted: np.ndarray, asked: Trial) -> Paired:
+def compared(other: np.ndarray, predicted: np.ndarray, asked: Trial) -> PairedComparison:
     """The model, second, with another, first, on the faces that were asked about."""
     rows = asked.asked
     first, second = other[rows].argmax(1), predicted[rows].argmax(1)
-    return paired(first, second, asked.chosen.truth[rows], asked.labels.labels)
+    return compare_paired(first, second, asked.chosen.truth[rows], asked.labels.labels)
 
 
 def caveat(card: Card, asked: Trial) -> str:
@@ -158,4 +158,4 @@ def _copies(name: str, split: str, labels: LabelSet, chosen: list[Sample]) -> np
 
 
 def _hashes(samples: list[Sample], split: str) -> list[str]:
-    return [faces.pixels_sha1(sample.read()) for sample in track(samples, f"hashing {split} faces", total=len(samples))]
+    return [faces.hash_pixels(sample.read()) for sample in track(samples, f"hashing {split} faces", total=len(samples))]

@@ -20,7 +20,7 @@ from edgeemo.card import Card, InputContract, label_set_of, read_card
 from edgeemo.data import Faces, faces
 from edgeemo.errors import MachineError, UsageError, known
 from edgeemo.images import to_input
-from edgeemo.metrics import paired, softmax
+from edgeemo.metrics import compare_paired, softmax
 from edgeemo.progress import track
 from edgeemo.report import render
 from edgeemo.report.facts import FacesBlock, ModelFacts, make_header
@@ -156,7 +156,7 @@ class _Asked:
         if contract not in self._read:
             config = self._config
             whole = faces.load(config.data, config.split, self._labels, contract=contract, protocol=config.protocol)
-            self._read[contract] = whole.spread(config.count or len(whole))
+            self._read[contract] = whole.take_evenly(config.count or len(whole))
         return self._read[contract]
 
     @property
@@ -215,7 +215,7 @@ def _differences(one: Answers, other: Answers, asked: _Asked) -> Differences:
     """How far apart, and which labels were won or lost."""
     first, second = one.probabilities.argmax(1), other.probabilities.argmax(1)
     labels = tuple(other.model.labels)
-    compared = paired(first, second, asked.first.truth, labels)
+    compared = compare_paired(first, second, asked.first.truth, labels)
     moved = {label: int(((first == k) != (second == k)).sum()) for k, label in enumerate(labels)}
     return Differences(
         **vars(compared),

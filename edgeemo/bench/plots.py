@@ -18,9 +18,9 @@ def draw(result: BenchResult, stem: Path) -> list[Path]:
     figures = {"latency": _latency(result)}
     if scored := result.accuracy:
         labels = result.model.labels
-        confusion = plots.confusion(scored.confusion, labels, title=_faces(scored))
+        confusion = plots.plot_confusion(scored.confusion, labels, title=_faces(scored))
         figures = {"confusion": confusion, "recall": _recall(scored, labels)} | figures
-    return [plots.save(figure, stem.with_name(f"{stem.name}-{name}.png")) for name, figure in figures.items()]
+    return [plots.save_png(figure, stem.with_name(f"{stem.name}-{name}.png")) for name, figure in figures.items()]
 
 
 def _recall(scored: Accuracy, labels: list[str]) -> Any:
@@ -28,7 +28,7 @@ def _recall(scored: Accuracy, labels: list[str]) -> Any:
     names = [f"{name} ({n:,})" for name, n in zip(labels, support, strict=True)]
     shares = np.array([100 * (scored.recall[name] or 0) for name in labels])
     around = 100 * np.array([_around(share / 100, n) for share, n in zip(shares, support, strict=True)])
-    axes = plots.axes(7.5, 1.4 + 0.42 * len(names))
+    axes = plots.make_axes(7.5, 1.4 + 0.42 * len(names))
     reach = np.maximum([shares - around[:, 0], around[:, 1] - shares], 0)
     axes.barh(names, shares, xerr=reach, color="#4c78a8", ecolor="#333333", capsize=3)
     axes.axvline(100 * scored.accuracy, color="black", linestyle=":", label="accuracy")
@@ -44,7 +44,7 @@ def _around(share: float, n: int) -> tuple[float, float]:
 
 def _latency(result: BenchResult) -> Any:
     """The share of runs that were done in time: every run is in it, the slow ones at the top right."""
-    axes = plots.axes(7.5, 4)
+    axes = plots.make_axes(7.5, 4)
     for name, setting in result.latency.by_setting().items():
         _curve(axes, setting, name)
     if against := result.against:

@@ -14,7 +14,7 @@ from edgeemo.card import to_json
 from edgeemo.card.format1 import precision_of
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.measure.latency import advise_on_int8, measure_cold_start, measure_latency
-from edgeemo.metrics import Paired
+from edgeemo.metrics import PairedComparison
 from edgeemo.report import render
 from edgeemo.report.facts import Latency, ModelFacts, make_header
 from edgeemo.report.files import check_replaceable, page_path
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 
     accuracy: Accuracy | None = None
     robustness: Robustness | None = None
-    paired: Paired | None = None
+    paired: PairedComparison | None = None
 
 
 def run(config: Bench) -> BenchResult:
@@ -114,7 +114,7 @@ def _measured(config: Bench, target: Target, model: Model, other: Model | None) 
     )
 
 
-def _against(model: Model, latency: Latency, other: Model, its: Latency, paired: Paired | None) -> Against:
+def _against(model: Model, latency: Latency, other: Model, its: Latency, paired: PairedComparison | None) -> Against:
     ratio = latency.one_core.total.ms_p50 / its.one_core.total.ms_p50
     advice = advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
     return Against(about(other), its, round(ratio, 4), paired, advice)

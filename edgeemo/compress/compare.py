@@ -13,7 +13,7 @@ from edgeemo.compress.prune.channels import Size
 from edgeemo.data import Faces
 from edgeemo.measure.latency import advise_on_int8
 from edgeemo.measure.logits import logits_of
-from edgeemo.metrics import Scores, paired, scores, softmax
+from edgeemo.metrics import Scores, compare_paired, scores, softmax
 from edgeemo.report.facts import FacesBlock, PairedWith, Timing, make_header
 from edgeemo.report.result import ComparedRow, ComparisonResult
 from edgeemo.runtime import open_model
@@ -77,7 +77,7 @@ def _advice(rows: list[ComparedRow]) -> list[str]:
 
 def against(first: Stage, second: Stage, truth: np.ndarray) -> PairedWith:
     """A later stage compared with an earlier one, face by face."""
-    pair = paired(first.predicted, second.predicted, truth, first.card.labels)
+    pair = compare_paired(first.predicted, second.predicted, truth, first.card.labels)
     return PairedWith(**vars(pair), name=first.name)
 
 

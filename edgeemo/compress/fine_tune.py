@@ -24,8 +24,8 @@ from edgeemo.errors import UsageError
 from edgeemo.history import entry
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Compress, Train
-from edgeemo.train import checkpoint, teacher, weights
-from edgeemo.train.fit import Material, fit, predict_logits
+from edgeemo.train import checkpoint, run_folder, teacher
+from edgeemo.train.fit import TrainingData, fit, predict_logits
 from edgeemo.train.network import EmotionNet, widths_of
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ SHAPING = ("size", "prune", "prune_steps", "importance", "ranking", "round_to") 
 
 def check_begun(config: Compress, out: Path) -> None:
     """UsageError if `out` holds checkpoints that would be lost: of what is not to go on, or is no part of it."""
-    begun = sorted(folder.name for folder in (out / FOLDER).glob("*") if checkpoint.in_folder(folder))
+    begun = sorted(folder.name for folder in (out / FOLDER).glob("*") if checkpoint.list_checkpoints(folder))
     if begun and not config.resume:
         raise UsageError(
             f"{out} holds a compression that did not end; go on with the same command and --resume, or choose "
@@ -88,7 +88,7 @@ def prune_in_steps(job: Job, network: EmotionNet, card: Card) -> tuple[EmotionNe
         if epochs:
             settings = replace(job.trained, epochs=epochs)
             name, came = f"prune-{step}", {"epochs before": done} if done else {}
-            network, history = _recovered(job, network, settings, name=name, origin=came, first_epoch=done)
+            network, history = _recovered(job, network, settings, name=name, extra_identity=came, first_epoch=done)
             rows += history
     if widths_of(network) == original:
         raise UsageError(
@@ -124,22 +124,24 @@ def fine_tune_for_int8(job: Job, network: EmotionNet, card: Card) -> tuple[Emoti
     # Half-precision autocast would round to about as few steps as INT8 has.
     settings = replace(job.trained, classifier_lr=config.qat_lr, backbone_lr=config.qat_lr, precision="fp32")
     calibrated = {"calibration": job.calibration_faces.fingerprint, **form}
-    each_epoch = simulated.each_epoch(config.epochs)
-    simulated, history = _recovered(job, simulated, settings, name="tune", origin=calibrated, each_epoch=each_epoch)
+    on_epoch_start = simulated.each_epoch(config.epochs)
+    simulated, history = _recovered(
+        job, simulated, settings, name="tune", extra_identity=calibrated, on_epoch_start=on_epoch_start
+    )
     measured = {"simulated_accuracy_before": untuned, "simulated_accuracy_after": history[-1]["accuracy"]}
     return _saved(job, simulated.real().eval(), card, "tune", history, measured)
 
 
 def _recovered(
-    job: Job, network: Any, settings: Train, *, name: str, origin: dict[str, Any] | None = None, **how: Any
+    job: Job, network: Any, settings: Train, *, name: str, extra_identity: dict[str, Any] | None = None, **how: Any
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The network after `settings.epochs`, and their rows; `name` is that of its folder."""
-    material = Material(job.train, job.valid, job.card.labels, job.card.input, job.taught)
+    data = TrainingData(job.train, job.valid, job.card.labels, job.card.input, job.teacher_log_probs)
     warmup = min(WARMUP_EPOCHS, settings.epochs / 2)
     shaped = {setting: getattr(job.config, setting) for setting in SHAPING}
-    came = {"network": job.card.sha256, **shaped, **(origin or {})}
+    came = {"network": job.card.sha256, **shaped, **(extra_identity or {})}
     folder, config = job.out / FOLDER / name, replace(settings, warmup_epochs=warmup)
-    return fit(network, material, config=config, folder=folder, origin=came, **how)
+    return fit(network, data, config=config, folder=folder, extra_identity=came, **how)
 
 
 def _saved(
@@ -148,17 +150,16 @@ def _saved(
     logits = predict_logits(network, job.valid, card.input)
     temperature = fit_temperature(logits, job.valid.truth)
     found = scores(softmax(logits, temperature=temperature), job.valid.truth, card.labels)
-    masters = teacher.check(job.config.teacher, job.labels) if job.config.teacher else []
-    told = {**measured, **teacher.told_by(masters)}
+    measured = {**measured, **teacher.describe_teachers(job.teachers)}
     saved = card.after(
-        entry(step, job.config, seconds=sum(row["seconds"] for row in rows), parent=card.sha256, **told),
+        entry(step, job.config, seconds=sum(row["seconds"] for row in rows), parent=card.sha256, **measured),
         architecture=replace(card.architecture, widths=widths_of(network)),
         temperature=temperature,
         metrics=metrics(job, card, found),
-        **_learned_on(job, card, job.train, teacher.licences(masters)),
+        **_learned_on(job, card, job.train, teacher.collect_licences(job.teachers)),
     )
-    weights.save(network, saved, job.out)
-    return weights.load(job.out)
+    run_folder.save(network, saved, job.out)
+    return run_folder.load(job.out)
 
 
 def metrics(job: Job, card: Card, result: Scores) -> dict[str, Metrics]:

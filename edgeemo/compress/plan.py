@@ -23,7 +23,8 @@ from edgeemo.errors import UsageError, known
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
 from edgeemo.stages import Compress, Train
-from edgeemo.train import teacher, weights
+from edgeemo.train import run_folder, teacher
+from edgeemo.train.ensemble import Member
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Job:
     calibration: tuple[CalibrationList, Faces] | None  # None: stay in float
     out: Path
     threads: int
+    teachers: list[Member]  # of the fine-tuning; empty without --teacher
 
     @cached_property
     def as_trained(self) -> Job:
@@ -57,11 +59,12 @@ class Job:
         return load(self.trained.data, "train", self.labels, contract=self.card.input, protocol=self.trained.protocol)
 
     @cached_property
-    def taught(self) -> np.ndarray | None:
-        """What the teacher told of every view of the train faces, if there is one."""
-        if not self.config.teacher:
+    def teacher_log_probs(self) -> np.ndarray | None:
+        """(V, N, K) float32 teacher log-probabilities for every view of the train faces; None without a teacher."""
+        if not self.teachers:
             return None
-        return teacher.taught(self.trained, self.train, labels=self.labels, contract=self.card.input)
+        contract = self.card.input
+        return teacher.predict_views(self.teachers, self.trained, self.train, labels=self.labels, contract=contract)
 
     @property
     def calibration_faces(self) -> Faces:
@@ -96,17 +99,16 @@ def prepare(config: Compress, card: Card) -> Job:
         card = replace(card, input=replace(card.input, size=config.size))
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
-    trained = weights.trained(config.run, card, data=config.data)
+    trained = run_folder.load_config(config.run, card, data=config.data)
     labels = label_set_of(card)
-    if config.teacher:
-        teacher.check(config.teacher, labels)
+    teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     calibration = _calibration(config, trained, labels, card) if config.int8 else None
     valid = load(trained.data, "valid", labels, contract=card.input, protocol=trained.protocol)
     if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
         log.warning("%s: not the valid faces of the training; do not compare with its accuracy", trained.data)
     out = output_folder(config)
     recovery = _recovery(config, trained, out, threads)
-    return Job(config, recovery, labels, valid, origin, card, calibration, out, threads)
+    return Job(config, recovery, labels, valid, origin, card, calibration, out, threads, teachers)
 
 
 def check(config: Compress) -> None:
@@ -140,7 +142,7 @@ def output_folder(config: Compress) -> Path:
 
 def check_no_training(out: Path, teachers: Sequence[Path]) -> None:
     """UsageError if a network that was trained lies in `out`, where a compression would put its own."""
-    if weights.holds_training(out) or out.resolve() in [run.resolve() for run in teachers]:
+    if run_folder.holds_training(out) or out.resolve() in [run.resolve() for run in teachers]:
         raise UsageError(f"{out} is the folder of a training; its model would be overwritten. Choose another --out")
 
 

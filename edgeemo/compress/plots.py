@@ -17,7 +17,7 @@ def sensitivity(found: dict[str, Any], path: Path) -> None:
     rows = found["rows"]
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shares = sorted({row["share"] for row in rows})
-    axes = plots.axes(8, 1.6 + LINE * len(layers))
+    axes = plots.make_axes(8, 1.6 + LINE * len(layers))
     for k, share in enumerate(shares):
         own = [row for row in rows if row["share"] == share]
         places = [layers.index(row["layer"]) + (k - 1) * 0.25 for row in own]
@@ -30,23 +30,23 @@ def sensitivity(found: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel=f"accuracy on {found['faces']['n']} train faces, %, without recovery", xlim=(0, 100))
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
-    plots.save(axes.figure, path)
+    plots.save_png(axes.figure, path)
 
 
 def layers(errors: dict[str, Fidelity], path: Path, *, target_format: str) -> None:
     """The divergence from float when each layer alone is in INT8, worst first, as a PNG."""
-    axes = plots.axes(8, 1.4 + LINE * len(errors))
+    axes = plots.make_axes(8, 1.4 + LINE * len(errors))
     axes.barh(list(errors), [error.divergence for error in errors.values()], height=0.6)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.set(xlabel="divergence from float, nats per face", title=f"each layer alone in INT8, format {target_format}")
-    plots.save(axes.figure, path)
+    plots.save_png(axes.figure, path)
 
 
 def pareto(result: SearchResult, path: Path) -> None:
     """Accuracy over p95 latency of every candidate, the front, the budget, the floor and the choice, as a PNG."""
     rows = [row for row in result.candidates if isinstance(row, Candidate)]
-    axes = plots.axes(8, 5)
+    axes = plots.make_axes(8, 5)
     for precision in sorted({row.precision for row in rows}):
         own = [row for row in rows if row.precision == precision]
         axes.scatter([row.latency.ms_p95 for row in own], [100 * row.accuracy for row in own], label=precision)
@@ -64,4 +64,4 @@ def pareto(result: SearchResult, path: Path) -> None:
     axes.axhline(result.min_accuracy, color="black", linestyle=":", linewidth=1)
     axes.set(xlabel="p95 on one core, ms", ylabel="valid accuracy, %")
     axes.legend(fontsize=8, loc="lower right")
-    plots.save(axes.figure, path)
+    plots.save_png(axes.figure, path)

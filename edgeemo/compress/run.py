@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from edgeemo.artifact import alone_in, check_writable, write_json
+from edgeemo.artifact import check_writable, lock_folder, write_json
 from edgeemo.card import Card, card_path
 from edgeemo.compress import fine_tune, plan, plots, write
 from edgeemo.compress.compare import Stage, comparison
@@ -15,7 +15,7 @@ from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.data.faces import kind_of
 from edgeemo.report import files as results
 from edgeemo.stages import Compress
-from edgeemo.train import weights
+from edgeemo.train import run_folder
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ SENSITIVITY, SENSITIVITY_PICTURE = "sensitivity.json", "sensitivity.png"
 def run(config: Compress) -> Path:
     """Compress as configured; returns the path of the last model. Beside it lies comparison.json."""
     plan.check(config)
-    network, card = weights.load(config.run)
+    network, card = run_folder.load(config.run)
     plan.check_layers(config, network)
     asked = plan.prepare(config, card)
     check_writable(asked.out)
-    with alone_in(asked.out):
+    with lock_folder(asked.out):
         return _run(asked, network)
 
 
@@ -85,7 +85,7 @@ def _scan(asked: Job, network: EmotionNet) -> None:
 def _clear(out: Path) -> None:
     """Remove what an earlier compression left: its files beside ours would look like steps of one model."""
     int8 = [f"model.{target_format.suffix}" for target_format in TARGET_FORMATS.values()]
-    names = (write.ORIGINAL, write.PRUNED, write.FLOAT, write.FP16, weights.MODEL, *int8)
+    names = (write.ORIGINAL, write.PRUNED, write.FLOAT, write.FP16, run_folder.MODEL, *int8)
     models = [out / name for name in names]
     reports = [out / name for name in (COMPARISON, write.CALIBRATION, SENSITIVITY, SENSITIVITY_PICTURE)]
     for old in (*models, *map(card_path, models), *reports, *out.glob("layers*.json"), *out.glob("layers*.png")):

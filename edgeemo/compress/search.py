@@ -44,7 +44,7 @@ from edgeemo.report.result import (
     SearchResult,
 )
 from edgeemo.stages import Compress, Search
-from edgeemo.train import teacher, weights
+from edgeemo.train import run_folder, teacher
 
 log = logging.getLogger(__name__)
 RESULT, PICTURE, JOURNAL, BEST, ROW = "search.json", "search.png", "study.journal", "best", "row.json"
@@ -61,7 +61,7 @@ def run(config: Search) -> Path:
     GateError if no candidate meets the gates.
     """
     _check(config)
-    card = read_card(config.run / weights.MODEL)
+    card = read_card(config.run / run_folder.MODEL)
     sizes = _sizes(config, card.input.size)
     folder = config.out or config.run / "search"
     plan.check_no_training(folder / BEST, config.teacher)
@@ -91,8 +91,8 @@ def _identity(config: Search, card: Card) -> dict[str, Any]:
     """What a candidate's row depends on beside its own place in the space."""
     settings = {key: value for key, value in public_settings(config).items() if key not in FREE_TO_CHANGE}
     labels = label_set_of(card)
-    masters = teacher.check(config.teacher, labels) if config.teacher else []
-    trained = weights.trained(config.run, card, data=config.data)
+    teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
+    trained = run_folder.load_config(config.run, card, data=config.data)
     valid = label(samples(trained.data, "valid", labels), labels, protocol=trained.protocol).samples
     facts = {
         "weights": card.sha256,
@@ -101,7 +101,7 @@ def _identity(config: Search, card: Card) -> dict[str, Any]:
         "edgeemo": edgeemo.__version__,
         "versions": versions(),
         "machine": asdict(this_machine()),
-        **teacher.told_by(masters),
+        **teacher.describe_teachers(teachers),
     }
     found: dict[str, Any] = json.loads(json.dumps({**settings, **facts}))  # as it will be read again
     return found

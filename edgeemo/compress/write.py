@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from edgeemo.artifact import write_json, written
+from edgeemo.artifact import atomic_write, write_json
 from edgeemo.card import Calibration, Card, Precision, from_json, write_card
 from edgeemo.compress import plots
 from edgeemo.compress.compare import Stage, against, answers, golden_logits, judge
@@ -60,8 +60,8 @@ def write_float(job: Job, network: EmotionNet, card: Card, name: str, file: str)
 def write_fp16(job: Job, source: Stage) -> Stage:
     """The FP16 ONNX of a float stage, judged; GateError if it may overflow."""
     start, path = perf_counter(), job.out / FP16
-    faces = job.calibration[1] if job.calibration else job.train.spread(FP16_FACES)
-    with written(path) as partial:
+    faces = job.calibration[1] if job.calibration else job.train.take_evenly(FP16_FACES)
+    with atomic_write(path) as partial:
         fp16.halve(source.path, partial)
         ranges = observe(source.path, faces, source.card.input, method="minmax")
         found = fp16.overflow(source.path, partial, ranges, faces, source.card.input, threads=job.threads)
@@ -98,7 +98,7 @@ def _write_int8(job: Job, source: Stage, ranges: Ranges, target_format: str, abo
     start, config = perf_counter(), job.config
     keep = _kept_float(job, source, ranges, target_format)
     path = job.out / f"model.{TARGET_FORMATS[target_format].suffix}"
-    with written(path) as partial:
+    with atomic_write(path) as partial:
         quantize(ranges, partial, target_format=target_format, reduce_range=config.reduce_range, keep_float=keep)
         if job.rounding == "gptq":
             exact = rounding.exact_weights(partial, ranges.model.graph)

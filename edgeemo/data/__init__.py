@@ -1,4 +1,4 @@
-"""Labelled faces: where they come from, which label the votes give, and the pixels a model is trained on."""
+"""Labelled faces: data sets, labels from votes, and the pixels a model is trained on."""
 
 from edgeemo.data.faces import Faces, load, samples
 from edgeemo.data.sample import Sample

@@ -1,4 +1,4 @@
-"""One labelled face before any decision is taken about it."""
+"""One face of a data set with its votes, before a protocol gives it a label."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Sample:
-    """A face that can be read and the votes it got, by label; `unknown` and `NF` (no face) may be among them."""
+    """A face that can be read, and its votes by label, which may include `unknown` and `NF` (no face)."""
 
-    id: str  # unique inside a data set, the same on every machine
+    id: str  # unique within a data set, the same on every machine
     votes: dict[str, float]
     read: Callable[[], np.ndarray]  # (H, W) or (H, W, 3) uint8; DataError if it cannot be decoded
 
 
 class NoSuchSplit(DataError):
-    """The data set is there, but it has no such split."""
+    """The data set exists, but does not have this split."""

@@ -10,7 +10,7 @@ from typing import Any
 import edgeemo
 from edgeemo.history import versions
 from edgeemo.machine import Machine, this_machine
-from edgeemo.metrics import Paired
+from edgeemo.metrics import PairedComparison
 
 Section = dict[str, Any]  # a section of a card, as the card holds it
 
@@ -131,7 +131,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairedWith(Paired):
+class PairedWith(PairedComparison):
     """A paired comparison, second, with the named model, first."""
 
     name: str

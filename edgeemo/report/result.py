@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from edgeemo.metrics import Paired, Scores
+from edgeemo.metrics import PairedComparison, Scores
 from edgeemo.report.facts import (
     ColdStart,
     FacesBlock,
@@ -86,7 +86,7 @@ class Against:
     model: ModelFacts
     latency: Latency
     latency_ratio_p50: float  # of the benched model to this one, on one core
-    accuracy: Paired | None
+    accuracy: PairedComparison | None
     advice: list[str] = field(default_factory=list)
 
 
@@ -136,7 +136,7 @@ class BenchResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Differences(Paired):
+class Differences(PairedComparison):
     """How far the answers of a row are from those of an earlier one."""
 
     backend: str  # of the earlier row

@@ -16,7 +16,7 @@ from edgeemo import images
 from edgeemo.card import Card, label_set_of, read_card, remake
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
-from edgeemo.metrics import merging, softmax
+from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
@@ -106,7 +106,7 @@ class Model:
         self.card = card
         self.backend = backend
         self.view = view
-        self._merging = merging(view.places(card.labels))
+        self._merging = merge_matrix(view.map_labels(card.labels))
         self._turn: AbstractContextManager[Any] = nullcontext() if backend.concurrent else Lock()
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class Model:
 def _view(card: Card, labels: str | LabelSet | None) -> LabelSet:
     """The label set to answer in; UsageError if the model does not tell it."""
     view = (label_set(labels) if isinstance(labels, str) else labels) if labels else label_set_of(card)
-    view.places(card.labels)
+    view.map_labels(card.labels)
     return view
 
 

@@ -1,14 +1,14 @@
-"""The workshop's first room: labelled faces in, a trained network with its card out. Needs torch."""
+"""Training: from labelled faces to a trained network with its card. Needs torch."""
 
 from importlib import import_module
 from typing import Any
 
-ORIGIN = ("create_improved_model", "create_enhanced_transforms")
+ORIGIN_API = ("create_improved_model", "create_enhanced_transforms")
 __all__ = ["create_enhanced_transforms", "create_improved_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """The origin document's calls, imported when they are asked for."""
-    if name in ORIGIN:
+    """Import the functions of `edgeemo.train.origin` on first access."""
+    if name in ORIGIN_API:
         return getattr(import_module("edgeemo.train.origin"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

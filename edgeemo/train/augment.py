@@ -1,22 +1,22 @@
-"""Augmentation with Albumentations: what may happen to a face between the file and the network."""
+"""Augmentation and corruption of training faces, with Albumentations."""
 
 from __future__ import annotations
 
 import os
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the library asks the network for news at import
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the library checks for updates online at import
 
-import albumentations as A  # noqa: N812  the library's own custom
+import albumentations as A  # noqa: N812  as in the library's documentation
 import cv2
 import numpy as np
 
-cv2.setNumThreads(0)  # faces are small: a thread pool costs more than it saves, and steals cores from training
+cv2.setNumThreads(0)  # faces are small: a thread pool costs more than it saves and takes cores from training
 
 
 def _enhanced() -> list[A.BasicTransform]:
-    """The origin document's list without its vertical flips: nobody stands on their head before a camera.
+    """Return the origin document's augmentation without vertical flips: faces in front of a camera are upright.
 
-    Noise is one for all channels, because a gray face in three channels (gray3) must stay gray.
+    All channels get the same noise, because a gray face in three channels (gray3) must stay gray.
     """
     noise = A.GaussNoise(std_range=(0.02, 0.08), per_channel=False)
     return [
@@ -29,7 +29,7 @@ def _enhanced() -> list[A.BasicTransform]:
 
 
 def _edge() -> list[A.BasicTransform]:
-    """For faces of 48 to 64 px: shift, scale, turn, light and one hole; noise and blur would erase them."""
+    """Return the augmentation for faces of 48 to 64 px, without noise and blur, which would erase such small faces."""
     return [
         A.HorizontalFlip(p=0.5),
         A.Affine(
@@ -44,8 +44,8 @@ def _edge() -> list[A.BasicTransform]:
     ]
 
 
-def _poor_camera() -> list[A.BasicTransform]:
-    """One of what a cheap sensor, a missed focus, distance, a narrow line or the light does to a small face."""
+def _corruptions() -> list[A.BasicTransform]:
+    """Return one of five corruptions: sensor noise, defocus, distance (downscaling), JPEG compression and exposure."""
     return [
         A.OneOf(
             [
@@ -66,34 +66,34 @@ def _poor_camera() -> list[A.BasicTransform]:
 TRANSFORMS = {"enhanced": _enhanced, "edge": _edge, "none": list}
 
 
-def transforms(name: str, *, vertical_flips: bool = False) -> A.Compose:
-    """The named augmentation; call `.set_random_seed(seed)`, then `(image=pixels)["image"]`, uint8 in and out."""
+def make_augmentation(name: str, *, vertical_flips: bool = False) -> A.Compose:
+    """Return an augmentation; call `.set_random_seed(seed)`, then `(image=pixels)["image"]`, uint8 in and out."""
     upside_down = [A.VerticalFlip(p=0.5)] if vertical_flips else []
     return A.Compose([*upside_down, *TRANSFORMS[name]()])
 
 
-class PoorCamera:
-    """Corrupts a share of a batch's faces after their augmentation, in one of five ways and a random strength each.
+class Corruption:
+    """Corrupts a fraction of the faces of a batch after augmentation: one of five corruptions, at random strength.
 
-    The ways are some of those that `bench --robustness` measures: a network that saw them here is judged by them there
-    as by faces it has practised on.
+    `bench --robustness` measures some of the same corruptions. A network trained with them is therefore measured there
+    on corruptions it has seen in training.
     """
 
     def __init__(self, share: float) -> None:
-        self.share, self.transform = share, A.Compose(_poor_camera())
+        self.share, self.transform = share, A.Compose(_corruptions())
 
     def __call__(self, pixels: np.ndarray, *, seed: int) -> np.ndarray:
-        """(N, S, S[, 3]) uint8 → the same, about `share` of them corrupted."""
+        """Return a copy of (N, S, S[, 3]) uint8 faces with about `share` of them corrupted."""
         rng = np.random.default_rng((seed, 1))
-        seen: np.ndarray = pixels.copy()
-        for place in np.flatnonzero(rng.random(len(pixels)) < self.share):
+        corrupted: np.ndarray = pixels.copy()
+        for row in np.flatnonzero(rng.random(len(pixels)) < self.share):
             self.transform.set_random_seed(int(rng.integers(2**31)))
-            seen[place] = self.transform(image=pixels[place])["image"]
-        return seen
+            corrupted[row] = self.transform(image=pixels[row])["image"]
+        return corrupted
 
 
-def view_of(pixels: np.ndarray, rows: np.ndarray, transform: A.Compose, *, seed: tuple[int, int]) -> np.ndarray:
-    """These rows of (N, S, S[, 3]) uint8 faces, augmented: each by `seed` and its row alone, whatever comes with it."""
+def augment_view(pixels: np.ndarray, rows: np.ndarray, transform: A.Compose, *, seed: tuple[int, int]) -> np.ndarray:
+    """Return these rows of (N, S, S[, 3]) uint8 faces, augmented; each depends on `seed` and its row number alone."""
     views = []
     for row in rows:
         transform.set_random_seed(int(np.random.SeedSequence((*seed, int(row))).generate_state(1)[0]) >> 1)

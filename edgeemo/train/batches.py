@@ -1,4 +1,4 @@
-"""Batches whose content depends on seed, epoch and step alone, so that a resumed run sees what it would have seen."""
+"""Batches that depend on seed, epoch and step alone, so that a resumed run repeats those of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.images import to_input
 from edgeemo.stages import Train
-from edgeemo.train.augment import PoorCamera, transforms, view_of
-from edgeemo.train.sampling import order
+from edgeemo.train.augment import Corruption, augment_view, make_augmentation
+from edgeemo.train.sampling import draw_order
 
 
-class Job(NamedTuple):
-    """One batch to make: the seed of its augmentation, the rows of the faces in it, and the epoch it belongs to."""
+class BatchSpec(NamedTuple):
+    """One batch: the seed of its augmentation, the rows of its faces, and its epoch."""
 
     seed: int
     rows: np.ndarray  # (batch,) int64
@@ -25,30 +25,32 @@ class Job(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """This process's part of every batch: every `processes`-th face from `rank` on."""
+    """The part of every batch that this process trains on: every `processes`-th face, starting at `rank`."""
 
     rank: int = 0
     processes: int = 1
 
 
-def plan(truth: np.ndarray, *, batch_size: int, seed: int, epoch: int, sampler: str, shard: Shard) -> list[Job]:
-    """The jobs of one epoch over faces with the labels `truth`; a last short batch is dropped (BatchNorm)."""
+def plan_epoch(
+    truth: np.ndarray, *, batch_size: int, seed: int, epoch: int, sampler: str, shard: Shard
+) -> list[BatchSpec]:
+    """Return the batches of one epoch over faces with the labels `truth`; a short last one is dropped (BatchNorm)."""
     rng = np.random.default_rng((seed, epoch))
-    rows = order(truth, rng, sampler=sampler)
+    rows = draw_order(truth, rng, sampler=sampler)
     steps = max(1, len(rows) // batch_size)
     seeds = rng.integers(2**31, size=steps)
     batches = (rows[k * batch_size : (k + 1) * batch_size] for k in range(steps))
     return [
-        Job(int(start) + shard.rank, batch[shard.rank :: shard.processes], epoch)
+        BatchSpec(int(start) + shard.rank, batch[shard.rank :: shard.processes], epoch)
         for start, batch in zip(seeds, batches, strict=True)
     ]
 
 
-class Batches(Dataset):  # type: ignore[type-arg]
-    """Makes the batch of a job: (N, C, S, S) float32 pixels and their float32 goals.
+class BatchDataset(Dataset):  # type: ignore[type-arg]
+    """Prepares the batch of a BatchSpec: (N, C, S, S) float32 pixels and float32 targets.
 
-    Goals are (N, K) targets, or with a teacher (N, 2, K): targets and what it told of just this view of the face. A
-    poor camera comes after it.
+    Targets are (N, K) or, with a teacher, (N, 2, K): the label's targets, and the teacher's log-probabilities for the
+    same augmented view. Faces are corrupted after that view, so the teacher has seen them clean.
     """
 
     def __init__(
@@ -58,27 +60,27 @@ class Batches(Dataset):  # type: ignore[type-arg]
         contract: InputContract,
         config: Train,
         *,
-        taught: np.ndarray | None = None,
+        teacher_log_probs: np.ndarray | None = None,
     ) -> None:
-        self.faces, self.targets, self.contract, self.taught = faces, targets, contract, taught
+        self.faces, self.targets, self.contract, self.teacher_log_probs = faces, targets, contract, teacher_log_probs
         self.seed = config.seed
-        self.transform = transforms(config.augment, vertical_flips=config.vertical_flips)
-        self.camera = PoorCamera(config.corrupt_share)
+        self.transform = make_augmentation(config.augment, vertical_flips=config.vertical_flips)
+        self.corruption = Corruption(config.corrupt_share)
 
-    def __getitem__(self, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment and normalise the job's faces."""
-        goal = self.targets[job.rows]
-        if self.taught is None:
-            self.transform.set_random_seed(job.seed)
-            pixels = np.stack([self.transform(image=self.faces.pixels[row])["image"] for row in job.rows])
+    def __getitem__(self, spec: BatchSpec) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augment, corrupt and normalise the faces of a batch."""
+        target = self.targets[spec.rows]
+        if self.teacher_log_probs is None:
+            self.transform.set_random_seed(spec.seed)
+            pixels = np.stack([self.transform(image=self.faces.pixels[row])["image"] for row in spec.rows])
         else:
-            view = job.epoch % len(self.taught)
-            pixels = view_of(self.faces.pixels, job.rows, self.transform, seed=(self.seed, view))
-            goal = np.stack([goal, self.taught[view, job.rows]], axis=1)
-        pixels = self.camera(pixels, seed=job.seed)
-        return torch.from_numpy(to_input(pixels, self.contract)), torch.from_numpy(goal)
+            view = spec.epoch % len(self.teacher_log_probs)
+            pixels = augment_view(self.faces.pixels, spec.rows, self.transform, seed=(self.seed, view))
+            target = np.stack([target, self.teacher_log_probs[view, spec.rows]], axis=1)
+        pixels = self.corruption(pixels, seed=spec.seed)
+        return torch.from_numpy(to_input(pixels, self.contract)), torch.from_numpy(target)
 
 
-def loader(batches: Batches, jobs: list[Job], *, workers: int) -> DataLoader:  # type: ignore[type-arg]
-    """The batches of `jobs` in their order, made by `workers` processes (0: by this one)."""
-    return DataLoader(batches, sampler=jobs, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
+def make_loader(batches: BatchDataset, specs: list[BatchSpec], *, workers: int) -> DataLoader:  # type: ignore[type-arg]
+    """Return a loader of the batches in this order, prepared by `workers` processes (0: by this one)."""
+    return DataLoader(batches, sampler=specs, batch_size=None, num_workers=workers)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""The state of a training on disk: whole folders, the last two kept, read back without unpickling anything freely.
+"""Checkpoints: written atomically as folders, the last two kept, loaded without executing pickled code.
 
-`checkpoints/00000123/` holds weights.safetensors (the network, its moving average, the best so far) and state.pt
-(optimizer, schedule, meters, history and the identity of the run), with their hashes in SHA256SUMS.
+`checkpoints/00000123/` holds weights.safetensors (the network, its moving average, the best weights so far) and
+state.pt (optimizer, schedule, metrics, history and the identity of the run), with their hashes in SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -20,161 +20,171 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric
 
-from edgeemo.artifact import sha256_of, written_folder
+from edgeemo.artifact import atomic_folder, sha256_of
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
-WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "SHA256SUMS"  # sha256sum --check reads the last
+WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "SHA256SUMS"  # the last is in the format of sha256sum --check
 HEX_DIGITS = 64  # of a SHA-256
-KEPT = 2  # the newest may be damaged by what ended the run
-ADVICE = f"delete the run's {FOLDER} to start anew"
+KEPT = 2  # whatever ended the run may have damaged the newest one
+ADVICE = f"delete the run's {FOLDER} to start again"
 DAMAGE = (OSError, RuntimeError, EOFError, TypeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
-class State:
-    """Everything that changes while training runs; random numbers depend on seed, epoch and step alone."""
+class TrainingState:
+    """Everything that changes during training; random numbers depend on seed, epoch and step alone."""
 
     network: EmotionNet
     average: AveragedModel | None
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     precision: Precision  # the loss scale of fp16
-    loss: MeanMetric  # over the epoch so far
-    epoch: int = 0  # finished ones
-    step: int = 0  # finished ones of the epoch under way
+    loss: MeanMetric  # over the current epoch
+    epoch: int = 0  # number of finished epochs
+    step: int = 0  # number of finished steps of the current epoch
     best: dict[str, Any] = field(default_factory=lambda: {"epoch": -1, "accuracy": -1.0})
     best_weights: Tensors = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row per finished epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
 
     def __post_init__(self) -> None:
         self.loss.persistent(mode=True)
 
     @property
-    def judged(self) -> EmotionNet:
-        """The network that is evaluated and kept: the moving average where there is one."""
+    def evaluated(self) -> EmotionNet:
+        """The network that is evaluated and saved: the moving average if there is one."""
         if self.average is None:
             return self.network
         averaged: EmotionNet = self.average.module  # type: ignore[assignment]
         return averaged
 
     @property
-    def parts(self) -> dict[str, Any]:
-        """What has a small state dict of its own, by name."""
+    def components(self) -> dict[str, Any]:
+        """The objects with a small state dict, by name."""
         return {name: getattr(self, name) for name in ("optimizer", "schedule", "precision", "loss")}
 
     def weights(self) -> Tensors:
-        """Every large tensor under one name; `average` has the count of its updates too."""
+        """Return every large tensor by name; `average` includes its number of updates."""
         named = {"network": self.network.state_dict(), "best": self.best_weights}
         if self.average is not None:
             named["average"] = self.average.state_dict()
         return {f"{part}.{name}": t.detach() for part, tensors in named.items() for name, t in tensors.items()}
 
 
-def in_folder(run: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first."""
+def list_checkpoints(run: Path) -> list[Path]:
+    """List the checkpoints of a run folder, oldest first."""
     return sorted(path for path in (run / FOLDER).glob("[0-9]*") if path.is_dir())
 
 
 def remove(run: Path) -> None:
-    """Forget the checkpoints of a run folder."""
+    """Delete the checkpoints of a run folder."""
     shutil.rmtree(run / FOLDER, ignore_errors=True)
 
 
-def save(state: State, run: Path, *, steps: int, identity: dict[str, Any], arithmetic: dict[str, int]) -> None:
-    """Write the state after `steps` steps in all; what a resumed run must have in common with it goes along."""
-    with written_folder(run / FOLDER / f"{steps:08d}") as partial:
+def save(state: TrainingState, run: Path, *, steps: int, identity: dict[str, Any], parallelism: dict[str, int]) -> None:
+    """Write the state after `steps` steps in total, with the identity that a resumed run must match."""
+    with atomic_folder(run / FOLDER / f"{steps:08d}") as partial:
         save_file({name: t.contiguous() for name, t in state.weights().items()}, partial / WEIGHTS)
-        small = {name: part.state_dict() for name, part in state.parts.items()}
+        small = {name: part.state_dict() for name, part in state.components.items()}
         progress = {name: getattr(state, name) for name in ("epoch", "step", "best", "history")}
-        torch.save({**small, **progress, "identity": identity, "arithmetic": arithmetic}, partial / STATE)
-        (partial / SUMS).write_text(_sums(partial), encoding="ascii")
-    for old in in_folder(run)[:-KEPT]:
+        torch.save({**small, **progress, "identity": identity, "arithmetic": parallelism}, partial / STATE)
+        (partial / SUMS).write_text(_hash_lines(partial), encoding="ascii")
+    for old in list_checkpoints(run)[:-KEPT]:
         shutil.rmtree(old)
 
 
-def restore(state: State, run: Path, *, identity: dict[str, Any], arithmetic: dict[str, int]) -> None:
-    """Read the newest whole checkpoint back; IntegrityError if all are damaged, UsageError if it is another run's."""
-    found = in_folder(run)
-    if not found:
+def restore(state: TrainingState, run: Path, *, identity: dict[str, Any], parallelism: dict[str, int]) -> None:
+    """Restore the newest intact checkpoint.
+
+    Raises IntegrityError if all are damaged, UsageError if it belongs to a run with another identity.
+    """
+    paths = list_checkpoints(run)
+    if not paths:
         log.info("no checkpoint in %s: starting from the beginning", run)
         return
     damage = []
-    for path in reversed(found):
+    for path in reversed(paths):
         try:
             weights, content = _read(path, state)
         except DAMAGE as error:
             damage.append(f"{path} is not a readable checkpoint ({error})")
-            log.warning("%s; trying the one before", damage[-1])
+            log.warning("%s; trying the previous one", damage[-1])
             continue
-        _check_same_run(path, content, identity, arithmetic)
-        _fill(state, weights, content)
+        _check_same_run(path, content, identity, parallelism)
+        _load_into(state, weights, content)
         log.info("resuming in epoch %d after step %d from %s", state.epoch + 1, state.step, path)
         return
     raise IntegrityError(f"{damage[0]}; {ADVICE}")
 
 
-def network_weights(run: Path) -> Tensors:
-    """The newest checkpoint's weights as trained last, without moving average; IntegrityError if there are none."""
-    if not (found := in_folder(run)):
-        raise IntegrityError(f"{run} has no {FOLDER}; they are kept until the folder is cleaned")
-    if not _is_whole(found[-1]):
-        raise IntegrityError(f"{found[-1]} is damaged: its files do not have the hashes in {SUMS}; train it again")
-    return _part(load_file(found[-1] / WEIGHTS), "network")
+def load_last_weights(run: Path) -> Tensors:
+    """Return the last weights, without moving average, from the newest checkpoint; IntegrityError if there is none."""
+    if not (paths := list_checkpoints(run)):
+        raise IntegrityError(
+            f"{run} has no {FOLDER}; expected {run / FOLDER} as training wrote it. Train again, or omit --last"
+        )
+    if not _is_intact(paths[-1]):
+        raise IntegrityError(f"{paths[-1]} is damaged: its files do not have the hashes in {SUMS}; train it again")
+    return _select(load_file(paths[-1] / WEIGHTS), "network")
 
 
-def _sums(folder: Path) -> str:
+def _hash_lines(folder: Path) -> str:
     return "".join(f"{sha256_of(folder / name)}  {name}\n" for name in (WEIGHTS, STATE))
 
 
-def _is_whole(path: Path) -> bool:
-    return (path / SUMS).read_text(encoding="ascii") == _sums(path)
+def _is_intact(path: Path) -> bool:
+    return (path / SUMS).read_text(encoding="ascii") == _hash_lines(path)
 
 
-def _read(path: Path, state: State) -> tuple[Tensors, dict[str, Any]]:
-    if not _is_whole(path):
+def _read(path: Path, state: TrainingState) -> tuple[Tensors, dict[str, Any]]:
+    if not _is_intact(path):
         raise ValueError(f"its files do not have the hashes in {SUMS}")
     device = next(state.network.parameters()).device
     content: dict[str, Any] = torch.load(path / STATE, weights_only=True, map_location=device)
-    missing = {"epoch", "step", "best", "history", "identity", "arithmetic", *state.parts} - set(content)
+    missing = {"epoch", "step", "best", "history", "identity", "arithmetic", *state.components} - set(content)
     if missing:
         raise ValueError(f"it lacks {sorted(missing)}")
     return load_file(path / WEIGHTS, device=str(device)), content
 
 
-def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any], arithmetic: dict[str, int]) -> None:
-    before = content["identity"]
-    keys = list(dict.fromkeys([*identity, *before]))  # what only one of them has, as a teacher, is a difference too
-    both = [(key, before.get(key), identity.get(key)) for key in keys]
-    changed = [_told(key, there, here) for key, there, here in both if there != here]
+def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any], parallelism: dict[str, int]) -> None:
+    stored = content["identity"]
+    keys = list(dict.fromkeys([*identity, *stored]))  # a key that only one of them has, such as teacher, differs too
+    pairs = [(key, stored.get(key), identity.get(key)) for key in keys]
+    changed = [_describe_change(key, old, new) for key, old, new in pairs if old != new]
     if changed:
-        raise UsageError(f"{path} was written with other settings: {', '.join(changed)}; use those, or a new --out")
-    for name, now in arithmetic.items():
-        if (there := content["arithmetic"].get(name)) != now:
-            log.warning("%d %s instead of %d: sums round differently, so the bits will differ", now, name, there)
+        raise UsageError(
+            f"{path} was written with other settings: {', '.join(changed)}; use the stored ones, or another --out"
+        )
+    for name, now in parallelism.items():
+        if (before := content["arithmetic"].get(name)) != now:
+            log.warning(
+                "%d %s instead of %d: sums are rounded differently, so the weights will not be bit-identical",
+                *(now, name, before),
+            )
 
 
-def _told(key: str, before: Any, now: Any) -> str:
-    """What was changed, and from what to what where a person can read it: hashes say nothing."""
-    hashes = any(isinstance(value, str) and len(value) == HEX_DIGITS for value in (before, now))
-    return key if hashes else f"{key} {before!r} there, {now!r} here"
+def _describe_change(key: str, stored: Any, requested: Any) -> str:
+    """Return the key with both values, or alone if they are hashes."""
+    hashes = any(isinstance(value, str) and len(value) == HEX_DIGITS for value in (stored, requested))
+    return key if hashes else f"{key} (stored {stored!r}, requested {requested!r})"
 
 
-def _fill(state: State, weights: Tensors, content: dict[str, Any]) -> None:
-    state.network.load_state_dict(_part(weights, "network"))
+def _load_into(state: TrainingState, weights: Tensors, content: dict[str, Any]) -> None:
+    state.network.load_state_dict(_select(weights, "network"))
     if state.average is not None:
-        state.average.load_state_dict(_part(weights, "average"))
-    state.best_weights = _part(weights, "best")
-    for name, part in state.parts.items():
+        state.average.load_state_dict(_select(weights, "average"))
+    state.best_weights = _select(weights, "best")
+    for name, part in state.components.items():
         part.load_state_dict(content[name])
     for name in ("epoch", "step", "best", "history"):
         setattr(state, name, content[name])
 
 
-def _part(weights: Tensors, name: str) -> Tensors:
+def _select(weights: Tensors, name: str) -> Tensors:
     prefix = f"{name}."
     return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}

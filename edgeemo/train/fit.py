@@ -1,4 +1,4 @@
-"""The training loop, shared by training and by recovery after pruning."""
+"""The training loop, shared by `edgeemo train` and by fine-tuning after pruning."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -28,17 +29,17 @@ from edgeemo.options import settings
 from edgeemo.progress import counter
 from edgeemo.stages import Train
 from edgeemo.train import checkpoint, losses, modes, optim
-from edgeemo.train.batches import Batches, loader, plan
-from edgeemo.train.checkpoint import State
+from edgeemo.train.batches import BatchDataset, make_loader, plan_epoch
+from edgeemo.train.checkpoint import TrainingState
+from edgeemo.train.device import DeviceSetup, set_up_device
 from edgeemo.train.network import EmotionNet
-from edgeemo.train.place import Place, place_for
-from edgeemo.train.watch import watching
+from edgeemo.train.tensorboard import log_epochs
 
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 256
-# between two sittings of one run
-OF_A_TEACHER = ("teacher_share", "teacher_temperature", "views")  # settings that decide nothing without one
-FREE_TO_CHANGE = (
+TEACHER_SETTINGS = ("teacher_share", "teacher_temperature", "views")  # without a teacher they have no effect
+# Settings that may differ on resume.
+MAY_DIFFER_ON_RESUME = (
     "resume",
     "out",
     "threads",
@@ -51,78 +52,90 @@ FREE_TO_CHANGE = (
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a network learns from, and what it is judged on after every epoch."""
+class TrainingData:
+    """The faces a network is trained on, and those it is evaluated on after every epoch."""
 
     train: Faces
     valid: Faces
     labels: tuple[str, ...]
     contract: InputContract
-    taught: np.ndarray | None = None  # (V, N, K) float32, what a teacher told of every view of the train faces
+    teacher_log_probs: np.ndarray | None = None  # (V, N, K) float32, of every view of the training faces
 
 
 @dataclass(frozen=True)
-class Task:
-    """What does not change while training runs."""
+class TrainingContext:
+    """Everything that stays constant during training."""
 
     config: Train
-    material: Material
-    batches: Batches
+    data: TrainingData
+    batches: BatchDataset
     batch_size: int
     criterion: nn.Module
     model: _FabricModule  # the network as Fabric runs it: autocast, gradients summed over processes
     optimizer: Any  # the optimizer as Fabric runs it
-    place: Place
+    device_setup: DeviceSetup
     folder: Path
     identity: dict[str, Any]
-    each_epoch: Callable[[EmotionNet, int], None]
+    on_epoch_start: Callable[[EmotionNet, int], None]
     first_epoch: int
 
     @property
     def steps(self) -> int:
-        """Batches of one epoch."""
-        return max(1, len(self.material.train) // self.batch_size)
+        """Number of batches per epoch."""
+        return max(1, len(self.data.train) // self.batch_size)
+
+    @property
+    def fabric(self) -> Fabric:
+        """Lightning Fabric, which runs the model on the device."""
+        return self.device_setup.fabric
 
 
-def _as_it_is(network: EmotionNet, epoch: int) -> None:
-    """What most trainings do to their network when an epoch begins: nothing."""
+def _do_nothing(network: EmotionNet, epoch: int) -> None:
+    """Leave the network as it is: the default `on_epoch_start`."""
 
 
 def fit(
     network: EmotionNet,
-    material: Material,
+    data: TrainingData,
     *,
     config: Train,
     folder: Path,
-    origin: dict[str, Any] | None = None,
-    each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
+    extra_identity: dict[str, Any] | None = None,
+    on_epoch_start: Callable[[EmotionNet, int], None] = _do_nothing,
     first_epoch: int = 0,
 ) -> tuple[EmotionNet, list[dict[str, Any]]]:
-    """Train `network` for config.epochs; returns the network to keep, in evaluation mode, and a row per epoch.
+    """Train `network` for config.epochs; return it in evaluation mode, with one log row per epoch.
 
-    With patience the epoch that was best on valid is kept, without it the last one. Checkpoints go to `folder` every
-    config.checkpoint_steps and after every epoch; with config.resume training goes on from the last whole one, bit for
-    bit as if never stopped. origin says where a network that was not made by `config` comes from: who resumes must have
-    the same. each_epoch gets the network, ready to train, and the number of the epoch that begins. first_epoch is how
-    many epochs an earlier part of the training had, whose order and views of the faces are not repeated.
+    With patience, the weights of the epoch with the best validation accuracy are returned, otherwise the last ones.
+    Checkpoints are written to `folder` every config.checkpoint_steps and after every epoch. With config.resume,
+    training continues from the last intact one; the result is bit for bit that of an uninterrupted run.
+
+    extra_identity: facts about a network that `config` does not describe (such as a pruned one); a resumed run must
+        have the same.
+    on_epoch_start: called with the network, in training mode, and the number of the epoch that starts.
+    first_epoch: number of epochs already trained elsewhere; their order and augmented views are not repeated.
     """
-    how: dict[str, Any] = {"origin": origin, "each_epoch": each_epoch, "first_epoch": first_epoch}
-    task, state = prepare(network, material, config=config, folder=folder, **how)
-    with watching(folder, config, task.place, epoch=state.epoch) as watch:
-        while state.epoch < config.epochs and not _out_of_patience(state, config.patience):
-            row = one_epoch(task, state)
-            watch(_judged(task, state, row))
+    options: dict[str, Any] = {
+        "extra_identity": extra_identity,
+        "on_epoch_start": on_epoch_start,
+        "first_epoch": first_epoch,
+    }
+    context, state = prepare(network, data, config=config, folder=folder, **options)
+    with log_epochs(folder, config, context.device_setup, epoch=state.epoch) as log_epoch:
+        while state.epoch < config.epochs and not _should_stop_early(state, config.patience):
+            row = train_epoch(context, state)
+            log_epoch(_evaluate_epoch(context, state, row))
             state.epoch, state.step = state.epoch + 1, 0
-            _save(task, state)
-    task.place.check_together(state.network)
-    task.place.leave()
+            _save_checkpoint(context, state)
+    context.device_setup.check_in_sync(state.network)
+    context.device_setup.leave_process_group()
     if config.patience:
-        state.judged.load_state_dict(state.best_weights)
-    return state.judged.eval().cpu(), state.history
+        state.evaluated.load_state_dict(state.best_weights)
+    return state.evaluated.eval().cpu(), state.history
 
 
 def predict_logits(network: nn.Module, faces: Faces, contract: InputContract) -> np.ndarray:
-    """(N, K) float32 logits of a network on faces, without augmentation, in fp32."""
+    """Return (N, K) float32 logits for N faces, without augmentation, in fp32 unless autocast is on."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -137,66 +150,75 @@ def predict_logits(network: nn.Module, faces: Faces, contract: InputContract) ->
 
 def prepare(
     network: EmotionNet,
-    material: Material,
+    data: TrainingData,
     *,
     config: Train,
     folder: Path,
-    origin: dict[str, Any] | None = None,
-    each_epoch: Callable[[EmotionNet, int], None] = _as_it_is,
+    extra_identity: dict[str, Any] | None = None,
+    on_epoch_start: Callable[[EmotionNet, int], None] = _do_nothing,
     first_epoch: int = 0,
-) -> tuple[Task, State]:
-    """Everything in place for the first step, or for the one after the last checkpoint."""
-    place = place_for(config)
-    log.info("training on %s in %s (%s), %d threads", place.device, place.precision, place.reason, place.threads)
-    device = place.fabric.device
+) -> tuple[TrainingContext, TrainingState]:
+    """Set up the device, optimizer and loss, and restore the last checkpoint if config.resume is set."""
+    device_setup = set_up_device(config)
+    log.info(
+        "training on %s in %s (%s), %d threads",
+        device_setup.device,
+        device_setup.precision,
+        device_setup.reason,
+        device_setup.threads,
+    )
+    device = device_setup.fabric.device
     network.to(device)
-    optimizer = optim.optimizer(network, config)
-    if config.mode == "features":  # DDP sums no gradients of layers that are frozen now, so gradual freezes later
-        modes.thaw(network, config, epoch=0)
-    model, stepped = place.fabric.setup(network, optimizer)
-    train, classes = material.train, len(material.labels)
-    weights = losses.class_weights(train.truth, classes, rule=config.class_weights)
-    goal = losses.targets(train, classes, vote_share=config.vote_share)
-    task = Task(
+    optimizer = optim.make_optimizer(network, config)
+    if config.mode == "features":  # DDP ignores layers that are frozen now, so gradual mode must freeze later
+        modes.unfreeze(network, config, epoch=0)
+    model, fabric_optimizer = device_setup.fabric.setup(network, optimizer)
+    train, classes = data.train, len(data.labels)
+    weights = losses.compute_class_weights(train.truth, classes, rule=config.class_weights)
+    target = losses.make_targets(train, classes, vote_share=config.vote_share)
+    context = TrainingContext(
         config=config,
-        material=material,
-        batches=Batches(train, goal, material.contract, config, taught=material.taught),
+        data=data,
+        batches=BatchDataset(train, target, data.contract, config, teacher_log_probs=data.teacher_log_probs),
         batch_size=min(config.batch_size, len(train)),
-        criterion=losses.criterion(config, weights).to(device),
+        criterion=losses.make_criterion(config, weights).to(device),
         model=model,
-        optimizer=stepped,
-        place=place,
+        optimizer=fabric_optimizer,
+        device_setup=device_setup,
         folder=folder,
-        identity=_identity(config, place, material) | (origin or {}),
-        each_epoch=each_epoch,
+        identity=_build_identity(config, device_setup, data) | (extra_identity or {}),
+        on_epoch_start=on_epoch_start,
         first_epoch=first_epoch,
     )
-    schedule = optim.schedule(optimizer, config, steps_per_epoch=math.ceil(task.steps / config.accumulate))
+    schedule = optim.make_schedule(optimizer, config, steps_per_epoch=math.ceil(context.steps / config.accumulate))
     average = None
     if config.ema:
-        average = AveragedModel(network, multi_avg_fn=_ramped_average(config.ema), use_buffers=True)
-    state = State(
+        average = AveragedModel(network, multi_avg_fn=_make_ema_update(config.ema), use_buffers=True)
+    state = TrainingState(
         network,
         average,
         optimizer,
         schedule,
-        place.plugin,
+        device_setup.precision_plugin,
         MeanMetric(sync_on_compute=False, nan_strategy="disable").to(device),
     )
     if config.resume:
-        checkpoint.restore(state, folder, identity=task.identity, arithmetic=_arithmetic(place))
-    return task, state
+        checkpoint.restore(state, folder, identity=context.identity, parallelism=_describe_parallelism(device_setup))
+    return context, state
 
 
-def _out_of_patience(state: State, patience: int) -> bool:
+def _should_stop_early(state: TrainingState, patience: int) -> bool:
     if not patience or state.epoch - 1 - state.best["epoch"] < patience:
         return False
-    log.info("no better valid accuracy for %d epochs: stopping", patience)
+    log.info("validation accuracy has not improved for %d epochs: stopping", patience)
     return True
 
 
-def _ramped_average(decay: float) -> Callable[..., None]:
-    """Exponential moving average whose decay grows to `decay`, so that the random start is forgotten in a few steps."""
+def _make_ema_update(decay: float) -> Callable[..., None]:
+    """Return an update for an exponential moving average whose decay grows to `decay`.
+
+    The growing decay lets the average forget the random initial weights within a few steps.
+    """
 
     def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
         steps = int(count)
@@ -205,55 +227,55 @@ def _ramped_average(decay: float) -> Callable[..., None]:
     return update
 
 
-def one_epoch(task: Task, state: State) -> dict[str, Any]:
-    """Train on what is left of the epoch; returns its row of the log."""
-    config, start, waited = task.config, perf_counter(), 0.0
+def train_epoch(context: TrainingContext, state: TrainingState) -> dict[str, Any]:
+    """Train on the rest of the current epoch; return its log row."""
+    config, start, waited = context.config, perf_counter(), 0.0
     state.network.train()
-    modes.thaw(state.network, config, epoch=state.epoch)
-    task.each_epoch(state.network, state.epoch)
+    modes.unfreeze(state.network, config, epoch=state.epoch)
+    context.on_epoch_start(state.network, state.epoch)
     if state.step == 0:
         state.loss.reset()
-    jobs = plan(
-        task.material.train.truth,
-        batch_size=task.batch_size,
+    specs = plan_epoch(
+        context.data.train.truth,
+        batch_size=context.batch_size,
         seed=config.seed,
-        epoch=task.first_epoch + state.epoch,
+        epoch=context.first_epoch + state.epoch,
         sampler=config.sampler,
-        shard=task.place.shard,
+        shard=context.device_setup.shard,
     )[state.step :]
-    with counter(f"epoch {state.epoch + 1}", total=task.steps) as advance:
+    with counter(f"epoch {state.epoch + 1}", total=context.steps) as advance:
         advance(state.step, "")
-        batches = _timed(loader(task.batches, jobs, workers=config.workers))
-        for count, (seconds, (pixels, goal)) in enumerate(batches, 1):
+        batches = _time_batches(make_loader(context.batches, specs, workers=config.workers))
+        for count, (seconds, (pixels, target)) in enumerate(batches, 1):
             waited += seconds
-            _step(task, state, pixels, goal)
-            if _due(state.step, config) and state.step < task.steps:
-                _save(task, state)
-            speed = count * task.batch_size / (perf_counter() - start)
+            _train_step(context, state, pixels, target)
+            if _is_checkpoint_due(state.step, config) and state.step < context.steps:
+                _save_checkpoint(context, state)
+            speed = count * context.batch_size / (perf_counter() - start)
             advance(1, f"loss {float(state.loss.compute()):.3f}  {speed:.0f} images/s")
     seconds = perf_counter() - start
-    loss = cast(torch.Tensor, task.place.fabric.all_reduce(state.loss.compute(), reduce_op="mean"))
+    loss = cast(torch.Tensor, context.fabric.all_reduce(state.loss.compute(), reduce_op="mean"))
     return {
         "epoch": state.epoch,
-        "loss": _finite(float(loss), state),
+        "loss": _check_finite(float(loss), state),
         "seconds": round(seconds, 1),
-        "images_per_second": round(len(jobs) * task.batch_size / seconds, 1),
-        "data_share": round(waited / seconds, 4),  # of the time, spent on making batches
+        "images_per_second": round(len(specs) * context.batch_size / seconds, 1),
+        "data_share": round(waited / seconds, 4),  # fraction of the time spent waiting for batches
         "learning_rates": sorted({float(rate) for rate in state.schedule.get_last_lr()}),
     }
 
 
-def _due(step: int, config: Train) -> bool:
-    """Whether a checkpoint is due: at a multiple of checkpoint_steps, or as soon after it as the weights move.
+def _is_checkpoint_due(step: int, config: Train) -> bool:
+    """Return whether to write a checkpoint: every checkpoint_steps, delayed to the next optimizer step.
 
-    In between there are gradients, which a checkpoint does not hold.
+    Between optimizer steps there are accumulated gradients, which a checkpoint does not contain.
     """
-    moved = step % config.accumulate == 0
-    return moved and step // config.checkpoint_steps > (step - config.accumulate) // config.checkpoint_steps
+    updated = step % config.accumulate == 0
+    return updated and step // config.checkpoint_steps > (step - config.accumulate) // config.checkpoint_steps
 
 
-def _timed(batches: Any) -> Iterator[tuple[float, Any]]:
-    """Each batch with the seconds that it was waited for."""
+def _time_batches(batches: Any) -> Iterator[tuple[float, Any]]:
+    """Yield each batch with the seconds spent waiting for it."""
     source = iter(batches)
     while True:
         start = perf_counter()
@@ -264,87 +286,99 @@ def _timed(batches: Any) -> Iterator[tuple[float, Any]]:
         yield perf_counter() - start, batch
 
 
-def _step(task: Task, state: State, pixels: torch.Tensor, goal: torch.Tensor) -> None:
-    """Gradients of one batch; the weights move when `accumulate` of them are together, or the epoch ends."""
-    config, fabric = task.config, task.place.fabric
+def _train_step(context: TrainingContext, state: TrainingState, pixels: torch.Tensor, target: torch.Tensor) -> None:
+    """Compute the gradients of one batch; update the weights after `accumulate` batches, or at the end of the epoch."""
+    config, fabric = context.config, context.fabric
     torch.manual_seed(_dropout_seed(config.seed, state, fabric.global_rank))
     first = state.step - state.step % config.accumulate
-    group = min(config.accumulate, task.steps - first)
-    moves = state.step - first == group - 1
+    group = min(config.accumulate, context.steps - first)
+    updates = state.step - first == group - 1
     batch = pixels.to(fabric.device, memory_format=torch.channels_last)
-    waits = nullcontext() if moves else fabric.no_backward_sync(task.model)
-    with waits:
-        loss = task.criterion(task.model(batch).float(), goal.to(fabric.device))
+    with nullcontext() if updates else fabric.no_backward_sync(context.model):
+        loss = context.criterion(context.model(batch).float(), target.to(fabric.device))
         fabric.backward(loss / group)
     state.loss.update(loss.detach())
     state.step += 1
-    if moves:
-        fabric.clip_gradients(task.model, task.optimizer, max_norm=config.clip, error_if_nonfinite=False)
-        task.optimizer.step()
-        task.optimizer.zero_grad(set_to_none=True)
+    if updates:
+        fabric.clip_gradients(context.model, context.optimizer, max_norm=config.clip, error_if_nonfinite=False)
+        context.optimizer.step()
+        context.optimizer.zero_grad(set_to_none=True)
         state.schedule.step()
         if state.average is not None:
             state.average.update_parameters(state.network)
 
 
-def _dropout_seed(seed: int, state: State, rank: int) -> int:
-    """A function of the step, so that a resumed run draws what it would have drawn."""
+def _dropout_seed(seed: int, state: TrainingState, rank: int) -> int:
+    """Return a seed that depends on the step alone, so that a resumed run repeats the same dropout."""
     return int(np.random.SeedSequence((seed, state.epoch, state.step, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _judged(task: Task, state: State, row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what valid says; the first process judges, the others hear of it. Remembers the best epoch."""
-    fabric, material = task.place.fabric, task.material
+def _evaluate_epoch(context: TrainingContext, state: TrainingState, row: dict[str, Any]) -> dict[str, Any]:
+    """Add the validation scores to the log row and remember the best epoch.
+
+    The first process evaluates and broadcasts the row to the others.
+    """
+    fabric, data = context.fabric, context.data
     if fabric.is_global_zero:
-        logits = predict_logits(state.judged, material.valid, material.contract)
-        result = scores(softmax(logits), material.valid.truth, material.labels)
+        logits = predict_logits(state.evaluated, data.valid, data.contract)
+        result = scores(softmax(logits), data.valid.truth, data.labels)
         row |= {"accuracy": result.accuracy, "macro_f1": result.macro_f1, "recall": result.recall}
     row = fabric.broadcast(row)
     state.history.append(row)
     recalls = " ".join(f"{name[:4]} {'-' if r is None else f'{r:.2f}'}" for name, r in row["recall"].items())
     log.info(
-        "epoch %d: loss %.3f, valid %.2f %% (%s), %.0f s, %.0f images/s",
+        "epoch %d: loss %.3f, validation accuracy %.2f %% (%s), %.0f s, %.0f images/s",
         *(row["epoch"] + 1, row["loss"], 100 * row["accuracy"], recalls, row["seconds"], row["images_per_second"]),
     )
-    if task.config.patience and row["accuracy"] > state.best["accuracy"]:
+    if context.config.patience and row["accuracy"] > state.best["accuracy"]:
         state.best = {"epoch": row["epoch"], "accuracy": row["accuracy"]}
-        state.best_weights = {name: tensor.clone() for name, tensor in state.judged.state_dict().items()}
+        state.best_weights = {name: tensor.clone() for name, tensor in state.evaluated.state_dict().items()}
     return row
 
 
-def _save(task: Task, state: State) -> None:
-    if task.place.fabric.is_global_zero:
-        _finite(float(state.loss.compute()) if state.step else state.history[-1]["loss"], state)
-        steps = state.epoch * task.steps + state.step
-        checkpoint.save(state, task.folder, steps=steps, identity=task.identity, arithmetic=_arithmetic(task.place))
+def _save_checkpoint(context: TrainingContext, state: TrainingState) -> None:
+    if context.fabric.is_global_zero:
+        _check_finite(float(state.loss.compute()) if state.step else state.history[-1]["loss"], state)
+        steps = state.epoch * context.steps + state.step
+        checkpoint.save(
+            state,
+            context.folder,
+            steps=steps,
+            identity=context.identity,
+            parallelism=_describe_parallelism(context.device_setup),
+        )
 
 
-def _finite(loss: float, state: State) -> float:
-    """The loss; UsageError where it or a weight is no number, before a checkpoint holds that."""
+def _check_finite(loss: float, state: TrainingState) -> float:
+    """Return the loss; raise UsageError if it or a weight is not finite, before that reaches a checkpoint."""
     broken = "" if math.isfinite(loss) else f"the loss became {loss}"
     if not all(bool(weight.isfinite().all()) for weight in state.network.parameters()):
         broken = broken or "a weight became infinite or NaN"
     if broken:
         raise UsageError(
-            f"{broken} in epoch {state.epoch + 1}; the checkpoint before is kept.  Start anew with a "
+            f"{broken} in epoch {state.epoch + 1}; the previous checkpoint is kept.  Start again with a "
             "lower learning rate (train: --classifier-lr, compress: --lr or --qat-lr) or, in train, --precision fp32"
         )
     return loss
 
 
-def _arithmetic(place: Place) -> dict[str, int]:
-    """What rounds sums differently."""
-    return {"threads": place.threads, "processes": place.fabric.world_size}
+def _describe_parallelism(device_setup: DeviceSetup) -> dict[str, int]:
+    """Return the numbers of threads and processes, which change how sums are rounded."""
+    return {"threads": device_setup.threads, "processes": device_setup.fabric.world_size}
 
 
-def _identity(config: Train, place: Place, material: Material) -> dict[str, Any]:
-    """What decides the weights: settings, arithmetic, faces and what a teacher told of them."""
+def _build_identity(config: Train, device_setup: DeviceSetup, data: TrainingData) -> dict[str, Any]:
+    """Collect everything that determines the weights: settings, device, precision, faces and teacher predictions.
+
+    The keys are stored in checkpoints.
+    """
     deciding = {
         name: value
         for name, value in settings(config).items()
-        if name not in FREE_TO_CHANGE and (name not in OF_A_TEACHER or config.teacher)
+        if name not in MAY_DIFFER_ON_RESUME and (name not in TEACHER_SETTINGS or config.teacher)
     }
-    faces = {"train faces": material.train.content_sha256, "valid faces": material.valid.content_sha256}
-    taught = material.taught
-    told = {} if taught is None else {"teacher": hashlib.sha256(taught.tobytes()).hexdigest()}
-    return {**deciding, "device": place.device, "arithmetic": place.precision, **faces, **told}
+    faces = {"train faces": data.train.content_sha256, "valid faces": data.valid.content_sha256}
+    teacher = {}
+    if data.teacher_log_probs is not None:
+        teacher["teacher"] = hashlib.sha256(data.teacher_log_probs.tobytes()).hexdigest()
+    return {**deciding, "device": device_setup.device, "arithmetic": device_setup.precision, **faces, **teacher}

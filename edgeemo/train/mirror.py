@@ -1,8 +1,8 @@
-"""Filters in mirrored pairs: a mirrored face gives the same features, mirrored, with the two of a pair swapped.
+"""Filters tied in mirrored pairs: mirroring the face mirrors the features and swaps the channels of each pair.
 
-The second half of a layer's filters mirrors the first, reading its input's pairs swapped: group convolution (Cohen &
-Welling 2016) over the group of one reflection. It is a way to train. Afterwards the filters are plain weights, so that
-pruning, quantization and engines know nothing of it.
+The second half of a layer's filters mirrors the first half and swaps the pairs of input channels: a group convolution
+(Cohen & Welling 2016) for the group of one reflection. Filters are tied during training only. Afterwards they are plain
+weights, so pruning, quantization and engines are not affected.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from edgeemo.stages import Train
 from edgeemo.train.backbones import BACKBONES
 
 
-class _Mirrored(nn.Module):
-    """(O / 2, I, h, w) filters → (O, I, h, w), the second half mirrored."""
+class _MirroredFilters(nn.Module):
+    """Maps (O / 2, I, h, w) filters to (O, I, h, w); the second half is the mirrored first half."""
 
     def __init__(self, *, swaps: bool) -> None:
         super().__init__()
-        self.swaps = swaps  # the input comes in pairs as well; an image does not
+        self.swaps = swaps  # whether the input channels are in pairs; those of an image are not
 
     def forward(self, half: torch.Tensor) -> torch.Tensor:
         mirrored = half.flip(3)
@@ -29,46 +29,49 @@ class _Mirrored(nn.Module):
             mirrored = torch.cat(mirrored.chunk(2, dim=1)[::-1], dim=1)
         return torch.cat([half, mirrored])
 
-    def right_inverse(self, whole: torch.Tensor) -> torch.Tensor:
-        return whole[: len(whole) // 2].clone()
+    def right_inverse(self, values: torch.Tensor) -> torch.Tensor:
+        return values[: len(values) // 2].clone()
 
 
-class _Shared(nn.Module):
-    """(C / 2,) → (C,): both of a pair are scaled and shifted alike."""
+class _SharedParameters(nn.Module):
+    """Maps (C / 2,) to (C,): both channels of a pair share scale and shift."""
 
     def forward(self, half: torch.Tensor) -> torch.Tensor:
         return torch.cat([half, half])
 
-    def right_inverse(self, whole: torch.Tensor) -> torch.Tensor:
-        return whole[: len(whole) // 2].clone()
+    def right_inverse(self, values: torch.Tensor) -> torch.Tensor:
+        return values[: len(values) // 2].clone()
 
 
 def check(config: Train) -> None:
-    """UsageError for a backbone whose layers do more than follow one another, or whose weights are not fresh."""
+    """Raise UsageError for a backbone with branches or with pre-trained weights."""
     if not config.mirror:
         return
     plain = [name for name, entry in BACKBONES.items() if entry.plain]
     if config.backbone not in plain:
-        raise UsageError(f"--mirror is for {', '.join(plain)}, not for {config.backbone}: use --no-mirror")
+        raise UsageError(f"--mirror supports {', '.join(plain)}, not {config.backbone}: omit --mirror")
     if config.weights != "none":
-        raise UsageError("--mirror would drop half of the weights it starts from: use --weights none or --no-mirror")
+        raise UsageError(
+            f"--mirror would discard half of the initial weights, --weights {config.weights}: use --weights none, or "
+            "omit --mirror"
+        )
 
 
 def tie(backbone: nn.Module) -> None:
-    """Tie the filters of a plain backbone; the second half of each layer's weights is forgotten."""
+    """Tie the filters of a plain backbone; the second half of each layer's weights is discarded."""
     for layer in backbone.children():
         if isinstance(layer, nn.Conv2d):
-            parametrize.register_parametrization(layer, "weight", _Mirrored(swaps=layer.in_channels > 1))
+            parametrize.register_parametrization(layer, "weight", _MirroredFilters(swaps=layer.in_channels > 1))
         if isinstance(layer, nn.BatchNorm2d):
             for parameter in ("weight", "bias"):
-                parametrize.register_parametrization(layer, parameter, _Shared())
+                parametrize.register_parametrization(layer, parameter, _SharedParameters())
 
 
-def release(network: nn.Module) -> None:
-    """Make every tied filter a plain weight, and give both of a pair the mean of their BatchNorm statistics.
+def untie(network: nn.Module) -> None:
+    """Turn tied filters into plain weights; both channels of a pair get the mean of their BatchNorm statistics.
 
-    The two see mirrored features: where every second face is shown mirrored, their true mean and variance are the same.
-    Without such flips the mean of the two stands for the mirrored faces that were not shown.
+    The two channels receive mirrored features. If half of the faces are flipped horizontally, their true mean and
+    variance are equal; without such flips, the mean accounts for the mirrored faces that were never seen.
     """
     for layer in network.modules():
         if parametrize.is_parametrized(layer):

@@ -1,4 +1,4 @@
-"""What is trained: all layers, the new ones alone, or stage after stage from the top (gradual unfreezing)."""
+"""Which layers are trained: all, the new ones only, or one stage after another from the top (gradual unfreezing)."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ POOLS = nn.MaxPool2d | nn.AvgPool2d
 
 
 def check(config: Train) -> None:
-    """Warn where the mode freezes a backbone that has learnt nothing yet; allowed, so that modes can be compared."""
+    """Warn if the mode freezes a randomly initialised backbone; allowed, so that modes can be compared."""
     if config.mode == "finetune" or config.weights != "none":
         return
     log.warning(
-        "--mode %s freezes a backbone that --weights none left random: expect a poor accuracy.  Start from --weights "
-        "imagenet or a file, or train all layers with --mode finetune",
+        "--mode %s freezes a backbone with random weights (--weights none): expect a low accuracy.  Start from "
+        "--weights imagenet or a file, or train all layers with --mode finetune",
         config.mode,
     )
 
 
-def stages(backbone: nn.Module) -> list[list[nn.Module]]:
-    """The backbone's layers from the image to the features, in groups that thaw together.
+def split_into_stages(backbone: nn.Module) -> list[list[nn.Module]]:
+    """Split the backbone's layers, from input to features, into stages that are unfrozen together.
 
-    A stage begins at every pooling layer and every block (a ResNet's layer1, a dense block, an inverted residual), and
-    takes what follows up to the next: a dense block's transition, DenseNet's last BatchNorm.
+    A stage starts at every pooling layer and every block (a ResNet's layer1, a dense block, an inverted residual), and
+    includes everything up to the next one, such as a dense block's transition or DenseNet's last BatchNorm.
     """
-    found: list[list[nn.Module]] = [[]]
+    groups: list[list[nn.Module]] = [[]]
     for layer in _layers(backbone):
         if isinstance(layer, POOLS) or _is_block(layer):
-            found.append([])
-        if _learns(layer):
-            found[-1].append(layer)
-    return [group for group in found if group]
+            groups.append([])
+        if _has_parameters(layer):
+            groups[-1].append(layer)
+    return [group for group in groups if group]
 
 
-def thaw(network: EmotionNet, config: Train, *, epoch: float) -> int:
-    """Let the layers learn that `config.mode` allows in `epoch`; returns the number of parameters that do.
+def unfreeze(network: EmotionNet, config: Train, *, epoch: float) -> int:
+    """Unfreeze the layers that `config.mode` trains in `epoch`, freeze the rest; return the trainable parameter count.
 
-    Gradual unfreezing is Howard & Ruder's (2018), with a stage every config.unfreeze_epochs. A frozen stage is in
-    evaluation mode, so that its BatchNorm keeps the statistics it has: call this after network.train().
+    Gradual unfreezing follows Howard & Ruder (2018), one stage every config.unfreeze_epochs. Frozen stages are put in
+    evaluation mode, so that their BatchNorm statistics do not change: call this after network.train().
     """
-    groups = stages(network.backbone)
-    learning = {"finetune": len(groups), "features": 0, "gradual": int(epoch / config.unfreeze_epochs)}[config.mode]
-    frozen = max(0, len(groups) - learning)
+    groups = split_into_stages(network.backbone)
+    trained = {"finetune": len(groups), "features": 0, "gradual": int(epoch / config.unfreeze_epochs)}[config.mode]
+    frozen = max(0, len(groups) - trained)
     for number, group in enumerate(groups):
         for layer in group:
             layer.requires_grad_(number >= frozen)
@@ -58,19 +58,19 @@ def thaw(network: EmotionNet, config: Train, *, epoch: float) -> int:
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The children, or those of the only child that has parameters, if it wraps layers of its own."""
-    learning = [child for child in module.children() if _learns(child)]
-    if len(learning) == 1 and list(learning[0].children()):
-        yield from _layers(learning[0])
+    """Yield the children, or those of the only child with parameters if it is a container."""
+    trainable = [child for child in module.children() if _has_parameters(child)]
+    if len(trainable) == 1 and list(trainable[0].children()):
+        yield from _layers(trainable[0])
     else:
         yield from module.children()
 
 
-def _learns(layer: nn.Module) -> bool:
+def _has_parameters(layer: nn.Module) -> bool:
     return next(layer.parameters(), None) is not None
 
 
 def _is_block(layer: nn.Module) -> bool:
-    """Whether it holds layers and not those of a DenseNet transition, whose last one averages (Huang et al. 2017)."""
+    """Return whether a layer is a container, except DenseNet's transitions, which end with average pooling."""
     inside = list(layer.children())
     return bool(inside) and not isinstance(inside[-1], nn.AvgPool2d)

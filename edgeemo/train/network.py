@@ -14,20 +14,20 @@ from torch import nn
 
 from edgeemo.card import Architecture, InputContract
 from edgeemo.train.backbones import BACKBONES, backbone
-from edgeemo.train.pretrained import trunk_of
+from edgeemo.train.pretrained import build_trunk
 
 __all__ = ["BACKBONES", "backbone"]
 
 
 class SpatialAttention(nn.Module):
-    """Weigh each position by a sigmoid of its mean and maximum over channels (CBAM's spatial half, Woo et al. 2018)."""
+    """Spatial attention of CBAM (Woo et al. 2018): a sigmoid of each position's mean and maximum over channels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, C, h, w) → (N, C, h, w)."""
+        """Map (N, C, h, w) to (N, C, h, w)."""
         summary = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], 1)
         return features * torch.sigmoid(self.conv(summary))
 
@@ -40,16 +40,16 @@ class EmotionNet(nn.Module):
         self.backbone, self.attention, self.head = backbone, attention, head
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels → logits."""
+        """Map normalised pixels to logits."""
         features = self.attention(self.backbone(batch)).mean((2, 3))
         logits: torch.Tensor = self.head(features)
         return logits
 
 
 def contract_for(name: str, size: int | None = None, *, gray_faces: bool = False) -> InputContract:
-    """The input contract of a backbone at `size` pixels; None: the backbone's own size.
+    """Return the input contract of a backbone at `size` pixels (None: the backbone's default).
 
-    gray_faces: a colour backbone will see no colour in training, so it must be shown none afterwards (gray3).
+    gray_faces: the training faces have no colour, so a colour backbone must not get any afterwards (gray3).
     """
     entry = backbone(name)
     contract = InputContract(size=size or entry.size, **entry.pixels)
@@ -64,7 +64,7 @@ def describe(name: str, *, labels: int, head: str, attention: bool, dropout: flo
 def build(architecture: Architecture, *, weights: str = "none") -> EmotionNet:
     """The network of an architecture, initialised; `weights` is imagenet, none or a file for the backbone."""
     entry = backbone(architecture.backbone)
-    trunk = trunk_of(entry, architecture.backbone, weights=weights)
+    trunk = build_trunk(entry, architecture.backbone, weights=weights)
     head = HEADS[architecture.head](entry.features, architecture.labels, architecture.dropout)
     attention = SpatialAttention() if architecture.attention else nn.Identity()
     network = EmotionNet(trunk, attention, head)
@@ -74,7 +74,7 @@ def build(architecture: Architecture, *, weights: str = "none") -> EmotionNet:
 
 
 def _enhanced_head(features: int, labels: int, dropout: float) -> nn.Sequential:
-    """Three layers with BatchNorm and falling dropout, the origin document's classifier."""
+    """Return the origin document's classifier: three layers with BatchNorm and decreasing dropout."""
     return nn.Sequential(
         nn.Dropout(dropout),
         *(nn.Linear(features, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(dropout / 2)),
@@ -91,7 +91,7 @@ HEADS = {"enhanced": _enhanced_head, "linear": _linear_head}
 
 
 def initialise(*modules: nn.Module) -> None:
-    """Xavier uniform weights and zero biases (Glorot & Bengio 2010) for new layers."""
+    """Initialise new layers with Xavier uniform weights (Glorot & Bengio 2010) and zero biases."""
     for module in modules:
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -107,7 +107,7 @@ def widths_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 _BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
-_CONV_OPTIONS = ("kernel_size", "stride", "padding", "dilation", "padding_mode")  # what a change of width leaves alone
+_CONV_OPTIONS = ("kernel_size", "stride", "padding", "dilation", "padding_mode")  # unchanged by a new width
 
 
 def set_widths(network: nn.Module, widths: dict[str, tuple[int, ...]]) -> None:
@@ -116,13 +116,13 @@ def set_widths(network: nn.Module, widths: dict[str, tuple[int, ...]]) -> None:
         old = network.get_submodule(name)
         if widths_of(old)[""] != shape:
             parent, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(parent), leaf, _resized(old, shape))
+            setattr(network.get_submodule(parent), leaf, _resize_layer(old, shape))
 
 
-def _resized(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+def _resize_layer(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         kept: dict[str, Any] = {name: getattr(layer, name) for name in _CONV_OPTIONS}
-        groups = shape[0] if layer.groups == layer.out_channels else layer.groups  # a filter per channel stays one
+        groups = shape[0] if layer.groups == layer.out_channels else layer.groups  # depthwise stays depthwise
         return nn.Conv2d(shape[1] * groups, shape[0], groups=groups, bias=layer.bias is not None, **kept)
     if isinstance(layer, nn.Linear):
         return nn.Linear(shape[1], shape[0], bias=layer.bias is not None)

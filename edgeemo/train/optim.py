@@ -1,4 +1,4 @@
-"""How the weights move: AdamW or SGD with a rate for each part of the network, and the rate's course."""
+"""Optimizers with a learning rate per part of the network, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edgeemo.stages import Train
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
-FLOOR = 0.01  # of the peak learning rate, where a cosine ends
+FLOOR = 0.01  # fraction of the peak learning rate at which a cosine ends
 MOMENTUM = 0.9
 
 
-def optimizer(network: EmotionNet, config: Train) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2017) or Nesterov SGD over all parameters, frozen ones too: they may thaw."""
-    groups = _groups(network, config)
+def make_optimizer(network: EmotionNet, config: Train) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov & Hutter 2017) or Nesterov SGD over all parameters, including those frozen for now."""
+    groups = _group_parameters(network, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True)
     return torch.optim.AdamW(groups)
 
 
-def _groups(network: EmotionNet, config: Train) -> list[dict[str, Any]]:
-    """One rate for a pre-trained backbone and one for the rest; no decay on biases and BatchNorm."""
+def _group_parameters(network: EmotionNet, config: Train) -> list[dict[str, Any]]:
+    """Separate a pre-trained backbone from new layers; no weight decay on biases and BatchNorm."""
     backbone_lr = config.classifier_lr if config.weights == "none" else config.backbone_lr
     new_layers = nn.ModuleList([network.attention, network.head])
     groups = []
@@ -42,31 +42,33 @@ def _groups(network: EmotionNet, config: Train) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def schedule(moved: torch.optim.Optimizer, config: Train, *, steps_per_epoch: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then a cosine to FLOOR at the last step, or cosines with warm restarts."""
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: Train, *, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a linear warm-up, then a cosine that ends at FLOOR with the last step, or cosines with warm restarts."""
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "restarts":
-        course = partial(_restarts, first=max(1, round(config.restart_epochs * steps_per_epoch)))
+        curve = partial(_restarts, first=max(1, round(config.restart_epochs * steps_per_epoch)))
     else:
-        course = partial(_cosine, length=max(1, round(config.epochs * steps_per_epoch) - warmup))
-    return torch.optim.lr_scheduler.LambdaLR(moved, _warmed_up(course, warmup))
+        curve = partial(_cosine, length=max(1, round(config.epochs * steps_per_epoch) - warmup))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, _add_warmup(curve, warmup))
 
 
 def check(config: Train) -> None:
-    """Warn where the last of several cosines is cut short: the weights would be left while they still move fast."""
+    """Warn if the epochs end before the last cosine does: the learning rate would still be high."""
     if config.schedule != "restarts":
         return
     ends = [config.warmup_epochs + config.restart_epochs * (2**k - 1) for k in range(1, 8)]
     if config.epochs not in ends:
         log.warning(
-            "--schedule restarts ends a cosine at %s ... epochs, and %d stops inside one.  Set --restart-epochs, or "
-            "use --schedule cosine",
+            "--schedule restarts completes a cosine after %s ... epochs, and %d epochs end inside one.  "
+            "Set --restart-epochs, or use --schedule cosine",
             *(", ".join(f"{end:g}" for end in ends[:3]), config.epochs),
         )
 
 
-def _warmed_up(course: Callable[[int], float], warmup: int) -> Callable[[int], float]:
-    return lambda step: (step + 1) / warmup if step < warmup else course(step - warmup)
+def _add_warmup(curve: Callable[[int], float], warmup: int) -> Callable[[int], float]:
+    return lambda step: (step + 1) / warmup if step < warmup else curve(step - warmup)
 
 
 def _cosine(step: int, *, length: int) -> float:
@@ -74,7 +76,7 @@ def _cosine(step: int, *, length: int) -> float:
 
 
 def _restarts(step: int, *, first: int) -> float:
-    """SGDR (Loshchilov & Hutter 2016): each cosine twice as long as the one before."""
+    """SGDR (Loshchilov & Hutter 2016): each cosine is twice as long as the previous one."""
     length = first
     while step >= length:
         step, length = step - length, 2 * length

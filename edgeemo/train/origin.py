@@ -1,4 +1,4 @@
-"""The origin document's two calls, under their own names."""
+"""The two functions of the specification this project started from (the origin document), under their own names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import albumentations as A  # noqa: N812  the library's own custom
 import torch
 from albumentations.pytorch import ToTensorV2
 
-from edgeemo.train.augment import transforms
+from edgeemo.train.augment import make_augmentation
 from edgeemo.train.backbones import IMAGENET
 from edgeemo.train.network import EmotionNet, build, describe
 
@@ -21,10 +21,12 @@ def create_improved_model(
     use_attention: bool = True,
     device: str | torch.device | None = None,
 ) -> EmotionNet:
-    """A network with the enhanced head: (N, 3, S, S) float32, normalised → (N, num_classes) logits.
+    """Return a network with the enhanced head: (N, 3, S, S) float32, normalised → (N, num_classes) logits.
 
-    freeze_backbone leaves attention and head to train; device None is the CPU. MachineError where `pretrained` weights
-    cannot be downloaded.
+    freeze_backbone: train attention and head only.
+    device: None is the CPU.
+
+    Raises MachineError if the `pretrained` weights cannot be downloaded.
     """
     architecture = describe(
         backbone, labels=num_classes, head="enhanced", attention=use_attention, dropout=dropout_rate
@@ -35,10 +37,11 @@ def create_improved_model(
 
 
 def create_enhanced_transforms(size: int = 224, *, is_training: bool = True) -> A.Compose:
-    """Call it as `(image=pixels)["image"]`: (H, W, 3) uint8 RGB → (3, size, size) float32 tensor, ImageNet's scale.
+    """Return a transform; `(image=pixels)["image"]` maps (H, W, 3) uint8 RGB to a (3, size, size) float32 tensor.
 
-    For training with flips both ways, turns, light, noise or blur, and holes; else resized and scaled alone.
+    Pixels are normalised with ImageNet's mean and standard deviation. For training, images are also flipped (both
+    ways), rotated, changed in brightness and contrast, and given noise or blur, and holes.
     """
-    changes = transforms("enhanced", vertical_flips=True).transforms if is_training else []
+    augmentations = make_augmentation("enhanced", vertical_flips=True).transforms if is_training else []
     scaled = A.Normalize(mean=IMAGENET["mean"], std=IMAGENET["std"])
-    return A.Compose([A.Resize(size, size), *changes, scaled, ToTensorV2()])
+    return A.Compose([A.Resize(size, size), *augmentations, scaled, ToTensorV2()])

@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves and the confusion matrix."""
+"""The plots of a training run: learning curves and confusion matrix."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure  # here, so that it is missed before the hours of training and not after
+from matplotlib.figure import Figure  # imported here, so that it is missing before hours of training and not after
 
 from edgeemo import plots
 from edgeemo.metrics import Scores
 
 
-def curves(history: list[dict[str, Any]], path: Path, *, target: float) -> None:
-    """Loss on train, and accuracy and recalls on valid, per epoch, as a PNG."""
+def plot_curves(history: list[dict[str, Any]], path: Path, *, target: float) -> None:
+    """Plot the training loss, validation accuracy and recalls per epoch, as a PNG."""
     epochs = [row["epoch"] + 1 for row in history]
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -24,11 +24,11 @@ def curves(history: list[dict[str, Any]], path: Path, *, target: float) -> None:
         right.plot(epochs, recalls, linewidth=1, alpha=0.6, label=name)
     right.plot(epochs, [100 * row["accuracy"] for row in history], color="black", linewidth=2, label="accuracy")
     right.axhline(target, color="gray", linestyle=":", label=f"target {target:g} %")
-    right.set(xlabel="epoch", ylabel="valid accuracy and recall, %", ylim=(0, 100))
+    right.set(xlabel="epoch", ylabel="validation accuracy and recall, %", ylim=(0, 100))
     figure.legend(fontsize=8, loc="outside right center")
-    plots.save(figure, path)
+    plots.save_png(figure, path)
 
 
-def confusion(result: Scores, path: Path, *, title: str) -> None:
-    """The confusion matrix of the result, as a PNG."""
-    plots.save(plots.confusion(result.confusion, list(result.recall), title=title), path)
+def plot_confusion(result: Scores, path: Path, *, title: str) -> None:
+    """Plot the confusion matrix of a result, as a PNG."""
+    plots.save_png(plots.plot_confusion(result.confusion, list(result.recall), title=title), path)

@@ -1,4 +1,4 @@
-"""Which faces an epoch shows, and in which order."""
+"""Sampling: the faces of an epoch and their order."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy as np
 POWERS = {"sqrt": 0.5, "weighted": 1.0}  # of the inverse frequency of a face's class
 
 
-def order(truth: np.ndarray, rng: np.random.Generator, *, sampler: str) -> np.ndarray:
-    """(N,) int64 rows for N labels: each once (shuffle), or drawn with replacement so that rare classes come oftener.
+def draw_order(truth: np.ndarray, rng: np.random.Generator, *, sampler: str) -> np.ndarray:
+    """Return (N,) int64 rows for N labels: a permutation (shuffle), or drawn with replacement to favour rare classes.
 
-    weighted draws every class equally often, sqrt by the square root of the inverse frequency.
+    weighted draws every class equally often; sqrt weighs classes by the square root of their inverse frequency.
     """
     if sampler == "shuffle":
         return rng.permutation(len(truth))

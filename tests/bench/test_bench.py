@@ -260,7 +260,7 @@ def test_no_other_file_is_written_over(result: BenchResult, out: Path, tiny: Pat
     """A model's card, told before anything is measured; an earlier result may go. Nor does a table replace its rows."""
     card = tmp_path / "model.onnx.json"
     card.write_bytes(tiny.with_name("tiny.onnx.json").read_bytes())
-    with pytest.raises(UsageError, match="is no result of this command"):
+    with pytest.raises(UsageError, match="is not a result of this command"):
         run(Bench(engine=str(tiny), out=str(card)))
     check_replaceable(out, BenchResult, page=out.with_suffix(".md"))
     page = tmp_path / "README.md"

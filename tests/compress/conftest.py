@@ -20,7 +20,7 @@ from edgeemo.labels import LABEL_SETS
 from edgeemo.measure import latency
 from edgeemo.stages import RECIPES
 from edgeemo.train import run as training
-from edgeemo.train import weights
+from edgeemo.train import run_folder
 
 DATA = "synthetic:120"
 TRANSLATED: dict[str, bytes] = {}  # networks as ONNX, by their layers, weights and input
@@ -33,7 +33,7 @@ def hurried() -> Iterator[None]:
     That takes 2 s each time, and most of these tests export the same few networks. `to_onnx` goes on comparing every
     file with its network, whoever translated it.
     """
-    translate = export._translated
+    translate = export._export_graph
 
     def translated(network: torch.nn.Module, contract: InputContract) -> onnx.ModelProto:
         digest = hashlib.sha256(f"{network}{contract}".encode())
@@ -66,7 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def float_model(trained: Path) -> Path:
     """The trained network as float ONNX, its card beside it."""
-    network, card = weights.load(trained)
+    network, card = run_folder.load(trained)
     path = trained / "exported" / "model.float.onnx"
     to_onnx(network, card, path)
     return path
@@ -75,6 +75,6 @@ def float_model(trained: Path) -> Path:
 @pytest.fixture(scope="session")
 def calibration_faces(trained: Path) -> Faces:
     """64 drawn train faces."""
-    _, card = weights.load(trained)
+    _, card = run_folder.load(trained)
     chosen = calibrate.draw(DATA, LABEL_SETS["six"], protocol="plurality", count=64, seed=0)
     return calibrate.faces(chosen, DATA, card.input)

@@ -87,8 +87,8 @@ def test_what_a_file_changed_is_judged_on_every_face(
 
 def test_witnesses_are_valid_faces_and_train_faces_where_those_are_few(calibration_faces: Faces) -> None:
     """512 of many; of few, all of them and then the train faces."""
-    few, many = calibration_faces.spread(20), calibration_faces.take(np.arange(600) % len(calibration_faces))
-    assert fidelity.agreement_faces(many, few).ids == many.spread(512).ids
+    few, many = calibration_faces.take_evenly(20), calibration_faces.take(np.arange(600) % len(calibration_faces))
+    assert fidelity.agreement_faces(many, few).ids == many.take_evenly(512).ids
     assert fidelity.agreement_faces(few, calibration_faces).ids == few.ids + calibration_faces.ids
 
 

@@ -13,7 +13,7 @@ from edgeemo.compress.prune.channels import IMPORTANCE, Plan, groups, kept_of, p
 from edgeemo.data import Faces, load
 from edgeemo.errors import UsageError
 from edgeemo.labels import LABEL_SETS, label_set
-from edgeemo.train import weights
+from edgeemo.train import run_folder
 from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe, widths_of
 
 CONTRACT = contract_for("edge_vgg_slim")
@@ -44,8 +44,8 @@ def test_a_pruned_network_is_built_again_exactly(tmp_path: Path) -> None:
     network = pruned(slim()).eval()
     architecture = describe("edge_vgg_slim", labels=6, head="enhanced", attention=True, dropout=0.1)
     card = Card(LABEL_SETS["six"].labels, "six", CONTRACT, replace(architecture, widths=widths_of(network)))
-    weights.save(network, card, tmp_path)
-    again, _ = weights.load(tmp_path)
+    run_folder.save(network, card, tmp_path)
+    again, _ = run_folder.load(tmp_path)
     faces = torch.randn(4, 1, 48, 48, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.equal(network(faces), again(faces))

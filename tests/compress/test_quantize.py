@@ -19,7 +19,7 @@ from edgeemo.compress.quantize.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
 from edgeemo.export import INPUT
-from edgeemo.train import weights
+from edgeemo.train import run_folder
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def test_multiply_adds_are_the_same_however_they_are_counted(
     trained: Path, float_model: Path, int8: dict[str, Path]
 ) -> None:
     """Torch's layers, the float file and both INT8 files give one number."""
-    network, card = weights.load(trained)
+    network, card = run_folder.load(trained)
     expected = size_of(network, card.input).macs
     files = {float_model: "cpu", int8["cpu"]: "cpu", int8["tensorrt"]: "tensorrt"}
     assert {

@@ -41,7 +41,7 @@ class Stopped(BaseException):
 def stop_after(config: Compress, monkeypatch: pytest.MonkeyPatch, *, steps: int) -> None:
     """Run, and die when `steps` steps of all trainings have been taken."""
     taken = iter(range(steps))
-    step = fit._step
+    step = fit._train_step
 
     def counted(*arguments: Any) -> None:
         if next(taken, None) is None:
@@ -49,7 +49,7 @@ def stop_after(config: Compress, monkeypatch: pytest.MonkeyPatch, *, steps: int)
         step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_step", counted)
+        patch.setattr(fit, "_train_step", counted)
         with pytest.raises(Stopped):
             run(config)
 
@@ -83,7 +83,7 @@ def test_what_ended_is_not_trained_again(trained: Path, tmp_path: Path, monkeypa
         patch.setattr("edgeemo.compress.quantize.fidelity.check", _refuse)
         with pytest.raises(IntegrityError, match="refused here"):
             run(config)
-    monkeypatch.setattr(fit, "_step", _refuse)
+    monkeypatch.setattr(fit, "_train_step", _refuse)
     path = run(replace(config, resume=True))
     assert [line.seconds > 0 for line in read_card(path).history if line.stage == "prune"] == [True]
 

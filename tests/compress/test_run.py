@@ -25,7 +25,7 @@ from edgeemo.report.files import read
 from edgeemo.report.render import show
 from edgeemo.runtime import load
 from edgeemo.stages import Compress
-from edgeemo.train import fit, weights
+from edgeemo.train import fit, run_folder
 
 PLAIN = Compress(run="to be replaced", threads=1, time=False)
 INT8 = replace(PLAIN, int8=True, calibration_count=64, min_agreement=90, rounding="nearest")  # gptq takes seconds
@@ -104,7 +104,7 @@ def test_numbers_of_card_and_comparison_are_the_same(compressed: Path) -> None:
 
 def test_pruned_weights_load_as_a_run(compressed: Path) -> None:
     """The output folder holds a model that can be loaded, with its own numbers in its card (one face may be a tie)."""
-    network, card = weights.load(compressed)
+    network, card = run_folder.load(compressed)
     assert network.backbone[0].weight.shape[0] == 8
     assert card.metrics["valid"].accuracy == pytest.approx(comparison(compressed)["rows"][1]["accuracy"], abs=1 / 24)
     assert card.architecture.widths["backbone.0"] == (8, 1, 3, 3)
@@ -223,7 +223,7 @@ def test_another_input_size_is_learned_and_stands_in_the_card(trained: Path, tmp
     """At 40 px: fewer multiply-adds than as trained, a resize in the history, and the runtime resizes faces to it."""
     path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), size=40, epochs=1, sensitivity=True))
     original, resized = comparison(tmp_path)["rows"]
-    _, run_card = weights.load(trained)
+    _, run_card = run_folder.load(trained)
     assert original["accuracy"] == pytest.approx(run_card.metrics["valid"].accuracy, abs=1 / 24)
     assert resized["macs"] < 0.8 * original["macs"]
     scanned = json.loads((tmp_path / "sensitivity.json").read_text())["faces"]
@@ -358,10 +358,10 @@ def test_a_step_that_removes_nothing_is_passed_over(
 ) -> None:
     """Six steps to 40 %, in 32s: the first takes no 32 channels of any layer; a later one does, and has its epochs."""
     shown: list[int] = []
-    plan = fit.plan
-    monkeypatch.setattr(fit, "plan", lambda *a, epoch, **how: shown.append(epoch) or plan(*a, epoch=epoch, **how))
+    plan = fit.plan_epoch
+    monkeypatch.setattr(fit, "plan_epoch", lambda *a, epoch, **how: shown.append(epoch) or plan(*a, epoch=epoch, **how))
     run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.4, prune_steps=6, round_to=32, epochs=6))
-    _, card = weights.load(tmp_path)
+    _, card = run_folder.load(tmp_path)
     line = next(line for line in card.history if line.stage == "prune")
     assert 0 < len(line.measured["accuracy_before_recovery"]) < 6
     assert shown == list(range(len(shown)))  # no epoch's order and views twice

@@ -157,16 +157,16 @@ def test_a_search_goes_on_where_it_stopped(found: SearchResult, begun: Search, m
 def test_a_recovery_that_was_stopped_goes_on(small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after the first of a candidate's two epochs, the search takes the steps of the second alone."""
     config = replace(small, out=str(tmp_path), epochs=2, trials=99, precisions="float32")
-    train, trained = fit.one_epoch, []
+    train, trained = fit.train_epoch, []
 
-    def one_epoch(task: Any, state: Any) -> dict[str, Any]:
+    def train_epoch(task: Any, state: Any) -> dict[str, Any]:
         if trained == [0]:
             trained.append(-1)
             raise KeyboardInterrupt
         trained.append(state.epoch)
         return train(task, state)
 
-    monkeypatch.setattr(fit, "one_epoch", one_epoch)
+    monkeypatch.setattr(fit, "train_epoch", train_epoch)
     with pytest.raises(KeyboardInterrupt):
         search.run(config)
     assert len(searched(config).candidates) == 2

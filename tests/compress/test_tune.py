@@ -17,13 +17,13 @@ from edgeemo.compress.quantize.qdq import quantize
 from edgeemo.compress.quantize.ranges import file_logits, observe
 from edgeemo.compress.quantize.tune import HANDING_ON, Simulated
 from edgeemo.data import Faces
-from edgeemo.train import weights
+from edgeemo.train import run_folder
 from edgeemo.train.fit import predict_logits
 from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe
 
 
 def simulated(trained: Path, faces: Faces, *, target_format: str = "cpu") -> Simulated:
-    network, card = weights.load(trained)
+    network, card = run_folder.load(trained)
     made = Simulated(network, target_format=target_format)
     made.calibrate(faces, card.input)
     return made.eval()
@@ -34,7 +34,7 @@ def test_the_simulation_rounds_as_the_file_does(
     target_format: str, trained: Path, float_model: Path, calibration_faces: Faces, tmp_path: Path
 ) -> None:
     """Its logits are nearer to the INT8 file's than the file's are to float's: most of the noise is the same noise."""
-    network, card = weights.load(trained)
+    network, card = run_folder.load(trained)
     exact = predict_logits(network, calibration_faces, card.input)
     ours = predict_logits(
         simulated(trained, calibration_faces, target_format=target_format), calibration_faces, card.input
@@ -89,7 +89,7 @@ def test_eight_bits_are_eight_bits(trained: Path, calibration_faces: Faces) -> N
 
 def test_the_real_network_comes_back_as_it_was(trained: Path, calibration_faces: Faces) -> None:
     """Without training: the same tensors under the same names, and no rounding left."""
-    before = {name: tensor.clone() for name, tensor in weights.load(trained)[0].state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in run_folder.load(trained)[0].state_dict().items()}
     made = simulated(trained, calibration_faces)
     real = made.real()
     assert type(real) is EmotionNet

@@ -1,4 +1,4 @@
-"""The audit finds what was planted."""
+"""The data audit finds planted faults."""
 
 import json
 import shutil
@@ -27,8 +27,8 @@ def planted(folder_of_faces, tmp_path):
         gradient = np.linspace(0, 255, 48 * 48, dtype=np.uint8).reshape(48, 48)
         noise = np.random.default_rng(len(label.name)).permutation(gradient.ravel()).reshape(48, 48)
         Image.fromarray(noise).save(root / "valid" / label.name / "own.png")
-    with Image.open(root / "train" / "angry" / "0.png") as picture:
-        ImageOps.mirror(picture).save(root / "valid" / "angry" / "mirrored.png")
+    with Image.open(root / "train" / "angry" / "0.png") as image:
+        ImageOps.mirror(image).save(root / "valid" / "angry" / "mirrored.png")
     (root / "valid" / "happy" / "broken.png").write_bytes(b"\x89PNG")
     return root
 
@@ -39,7 +39,7 @@ def counts_of(split, protocol):
 
 
 def test_planted_faults_are_found(planted):
-    """One exact copy, one mirrored near copy and one unreadable file, by their ids; nothing else."""
+    """One exact copy, one mirrored near copy and one unreadable file, by id, and nothing else."""
     report = audit.run(Audit(data=f"folder:{planted}"))
     (across,) = report.copies_across
     exact, mirrored = ["valid/fear/copy.png", "train/fear/0.png"], ["valid/angry/mirrored.png", "train/angry/0.png"]
@@ -65,8 +65,8 @@ def test_report_can_be_printed_and_tells_no_folder(planted, tmp_path):
     assert read(tmp_path / "audit.json") == report
 
 
-def test_repeats_inside_a_split_are_pairs(folder_of_faces):
-    """Each repeat with the first face that it repeats; near ones both ways, for neither is the original."""
+def test_duplicates_within_a_split_are_pairs(folder_of_faces):
+    """Each duplicate with the first face of the same pixels; near ones both ways, since neither is the original."""
     for name in ("x", "y"):
         shutil.copy(folder_of_faces / "fear" / "3.png", folder_of_faces / "fear" / f"{name}.png")
     shutil.copytree(folder_of_faces, folder_of_faces.parent / "laid" / "train")
@@ -76,23 +76,23 @@ def test_repeats_inside_a_split_are_pairs(folder_of_faces):
     assert found.near_repeats == [[three, x], [x, three], [y, three]]
 
 
-def test_near_copies_are_found_across_blocks(monkeypatch):
-    """Hashes are compared in slices; a face never matches itself, wherever its slice begins."""
+def test_near_duplicates_are_found_across_blocks(monkeypatch):
+    """Hashes are compared in blocks; a face never matches itself, in whichever block it is."""
     monkeypatch.setattr(audit, "BLOCK", 2)
     hashes = [0, 2**40 - 1, 1, 2**64 - 1, 2**40 - 2]
-    seen = audit.Seen(ids=list("abcde"), near=[(own, own ^ (2**20 - 1) << 22) for own in hashes])
-    assert audit._near_pairs(seen, seen, 5) == [["a", "c"], ["b", "e"], ["c", "a"], ["e", "b"]]
+    split = audit.SplitHashes(ids=list("abcde"), near=[(own, own ^ (2**20 - 1) << 22) for own in hashes])
+    assert audit._find_near_pairs(split, split, 5) == [["a", "c"], ["b", "e"], ["c", "a"], ["e", "b"]]
 
 
-def test_too_small_a_face_is_unreadable(planted):
-    """What training would stop at, the audit lists."""
+def test_a_face_that_is_too_small_is_unreadable(planted):
+    """The audit lists faces that would make training fail."""
     Image.new("L", (15, 48)).save(planted / "valid" / "fear" / "small.png")
     found = audit.run(Audit(data=f"folder:{planted}", near=0)).splits[1].unreadable
     assert "at least 16" in found["valid/fear/small.png"]
 
 
-def test_ties_are_named_and_a_face_without_votes_is_none(monkeypatch):
-    """Two labels with the most votes are a tie; votes that are all dropped are not."""
+def test_ties_are_listed_but_not_faces_without_votes(monkeypatch):
+    """Two labels with the most votes are a tie; if all votes are dropped, there is none."""
     votes = {"tied": {"fear": 5.0, "anger": 5.0}, "scattered": {"fear": 1.0, "anger": 1.0}, "clear": {"fear": 9.0}}
     found = [Sample(name, each, lambda: np.zeros((48, 48), np.uint8)) for name, each in votes.items()]
     monkeypatch.setattr(audit, "_samples", lambda _data, split, _labels: found if split == "train" else None)
@@ -103,8 +103,8 @@ def test_ties_are_named_and_a_face_without_votes_is_none(monkeypatch):
 
 
 def test_data_without_any_split_is_refused(tmp_path):
-    """There is no table to print."""
-    with pytest.raises(DataError, match="none of the splits"):
+    """The error lists the splits that were expected."""
+    with pytest.raises(DataError, match="expected at least one of the splits train, valid, test"):
         audit.run(Audit(data=f"ferplus:{tmp_path}"))
 
 

@@ -1,4 +1,4 @@
-"""Drawn faces: the same seed gives the same face, and every muscle moves what it moves in a person."""
+"""Synthetic faces: the same seed gives the same face, and action units move what they move in a person."""
 
 import os
 import subprocess
@@ -35,12 +35,12 @@ def mouth_gap(features) -> float:
 
 @pytest.mark.parametrize("label", PROTOTYPES)
 def test_same_seed_draws_the_same_bytes(label):
-    """A label and a seed name one image."""
+    """A label and a seed determine one image."""
     assert draw_face(label, seed=7).tobytes() == draw_face(label, seed=7).tobytes()
 
 
 def test_face_is_the_same_in_another_process():
-    """The seed does not hang on Python's string hash, which changes from process to process."""
+    """The seed does not depend on Python's string hash, which differs between processes."""
     code = (
         "import sys; from edgeemo.data.drawing import draw_face;"
         "sys.stdout.buffer.write(draw_face('fear', seed=3, size=32).tobytes())"
@@ -51,29 +51,29 @@ def test_face_is_the_same_in_another_process():
 
 
 def test_different_seeds_and_labels_draw_different_faces():
-    """No two of these 24 images agree."""
+    """No two of these 24 images are equal."""
     faces = {draw_face(label, seed=seed).tobytes() for label in PROTOTYPES for seed in range(3)}
     assert len(faces) == 3 * len(PROTOTYPES)
 
 
 @pytest.mark.parametrize("size", [32, 48, 64, 224])
 @pytest.mark.parametrize("label", PROTOTYPES)
-def test_every_prototype_draws_a_grey_square_of_the_size_asked_for(label, size):
-    """Each label gives (size, size) uint8, and a picture rather than one grey level."""
+def test_every_prototype_draws_a_grey_square_of_the_requested_size(label, size):
+    """Each label gives (size, size) uint8 with contrast."""
     face = draw_face(label, seed=1, size=size)
     assert (face.shape, face.dtype) == ((size, size), np.uint8)
-    assert face.std() > 10.0  # sensor noise alone reaches 9 grey levels at most
+    assert face.std() > 10.0  # sensor noise alone has at most 9 grey levels
 
 
-def test_size_changes_the_resolution_and_not_the_person():
-    """The same seed at twice the size, halved, is the same picture but for sensor noise and blur."""
+def test_size_changes_the_resolution_but_not_the_person():
+    """The same seed at twice the size, downscaled, is the same image except for sensor noise and blur."""
     small = draw_face("happiness", seed=5, size=64).astype(float)
     large = draw_face("happiness", seed=5, size=128).astype(float).reshape(64, 2, 64, 2).mean(axis=(1, 3))
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.9  # two seeds correlate by less than 0.8
 
 
-def test_unknown_label_names_the_known_ones():
-    """A person who asks for a label that is not drawn reads which ones are."""
+def test_an_unknown_label_is_refused_with_the_known_ones():
+    """The error lists the labels that can be drawn."""
     with pytest.raises(ValueError, match=r"'joy'.*neutral.*happiness.*contempt"):
         draw_face("joy", seed=0)
 
@@ -126,21 +126,21 @@ def test_au5_opens_the_eyes_and_au6_and_au7_narrow_them():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_contempt_moves_one_side_only(seed):
-    """Of a face that shows contempt one half is at rest."""
+    """One side of the face is at rest."""
     moved = sample_actions("contempt", np.random.default_rng(seed)).sum(axis=1)
     assert moved.min() == 0.0 < moved.max()
 
 
 def test_neutral_is_every_muscle_at_rest_and_intensities_are_fractions():
-    """The table holds intensities in 0..1 of units that the renderer knows, and none for neutral."""
+    """Intensities are in 0..1, for units that the renderer supports; neutral has none."""
     assert PROTOTYPES["neutral"] == {}
     assert all(0 < unit < ACTION_UNITS for units in PROTOTYPES.values() for unit in units)
     assert all(0.0 < value <= 1.0 for units in PROTOTYPES.values() for value in units.values())
 
 
 @pytest.mark.parametrize("label", PROTOTYPES)
-def test_every_unit_of_a_prototype_shows_at_half_its_strength_or_more(label):
-    """On the stronger side of the face no part of the expression is below half the prototype."""
+def test_every_unit_of_a_prototype_has_at_least_half_its_intensity(label):
+    """On the stronger side of the face."""
     for seed in range(20):
         shown = sample_actions(label, np.random.default_rng(seed)).max(axis=0)
         assert all(shown[unit] >= 0.5 * value for unit, value in PROTOTYPES[label].items())

@@ -1,4 +1,4 @@
-"""FER+ in both layouts, and what the votes say."""
+"""FER+ in both layouts, and labels from votes."""
 
 import csv
 import zipfile
@@ -41,7 +41,7 @@ def packed(microsoft):
 
 @pytest.fixture
 def kaggle(tmp_path):
-    """fer2013.csv beside fer2013new.csv with three train faces."""
+    """fer2013.csv with fer2013new.csv, three training faces."""
     head = ["Usage", "Image name", *ferplus.COLUMNS]
     write(tmp_path / "fer2013new.csv", [head, *(["Training", f"fer{k}.png", *v] for k, v in enumerate(VOTES))])
     pixels = [" ".join(["7"] * 48 * 48)] * 3
@@ -55,13 +55,13 @@ def write(path, rows):
         csv.writer(file).writerows(rows)
 
 
-def winner(votes, labels, protocol):
+def label_of(votes, labels, protocol):
     sample = Sample("x", votes, lambda: None)
     return labels.labels[faces.label([sample], labels, protocol=protocol).truth[0]]
 
 
 def test_folder_and_zip_read_the_same(microsoft, packed):
-    """Unpacked or not, the faces and votes are one."""
+    """Faces and votes are equal."""
     left, right = (
         faces.load(f"ferplus:{path}", "train", EIGHT, contract=InputContract(48)) for path in (microsoft, packed)
     )
@@ -71,16 +71,16 @@ def test_folder_and_zip_read_the_same(microsoft, packed):
 
 def test_kaggle_files_join_row_by_row(kaggle):
     """Pixels come from fer2013.csv, votes from fer2013new.csv."""
-    found = faces.load(f"ferplus:{kaggle}", "train", EIGHT, contract=InputContract(48))
-    assert found.truth.tolist() == [0, 1, 4]
-    assert set(found.pixels.ravel()) == {7}
+    train = faces.load(f"ferplus:{kaggle}", "train", EIGHT, contract=InputContract(48))
+    assert train.truth.tolist() == [0, 1, 4]
+    assert set(train.pixels.ravel()) == {7}
 
 
 def test_shifted_kaggle_rows_are_refused(kaggle):
-    """Votes that belong to other faces disagree with FER2013's labels."""
+    """Votes of other faces disagree with FER2013's labels."""
     rows = list(csv.reader((kaggle / "fer2013new.csv").open()))
     write(kaggle / "fer2013new.csv", [rows[0], rows[2], rows[3], rows[1]])
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="do not match"):
         ferplus.samples(kaggle, "train")
 
 
@@ -92,60 +92,60 @@ def test_kaggle_without_the_votes_is_refused(kaggle):
 
 
 def test_faulty_rows_are_listed_with_their_numbers(microsoft):
-    """All of them in one error, not the first one alone."""
+    """One error for all of them."""
     table = microsoft / "FER2013Train" / "label.csv"
     write(table, [["a.png", "box", *VOTES[0]], ["b.png"], ["../c.png", "box", *VOTES[0]], ["d.png", "box", *"x" * 10]])
-    with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2.*row 3.*leaves its folder.*row 4"):
+    with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2.*row 3.*outside its folder.*row 4"):
         ferplus.samples(microsoft, "train")
 
 
 @pytest.mark.parametrize("name", ["fer1.png", "label.csv"])
 @pytest.mark.parametrize("at", ["signature", "stream", "end", "flags", "method", "checksum"])
-def test_flipped_byte_in_the_zip_is_named(packed, name, at):
-    """A bad download is no traceback: each place has its own kind of error."""
+def test_a_flipped_byte_in_the_zip_is_reported_with_the_file(packed, name, at):
+    """A damaged download gives no traceback, whatever field is damaged; each raises its own error."""
     with zipfile.ZipFile(packed) as archive:
         entry = archive.getinfo(f"FER2013Train/{name}")
     content = bytearray(packed.read_bytes())
     start = entry.header_offset + 30 + len(entry.filename)
-    listed = content.rindex(entry.filename.encode()) - 46  # the entry in the table of contents
-    places = {"signature": entry.header_offset, "stream": start, "end": start + entry.compress_size - 1}
-    content[(places | {"flags": listed + 8, "method": listed + 10, "checksum": listed + 16})[at]] ^= 0xFF
+    listed = content.rindex(entry.filename.encode()) - 46  # the entry in the central directory
+    offsets = {"signature": entry.header_offset, "stream": start, "end": start + entry.compress_size - 1}
+    content[(offsets | {"flags": listed + 8, "method": listed + 10, "checksum": listed + 16})[at]] ^= 0xFF
     packed.write_bytes(content)
     with pytest.raises(DataError, match=name):
         faces.load(f"ferplus:{packed}", "train", EIGHT, contract=InputContract(48))
 
 
-def test_half_a_zip_is_refused(packed):
-    """Its table of contents stands at the end."""
+def test_a_truncated_zip_is_refused(packed):
+    """Its central directory is at the end."""
     packed.write_bytes(packed.read_bytes()[:-40])
-    with pytest.raises(DataError, match="neither a folder nor a whole zip"):
+    with pytest.raises(DataError, match="neither a folder nor an intact zip"):
         ferplus.samples(packed, "train")
 
 
-def test_face_that_is_listed_but_missing_is_named(microsoft, packed):
-    """In a folder as in a zip."""
+def test_a_listed_but_missing_face_is_reported(microsoft, packed):
+    """In a folder and in a zip."""
     table = microsoft / "FER2013Train" / "label.csv"
     write(table, [["gone.png", "box", *VOTES[0]]])
     with zipfile.ZipFile(packed, "w") as packing:
         packing.write(table, "FER2013Train/label.csv")
     for path in (microsoft, packed):
-        with pytest.raises(DataError, match=r"gone\.png is listed in label\.csv but is not there"):
+        with pytest.raises(DataError, match=r"gone\.png is listed in label\.csv but missing"):
             faces.load(f"ferplus:{path}", "train", EIGHT, contract=InputContract(48))
 
 
 @pytest.mark.parametrize("layout", ["microsoft", "kaggle"])
-def test_table_in_another_encoding_is_named(request, layout):
-    """A spreadsheet program has saved it anew."""
+def test_a_table_in_another_encoding_is_reported(request, layout):
+    """As a spreadsheet program may have saved it."""
     folder = request.getfixturevalue(layout)
     table = folder / ("FER2013Train/label.csv" if layout == "microsoft" else "fer2013new.csv")
     table.write_bytes(table.read_bytes().replace(b"fer0", "f\u00e9r0".encode("latin-1")))
-    with pytest.raises(DataError, match=rf"{table.name} is not a table in UTF-8"):
+    with pytest.raises(DataError, match=rf"{table.name} is not a CSV file in UTF-8"):
         ferplus.samples(folder, "train")
 
 
 @pytest.mark.parametrize("pixels", ["x", "1 2 3", "9" * 30, ""])
-def test_senseless_kaggle_pixels_are_named(kaggle, pixels):
-    """The error holds the image's name."""
+def test_invalid_kaggle_pixels_are_reported(kaggle, pixels):
+    """The error starts with the name of the image."""
     rows = list(csv.reader((kaggle / "fer2013.csv").open()))
     rows[2][1] = pixels
     write(kaggle / "fer2013.csv", rows)
@@ -153,8 +153,8 @@ def test_senseless_kaggle_pixels_are_named(kaggle, pixels):
         faces.load(f"ferplus:{kaggle}", "train", EIGHT, contract=InputContract(48))
 
 
-def test_senseless_kaggle_rows_are_listed_with_their_numbers(kaggle):
-    """Emotion codes out of range or no numbers, and rows that end early."""
+def test_invalid_kaggle_rows_are_listed_with_their_numbers(kaggle):
+    """Emotion codes that are out of range or not numbers, and short rows."""
     rows = list(csv.reader((kaggle / "fer2013.csv").open()))
     rows[1][0], rows[2][0], rows[3] = "7", "glad", ["0"]
     write(kaggle / "fer2013.csv", rows)
@@ -162,8 +162,8 @@ def test_senseless_kaggle_rows_are_listed_with_their_numbers(kaggle):
         ferplus.samples(kaggle, "train")
 
 
-def test_corrupt_png_is_named(microsoft):
-    """The error holds the file and the command that lists all such files."""
+def test_a_corrupt_png_is_reported(microsoft):
+    """The error has the file and the command that lists all such files."""
     (microsoft / "FER2013Train" / "fer1.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(DataError, match=r"(?s)fer1\.png.*edgeemo data audit"):
         faces.load(f"ferplus:{microsoft}", "train", EIGHT, contract=InputContract(48))
@@ -171,32 +171,32 @@ def test_corrupt_png_is_named(microsoft):
 
 @pytest.mark.parametrize("where", ["nowhere", "."])
 def test_missing_layout_is_explained(tmp_path, where):
-    """Neither a missing folder nor an empty one is a FER+ layout."""
+    """Neither a missing nor an empty folder is a FER+ layout."""
     with pytest.raises(DataError, match="FER2013Train"):
         ferplus.samples(tmp_path / where, "train")
 
 
-def test_majority_needs_more_than_half_of_the_votes_that_remain():
-    """4 of 8: plurality names it, majority drops it; a single vote counts for neither."""
+def test_majority_needs_more_than_half_of_the_remaining_votes():
+    """4 of 8: plurality labels the face, majority drops it; a single vote counts for neither."""
     votes = {"neutral": 4.0, "sadness": 3.0, "fear": 1.0, "anger": 2.0}
-    assert winner(votes, EIGHT, "plurality") == "neutral"
+    assert label_of(votes, EIGHT, "plurality") == "neutral"
     with pytest.raises(DataError, match="no face has a label"):
-        winner(votes, EIGHT, "majority")
-    assert winner({"neutral": 5.0, "sadness": 3.0, "fear": 1.0, "anger": 1.0}, EIGHT, "majority") == "neutral"
+        label_of(votes, EIGHT, "majority")
+    assert label_of({"neutral": 5.0, "sadness": 3.0, "fear": 1.0, "anger": 1.0}, EIGHT, "majority") == "neutral"
 
 
 def test_votes_are_merged_before_they_are_counted():
-    """Disgust joins anger in the set of six, and together they win."""
+    """In `six`, disgust is merged into anger, and together they win."""
     votes = {"sadness": 4.0, "anger": 3.0, "disgust": 3.0}
-    assert winner(votes, EIGHT, "plurality") == "sadness"
-    assert winner(votes, SIX, "plurality") == "anger"
+    assert label_of(votes, EIGHT, "plurality") == "sadness"
+    assert label_of(votes, SIX, "plurality") == "anger"
 
 
 @pytest.mark.parametrize("name", ["unknown", "NF"])
 def test_faces_won_by_no_emotion_are_dropped(name):
-    """Unknown and no-face are not emotions."""
+    """Unknown and NF are not emotions."""
     with pytest.raises(DataError, match="no face has a label"):
-        winner({name: 6.0, "neutral": 4.0}, EIGHT, "plurality")
+        label_of({name: 6.0, "neutral": 4.0}, EIGHT, "plurality")
 
 
 @pytest.mark.ferplus
@@ -210,6 +210,6 @@ def test_faces_won_by_no_emotion_are_dropped(name):
     ],
 )
 def test_protocols_keep_the_known_number_of_real_faces(ferplus, labels, protocol, n):
-    """The n that stands beside every accuracy in the README."""
-    found = faces.samples(ferplus, "valid", LABEL_SETS[labels])
-    assert len(faces.label(found, LABEL_SETS[labels], protocol=protocol).truth) == n
+    """The n of every accuracy in the README."""
+    samples = faces.samples(ferplus, "valid", LABEL_SETS[labels])
+    assert len(faces.label(samples, LABEL_SETS[labels], protocol=protocol).truth) == n

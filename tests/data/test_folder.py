@@ -1,4 +1,4 @@
-"""A folder per label."""
+"""Data sets with one folder per label."""
 
 import shutil
 
@@ -14,15 +14,15 @@ from edgeemo.labels import label_set
 SIX = label_set("six")
 
 
-def test_folder_without_splits_gives_a_fifth_to_valid(folder_of_faces):
-    """Two of ten faces of each label, and every face in exactly one split."""
+def test_a_folder_without_splits_gives_a_fifth_to_valid(folder_of_faces):
+    """Two of ten faces of each label; every face is in exactly one split."""
     train, valid = (folder.samples(folder_of_faces, split) for split in ("train", "valid"))
     assert (len(train), len(valid)) == (48, 12)
     assert not {s.id for s in train} & {s.id for s in valid}
 
 
 def test_the_split_is_stratified(folder_of_faces, rng):
-    """Of 10, 25, 40, 55, 70 and 85 faces a fifth each, not a fifth of all: valid has the classes' shares of train."""
+    """A fifth each of 10, 25, 40, 55, 70 and 85 faces: valid has the class frequencies of train."""
     for more, label in enumerate(sorted(folder_of_faces.iterdir())):
         for k in range(15 * more):
             Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(label / f"more{k}.png")
@@ -34,7 +34,7 @@ def test_the_split_is_stratified(folder_of_faces, rng):
 
 
 def test_the_split_does_not_depend_on_names(folder_of_faces):
-    """Renamed files stay on their side, since their contents decide."""
+    """Renamed files stay in their split, which depends on their content."""
     before = {
         sample.id: (folder_of_faces / sample.id).read_bytes() for sample in folder.samples(folder_of_faces, "valid")
     }
@@ -44,15 +44,15 @@ def test_the_split_does_not_depend_on_names(folder_of_faces):
     assert after == set(before.values())
 
 
-def test_copies_stay_on_one_side(folder_of_faces):
-    """A copied file never sits in train and valid at once."""
+def test_copies_are_in_the_same_split(folder_of_faces):
+    """A file and its copy are never in different splits."""
     for k in range(10):
         shutil.copy(folder_of_faces / "fear" / f"{k}.png", folder_of_faces / "fear" / f"copy{k}.png")
     train = {s.id for s in folder.samples(folder_of_faces, "train")}
     assert all((f"fear/{k}.png" in train) == (f"fear/copy{k}.png" in train) for k in range(10))
 
 
-def test_split_folders_are_used_where_they_are(folder_of_faces, tmp_path):
+def test_split_folders_are_used_if_present(folder_of_faces, tmp_path):
     """root/train/LABEL and root/valid/LABEL."""
     root = tmp_path / "root"
     shutil.copytree(folder_of_faces, root / "train")
@@ -63,7 +63,7 @@ def test_split_folders_are_used_where_they_are(folder_of_faces, tmp_path):
 
 
 def test_missing_folder_is_explained(tmp_path):
-    """The message shows the layout that was expected."""
+    """The error shows the expected layout."""
     with pytest.raises(DataError, match="LABEL"):
         folder.samples(tmp_path / "nowhere", "train")
 
@@ -77,57 +77,57 @@ def test_empty_class_is_refused(folder_of_faces):
 
 
 def test_missing_class_is_refused_before_training(folder_of_faces):
-    """A label of the set without faces cannot be learnt; the message offers the labels at hand."""
+    """A label without faces cannot be learned; the error suggests --label-set."""
     shutil.rmtree(folder_of_faces / "fear")
-    found = faces.load(f"folder:{folder_of_faces}", "train", SIX, contract=InputContract(48))
+    train = faces.load(f"folder:{folder_of_faces}", "train", SIX, contract=InputContract(48))
     with pytest.raises(DataError, match=r"fear \(0\).*--label-set"):
-        faces.check_classes(found, SIX, data="folder:faces")
+        faces.check_classes(train, SIX, data="folder:faces")
 
 
-def test_wrong_label_is_refused(folder_of_faces):
-    """A folder whose name is no label is not skipped."""
+def test_an_unknown_label_is_refused(folder_of_faces):
+    """A folder whose name is not a label is not skipped."""
     (folder_of_faces / "fear").rename(folder_of_faces / "boredom")
     with pytest.raises(UsageError, match="boredom"):
         faces.load(f"folder:{folder_of_faces}", "train", SIX, contract=InputContract(48))
 
 
-def test_a_file_that_cannot_be_opened_is_named(folder_of_faces):
-    """A link to nothing: the split can be made, and reading the face says what is wrong, as the audit will."""
+def test_a_file_that_cannot_be_opened_is_reported(folder_of_faces):
+    """A broken link does not prevent splitting; reading the face, as the audit does, reports it."""
     broken = folder_of_faces / "fear" / "3.png"
     broken.unlink()
     broken.symlink_to("nowhere.png")
-    found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    samples = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
     with pytest.raises(DataError, match=r"fear/3\.png does not exist"):
-        faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+        faces.decode(faces.label(samples, SIX, protocol="plurality"), InputContract(48), what="faces")
 
 
-def test_files_that_are_no_images_of_ours_are_counted(folder_of_faces, caplog):
-    """A label of TIFFs with one PNG would train on the PNG alone, in silence."""
+def test_unsupported_files_are_counted(folder_of_faces, caplog):
+    """Otherwise a folder of TIFFs with one PNG would silently be used with the PNG alone."""
     for name in ("a.tif", "b.tif"):
         (folder_of_faces / "fear" / name).write_bytes(b"II*")
     (folder_of_faces / "fear" / ".hidden").touch()
     folder.samples(folder_of_faces, "train")
-    assert "fear: 2 files passed over, as a.tif; expected .png" in caplog.text
+    assert "fear: 2 files ignored, such as a.tif; expected .png" in caplog.text
 
 
-def test_corrupt_png_is_named(folder_of_faces):
-    """The error holds the file's path."""
-    (folder_of_faces / "fear" / "3.png").write_bytes(b"not a picture")
-    found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+def test_a_corrupt_png_is_reported(folder_of_faces):
+    """The error has the path of the file."""
+    (folder_of_faces / "fear" / "3.png").write_bytes(b"not an image")
+    samples = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
     with pytest.raises(DataError, match=r"fear/3\.png"):
-        faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+        faces.decode(faces.label(samples, SIX, protocol="plurality"), InputContract(48), what="faces")
 
 
-def test_too_small_a_face_is_named(folder_of_faces):
-    """The error holds the file's name and the command that lists all such files, but no folder of this machine."""
+def test_a_face_that_is_too_small_is_reported(folder_of_faces):
+    """The error has the file's name and the command that lists all such files, but no absolute path."""
     Image.new("L", (15, 48)).save(folder_of_faces / "fear" / "3.png")
-    found = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    samples = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
     with pytest.raises(DataError, match=r"(?s)^fear/3\.png: .*at least 16.*edgeemo data audit"):
-        faces.decode(faces.label(found, SIX, protocol="plurality"), InputContract(48), what="faces")
+        faces.decode(faces.label(samples, SIX, protocol="plurality"), InputContract(48), what="faces")
 
 
 def test_too_few_images_for_a_valid_split_are_explained(folder_of_faces):
-    """A fifth of two images is none: the message says how many a label needs."""
+    """A fifth of two images is none: the error says how many a label needs."""
     for file in folder_of_faces.rglob("[2-9].png"):
         file.unlink()
     with pytest.raises(DataError, match=r"valid split is empty.*at least 3"):
@@ -139,20 +139,20 @@ def test_too_few_images_for_a_valid_split_are_explained(folder_of_faces):
     assert len(folder.samples(folder_of_faces, "valid")) >= 1
 
 
-def test_a_split_without_faces_is_called_empty():
-    """Not a fault of the protocol."""
+def test_an_empty_split_is_reported_as_empty():
+    """The error does not blame the protocol."""
     with pytest.raises(DataError, match="split is empty"):
         faces.label([], SIX, protocol="plurality")
 
 
 @pytest.mark.parametrize(("data", "gray"), [("synthetic:60", True), ("ferplus:x", True), ("folder:x", False)])
-def test_a_folder_alone_may_have_colour(data, gray):
-    """Drawn and FER+ faces are gray; of a folder's nothing is known."""
-    assert faces.are_gray(data) is gray
+def test_only_folders_may_have_colour(data, gray):
+    """Synthetic and FER+ faces are gray; those of a folder may have colour."""
+    assert faces.is_grayscale(data) is gray
 
 
 @pytest.mark.parametrize("data", ["affectnet:x", "folder", "ferplus:", ""])
-def test_unknown_or_unfinished_data_name_is_refused(data):
-    """The message lists the kinds or asks for the path."""
+def test_an_unknown_or_incomplete_data_name_is_refused(data):
+    """The error lists the kinds of data sets, or asks for the path."""
     with pytest.raises(UsageError, match=r"ferplus:PATH|needs a path"):
         faces.samples(data, "train", SIX)

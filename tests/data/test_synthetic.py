@@ -1,4 +1,4 @@
-"""The embedded data set."""
+"""The built-in data set."""
 
 import numpy as np
 import pytest
@@ -14,27 +14,27 @@ SIX = label_set("six")
 
 
 def test_labels_are_balanced_and_counts_exact():
-    """60 train faces are ten of each label; valid gets a fifth."""
+    """60 training faces are ten of each label; valid has a fifth as many."""
     train, valid = (faces.load("synthetic:60", split, SIX, contract=InputContract(48)) for split in ("train", "valid"))
     assert np.bincount(train.truth).tolist() == [10] * 6
     assert len(valid) == 12
 
 
-def test_two_readings_are_identical(monkeypatch):
-    """Drawn faces depend on their number alone, each time anew; other tests share one drawing."""
+def test_loading_twice_gives_identical_faces(monkeypatch):
+    """Faces depend on their number alone. Here they are drawn every time; other tests share a cache."""
     monkeypatch.setattr(synthetic, "draw_face", draw_face)
     first, second = (faces.load("synthetic:60", "valid", SIX, contract=InputContract(48)) for _ in range(2))
     assert np.array_equal(first.pixels, second.pixels)
 
 
 def test_splits_share_no_face():
-    """No drawing stands in two splits."""
-    drawn = [
+    """No face is in two splits."""
+    splits = [
         {face.tobytes() for face in faces.load("synthetic:60", split, SIX, contract=InputContract(48)).pixels}
         for split in ("train", "valid", "test")
     ]
-    assert [len(split) for split in drawn] == [60, 12, 12]
-    assert len(set.union(*drawn)) == 84
+    assert [len(split) for split in splits] == [60, 12, 12]
+    assert len(set.union(*splits)) == 84
 
 
 @pytest.mark.parametrize(
@@ -46,22 +46,22 @@ def test_splits_share_no_face():
         ("edge_vgg", "synthetic:60", "gray"),
     ],
 )
-def test_a_colour_backbone_trained_on_gray_faces_is_shown_gray(backbone, data, colour):
-    """What it never saw in training it shall not see afterwards; mean and std stay the backbone's."""
-    contract = contract_for(backbone, 64, gray_faces=faces.are_gray(data))
+def test_a_colour_backbone_trained_on_gray_faces_gets_gray_input(backbone, data, colour):
+    """Inference must not have colour that training did not have; mean and std are the backbone's."""
+    contract = contract_for(backbone, 64, gray_faces=faces.is_grayscale(data))
     assert contract.colour == colour
     assert contract.mean == contract_for(backbone, 64).mean
 
 
 @pytest.mark.parametrize("count", ["5", "many", "-60"])
-def test_senseless_count_is_refused(count):
-    """Too few faces for the labels, or no number at all."""
+def test_an_invalid_count_is_refused(count):
+    """Too few faces for the labels, or not a number."""
     with pytest.raises(UsageError, match="whole number"):
         faces.samples(f"synthetic:{count}", "train", SIX)
 
 
-def test_some_of_the_faces_are_taken_from_all_over():
-    """First, last and evenly between; never more than there are."""
+def test_faces_are_taken_at_even_intervals():
+    """From the first to the last; at most all of them."""
     train = faces.load("synthetic:60", "train", SIX, contract=InputContract(48))
-    assert train.spread(3).ids == [train.ids[row] for row in (0, 30, 59)]
-    assert train.spread(1000).ids == train.ids
+    assert train.take_evenly(3).ids == [train.ids[row] for row in (0, 30, 59)]
+    assert train.take_evenly(1000).ids == train.ids

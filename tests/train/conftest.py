@@ -1,4 +1,4 @@
-"""A tiny run: 120 drawn faces, two epochs of the slim net."""
+"""A tiny run: 120 synthetic faces, two epochs of the slim network."""
 
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ TINY = replace(RECIPES["demo"], data="synthetic:120", epochs=2, batch_size=32, t
 
 
 @pytest.fixture
-def tiny_with_pictures(tmp_path):
-    """As it is for everyone."""
+def tiny_with_plots(tmp_path):
+    """The settings of a tiny run, with plots."""
     return replace(TINY, out=str(tmp_path / "run"))
 
 
 @pytest.fixture
-def tiny(tiny_with_pictures, monkeypatch):
-    """Without curves and confusion matrix, which would take as long as the two epochs."""
-    for picture in ("curves", "confusion"):
-        monkeypatch.setattr(plots, picture, lambda *_, **__: None)
-    return tiny_with_pictures
+def tiny(tiny_with_plots, monkeypatch):
+    """The settings of a tiny run without plots, which would take as long as the two epochs."""
+    for plot in ("plot_curves", "plot_confusion"):
+        monkeypatch.setattr(plots, plot, lambda *_, **__: None)
+    return tiny_with_plots

@@ -1,4 +1,4 @@
-"""Every line of the table: its shape, its names, and its way through a card and back."""
+"""Every backbone: feature shapes, tensor names, and rebuilding from a card."""
 
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ def describe(name):
 
 
 @pytest.mark.parametrize("name", networks.BACKBONES)
-def test_description_widths_and_weights_make_the_same_network(name):
-    """Features are as wide as the table says, and the rebuilt network gives the same logits to the bit."""
+def test_description_widths_and_weights_rebuild_the_network(name):
+    """Features have the width in the table, and the rebuilt network gives bit-identical logits."""
     torch.set_num_threads(1)
     network = networks.build(describe(name)).eval()
     again = networks.build(replace(describe(name), widths=networks.widths_of(network))).eval()
@@ -29,38 +29,38 @@ def test_description_widths_and_weights_make_the_same_network(name):
         assert torch.equal(network(batch), again(batch))
 
 
-def test_backbones_are_a_row_of_stages():
-    """A Sequential of at least eight children from the image up, for training modes to thaw one by one."""
-    with torch.device("meta"):  # no numbers, so that it costs nothing
-        trunks = [entry.trunk(entry.whole()) for entry in networks.BACKBONES.values()]
+def test_backbones_are_sequences_of_layers():
+    """A Sequential of at least eight children in order of execution, which training modes unfreeze in groups."""
+    with torch.device("meta"):  # without data, so that it costs nothing
+        trunks = [entry.trunk(entry.model()) for entry in networks.BACKBONES.values()]
     assert all(isinstance(trunk, nn.Sequential) for trunk in trunks)
     assert min(map(len, trunks)) >= 8  # a ResNet's stem of four and its four stages
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "blocks", "shaped"),
+    ("name", "kind", "blocks", "reshaping"),
     [
         ("efficientnet_b4", "MBConv", 32, 7),
         ("resnet101", "Bottleneck", 33, 4),
         ("mobilenet_v3_large", "InvertedResidual", 15, 5),
     ],
 )
-def test_residual_blocks_of_deep_networks_begin_as_the_identity(name, kind, blocks, shaped):
-    """From random weights; the first of each stage changes the shape and does filter."""
-    found = [m for m in networks.build(describe(name)).eval().modules() if type(m).__name__ == kind]
-    same = [block for block in found if _leaves_alone(block)]
-    assert (len(found), len(found) - len(same)) == (blocks, shaped)
+def test_residual_blocks_of_deep_networks_start_as_the_identity(name, kind, blocks, reshaping):
+    """With random weights, except the first block of each stage, which changes the shape."""
+    modules = [m for m in networks.build(describe(name)).eval().modules() if type(m).__name__ == kind]
+    identities = [block for block in modules if _is_identity(block)]
+    assert (len(modules), len(modules) - len(identities)) == (blocks, reshaping)
 
 
-def _leaves_alone(block):
+def _is_identity(block):
     first = next(layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
-    batch = torch.rand(1, first.in_channels, 4, 4)  # a ResNet rectifies the sum
+    batch = torch.rand(1, first.in_channels, 4, 4)  # non-negative, because a ResNet applies ReLU to the sum
     with torch.inference_mode():
         return torch.equal(block(batch), batch)
 
 
-def test_densenet_features_are_rectified():
-    """DenseNet.forward of torchvision rectifies, outside of `features`."""
+def test_densenet_features_end_with_relu():
+    """DenseNet.forward of torchvision applies ReLU outside of `features`."""
     trunk = networks.build(describe("densenet121")).eval().backbone
     with torch.inference_mode():
         assert trunk(torch.randn(1, 3, 64, 64)).min() >= 0
@@ -73,14 +73,14 @@ def test_densenet_features_are_rectified():
         ("resnet50", ("backbone.0.weight", "backbone.4.0.conv1.weight", "backbone.7.2.bn3.running_var")),
     ],
 )
-def test_names_of_weights_stay(name, weights):
-    """Models saved earlier load by these names."""
+def test_tensor_names_are_stable(name, weights):
+    """Existing models are loaded by these names."""
     state = networks.build(describe(name)).state_dict()
     assert {*weights, "attention.conv.weight", "head.1.weight"} <= state.keys()
 
 
-def test_another_width_keeps_the_convolution_otherwise():
-    """Stride, padding and its mode, dilation and one filter per channel survive; only the channels change."""
+def test_a_new_width_changes_the_channels_only():
+    """Stride, padding and its mode, dilation and depthwise filtering are kept."""
     trunk = nn.Sequential(nn.Conv2d(8, 8, 3, 2, padding=2, dilation=2, groups=8, bias=False, padding_mode="reflect"))
     networks.set_widths(trunk, {"0": [4, 1, 3, 3]})
     assert repr(trunk[0]) == repr(
@@ -89,7 +89,7 @@ def test_another_width_keeps_the_convolution_otherwise():
 
 
 def test_lite0_is_b0_without_squeeze_and_excitation():
-    """Sixteen blocks, ReLU6 alone, and the published 4,652,008 parameters less the ImageNet classifier's."""
+    """Sixteen blocks, only ReLU6, and the published 4,652,008 parameters minus those of the ImageNet classifier."""
     trunk = networks.build(describe("efficientnet_lite0")).backbone
     assert sum(repeats for *_, repeats, _ in STAGES) == 16
     activations = {type(m) for m in trunk.modules() if type(m).__module__.endswith("activation")}
@@ -107,9 +107,9 @@ def test_the_card_tells_whose_weights_it_started_from(tmp_path, tiny):
     assert terms(replace(tiny, weights="some.pth")).initial_weights == "from a file given by the trainer"
 
 
-def test_a_file_that_is_no_weights_is_refused_without_unsafe_advice(tmp_path):
-    """Torch's own message would have it loaded with weights_only=False."""
-    (tmp_path / "picture.pth").write_bytes(b"\x89PNG")
+def test_a_file_without_weights_is_refused_without_unsafe_advice(tmp_path):
+    """Torch's own message recommends weights_only=False."""
+    (tmp_path / "image.pth").write_bytes(b"\x89PNG")
     with pytest.raises(IntegrityError, match=r"expected a \.safetensors file") as refused:
-        networks.build(describe("resnet18"), weights=str(tmp_path / "picture.pth"))
+        networks.build(describe("resnet18"), weights=str(tmp_path / "image.pth"))
     assert "weights_only" not in str(refused.value)

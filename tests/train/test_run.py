@@ -1,4 +1,4 @@
-"""The train stage, end to end on a few drawn faces."""
+"""The train stage, end to end on a few synthetic faces."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from edgeemo.artifact import alone_in
+from edgeemo.artifact import lock_folder
 from edgeemo.card import read_card
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import RECIPES
@@ -28,28 +28,28 @@ def states_equal(first, second):
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
-    """The model of a run that was never stopped; each way to train is gone once."""
+    """Return the model of an uninterrupted run; each configuration is trained once."""
 
     @cache
     def trained(config):
-        return run(replace(config, out=str(tmp_path_factory.mktemp("whole") / "run")))
+        return run(replace(config, out=str(tmp_path_factory.mktemp("uninterrupted") / "run")))
 
-    def whole(config):
+    def uninterrupted(config):
         return trained(replace(config, out="", checkpoint_steps=type(config).checkpoint_steps))
 
-    return whole
+    return uninterrupted
 
 
 @pytest.fixture
 def finished(tiny, once):
-    """A tiny run that ended, as its own copy."""
+    """A copy of a finished tiny run."""
     shutil.copytree(once(tiny).parent, tiny.out)
     return tiny
 
 
-def test_run_folder_holds_all_that_was_promised(tiny_with_pictures):
-    """Model, card, curves, confusion matrix, log; the card says what was measured on how many faces."""
-    path = run(tiny_with_pictures)
+def test_the_run_folder_has_all_results(tiny_with_plots):
+    """Model, card, learning curves, confusion matrix and log; the card has the metrics and the number of faces."""
+    path = run(tiny_with_plots)
     names = {file.name for file in path.parent.iterdir()}
     assert names >= {"model.safetensors", "model.safetensors.json", "curves.png", "confusion.png", "log.json"}
     card = read_card(path)
@@ -58,85 +58,85 @@ def test_run_folder_holds_all_that_was_promised(tiny_with_pictures):
     assert len(json.loads((path.parent / "log.json").read_text())["epochs"]) == 2
 
 
-def test_loss_falls(tiny):
-    """Eight epochs on 120 faces: the last loss is below the first."""
+def test_the_loss_decreases(tiny):
+    """Eight epochs on 120 faces: the last loss is lower than the first."""
     path = run(replace(tiny, epochs=8, batch_size=16, augment="none"))
     epochs = json.loads((path.parent / "log.json").read_text())["epochs"]
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
 
 
 class Stopped(Exception):
-    """Power lost."""
+    """Simulated power failure."""
 
 
 def stop_after(config, *, steps):
-    """Train until so many steps have been taken, then fall over, as often as not between two checkpoints."""
-    taken = []
+    """Train for that many steps, then fail, possibly between two checkpoints."""
+    done = []
 
     def step(*arguments):
-        if len(taken) == steps:
+        if len(done) == steps:
             raise Stopped
-        taken.append(1)
+        done.append(1)
         real(*arguments)
 
-    real, fit._step = fit._step, step
+    real, fit._train_step = fit._train_step, step
     try:
         with pytest.raises(Stopped):
             run(config)
     finally:
-        fit._step = real
+        fit._train_step = real
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
 @pytest.mark.parametrize(("checkpoint_steps", "accumulate"), [(1, 1), (2, 1), (200, 1), (1, 2), (2, 3)])
-def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tiny, once, steps, checkpoint_steps, accumulate):
-    """Stopped after a step, with or without a checkpoint there: weights and log equal those of a whole run.
+def test_a_run_stopped_anywhere_resumes_bit_identically(tiny, once, steps, checkpoint_steps, accumulate):
+    """Stopped after a step, with or without a checkpoint there: weights and log equal those of an uninterrupted run.
 
-    That one writes no checkpoint but after its epochs. A checkpoint never falls between steps whose gradients are still
-    being added up.
+    That run writes checkpoints after its epochs only. There are no checkpoints between steps whose gradients are being
+    accumulated.
     """
     parts = replace(tiny, batch_size=24, checkpoint_steps=checkpoint_steps, accumulate=accumulate)
-    whole = once(parts)
+    uninterrupted = once(parts)
     stop_after(parts, steps=steps)
     again = run(replace(parts, resume=True))
-    assert states_equal(whole, again)
-    assert losses_of(whole) == losses_of(again)
+    assert states_equal(uninterrupted, again)
+    assert losses_of(uninterrupted) == losses_of(again)
 
 
 def losses_of(model):
     return [row["loss"] for row in json.loads((model.parent / "log.json").read_text())["epochs"]]
 
 
-def test_interrupted_judging_is_done_again(tiny, once, monkeypatch):
-    """Stopped while its second epoch is judged and resumed, a run ends with the weights of one never stopped."""
+def test_an_interrupted_evaluation_is_repeated(tiny, once, monkeypatch):
+    """A run stopped during the evaluation of its second epoch and resumed has the weights of an uninterrupted one."""
     stopped = replace(tiny, epochs=3)
-    whole = once(stopped)
-    judge, calls = fit._judged, []
+    uninterrupted = once(stopped)
+    evaluate, calls = fit._evaluate_epoch, []
 
     def stop_in_the_second_epoch(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return judge(*arguments)
+        return evaluate(*arguments)
 
-    monkeypatch.setattr(fit, "_judged", stop_in_the_second_epoch)
+    monkeypatch.setattr(fit, "_evaluate_epoch", stop_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         run(stopped)
-    monkeypatch.setattr(fit, "_judged", judge)
-    assert states_equal(whole, run(replace(stopped, resume=True)))
+    monkeypatch.setattr(fit, "_evaluate_epoch", evaluate)
+    assert states_equal(uninterrupted, run(replace(stopped, resume=True)))
 
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Valid accuracies as the test wants them: best in the second epoch."""
-    wanted = cycle([0.3, 0.6, 0.5, 0.4])
+    """Given validation accuracies, best in the second epoch."""
+    accuracies = cycle([0.3, 0.6, 0.5, 0.4])
     real = fit.scores
-    monkeypatch.setattr(fit, "scores", lambda *arguments: replace(real(*arguments), accuracy=next(wanted)))
+    monkeypatch.setattr(fit, "scores", lambda *arguments: replace(real(*arguments), accuracy=next(accuracies)))
 
 
 @pytest.mark.usefixtures("scripted")
-def test_early_stopping_keeps_the_best_epoch_and_stays_stopped(tiny):
-    """Stopped two epochs after the best one; --resume trains no further and leaves the same weights."""
+def test_early_stopping_keeps_the_best_epoch_also_after_resuming(tiny):
+    """Stopped two epochs after the best one; --resume does not train further and keeps the weights."""
     path = run(replace(tiny, epochs=5, patience=2, ema=0.0))
     log = path.parent / "log.json"
     assert [row["accuracy"] for row in json.loads(log.read_text())["epochs"]] == [0.3, 0.6, 0.5, 0.4]
@@ -147,14 +147,14 @@ def test_early_stopping_keeps_the_best_epoch_and_stays_stopped(tiny):
 
 
 @pytest.mark.usefixtures("scripted")
-def test_the_kept_epoch_is_not_the_last(tiny):
-    """With patience the second of four epochs is kept, without it the last."""
+def test_patience_keeps_the_best_epoch(tiny):
+    """With patience, the second of four epochs is kept, without it the last."""
     best = load_file(run(replace(tiny, epochs=4, patience=2, ema=0.0)))
-    last = load_file(run(replace(tiny, epochs=4, ema=0.0, out=tiny.out + "-last")))
+    last = load_file(run(replace(tiny, epochs=4, ema=0.0, out=f"{tiny.out}-last")))
     assert any((best[name] != last[name]).any() for name in best)
 
 
-def test_finished_folder_is_not_overwritten(finished):
+def test_a_finished_run_is_not_overwritten(finished):
     """A second run in the same folder needs --resume or another --out."""
     with pytest.raises(UsageError, match="--resume"):
         run(finished)
@@ -163,36 +163,36 @@ def test_finished_folder_is_not_overwritten(finished):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classifier_lr": 1.0}, r"other settings: classifier_lr 0\.\d+ there, 1\.0 here"),
-        ({"data": "synthetic:180"}, "train faces, valid faces; use those"),
+        ({"classifier_lr": 1.0}, r"other settings: classifier_lr \(stored 0\.\d+, requested 1\.0\)"),
+        ({"data": "synthetic:180"}, "train faces, valid faces; use the stored ones"),
     ],
     ids=["settings", "faces"],
 )
-def test_resuming_another_run_is_refused(finished, change, message):
-    """Other settings or other faces: it would not be the same run."""
+def test_resuming_with_other_settings_or_faces_is_refused(finished, change, message):
+    """It would not be the same run."""
     with pytest.raises(UsageError, match=message):
         run(replace(finished, resume=True, **change))
 
 
 def test_resuming_without_the_teacher_is_refused(tiny, tmp_path):
-    """The second half would learn from labels alone, and the card would name no teacher."""
-    master = run(replace(tiny, epochs=1, out=str(tmp_path / "master"))).parent
-    taught = replace(tiny, teacher=str(master), views=1)
-    stop_after(taught, steps=4)
+    """The second half would be trained on labels only, and the card would not have the teacher."""
+    teacher = run(replace(tiny, epochs=1, out=str(tmp_path / "teacher"))).parent
+    student = replace(tiny, teacher=str(teacher), views=1)
+    stop_after(student, steps=4)
     with pytest.raises(UsageError, match=r"other settings: .*teacher"):
         run(replace(tiny, resume=True))
-    assert states_equal(run(replace(taught, resume=True)), run(replace(taught, out=tiny.out + "-whole")))
+    assert states_equal(run(replace(student, resume=True)), run(replace(student, out=f"{tiny.out}-uninterrupted")))
 
 
-def test_two_trainings_do_not_share_a_folder(tiny):
-    """The second is refused while the first is at work, though there is no checkpoint yet; then the folder is free."""
-    with alone_in(Path(tiny.out)), pytest.raises(UsageError, match="another process is at work in"):
+def test_two_runs_cannot_share_a_folder(tiny):
+    """The second is refused while the first runs, even before its first checkpoint; afterwards the lock is gone."""
+    with lock_folder(Path(tiny.out)), pytest.raises(UsageError, match="another process is writing to"):
         run(tiny)
     assert not (run(tiny).parent / ".lock").exists()
 
 
-def test_a_card_that_cannot_be_read_is_told_before_training(tiny, tmp_path, monkeypatch):
-    """That of the weights it starts from: its terms are wanted at the end, after hours."""
+def test_an_unreadable_card_of_the_initial_weights_is_reported_before_training(tiny, tmp_path, monkeypatch):
+    """Its licences are needed at the end, after hours."""
     start = run(replace(tiny, epochs=1, out=str(tmp_path / "start")))
     (tmp_path / "start" / "model.safetensors.json").write_text("{}")
     monkeypatch.setattr("edgeemo.train.run.fit", None)
@@ -210,49 +210,49 @@ def test_a_card_that_cannot_be_read_is_told_before_training(tiny, tmp_path, monk
         ({"unfreeze_epochs": 1.0}, "--unfreeze-epochs has no effect without --mode gradual"),
     ],
 )
-def test_an_option_that_decides_nothing_is_refused(tiny, change, message):
-    """Before any face is read, with the option that it is for."""
+def test_an_option_without_effect_is_refused(tiny, change, message):
+    """Before any face is read, with the option that it needs."""
     with pytest.raises(UsageError, match=message):
         run(replace(tiny, data="folder:none", **change))
 
 
 def newest(config):
-    return checkpoint.in_folder(Path(config.out))[-1]
+    return checkpoint.list_checkpoints(Path(config.out))[-1]
 
 
 def test_two_checkpoints_are_kept(tiny):
-    """Five steps with a checkpoint each leave the last two, and nothing half written."""
+    """Of five steps with a checkpoint each, the last two remain, without partial files."""
     run(replace(tiny, epochs=5, batch_size=120))
     names = sorted(path.name for path in (Path(tiny.out) / checkpoint.FOLDER).iterdir())
     assert names == ["00000004", "00000005"]
 
 
 @pytest.mark.parametrize("file", [checkpoint.STATE, checkpoint.WEIGHTS])
-def test_damaged_checkpoint_gives_way_to_the_one_before(finished, file, caplog):
-    """One damaged byte in the newest: it is named, and the run ends in the same bits from the one before."""
-    whole = load_file(Path(finished.out) / "model.safetensors")
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(finished, file, caplog):
+    """One damaged byte in the newest: it is reported, and the run resumes bit-identically from the previous one."""
+    uninterrupted = load_file(Path(finished.out) / "model.safetensors")
     damaged = newest(finished) / file
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 0xFF
     damaged.write_bytes(content)
     again = load_file(run(replace(finished, resume=True)))
     assert str(newest(finished)) in caplog.text
-    assert all((whole[name] == tensor).all() for name, tensor in again.items())
+    assert all((uninterrupted[name] == tensor).all() for name, tensor in again.items())
 
 
 def test_no_readable_checkpoint_is_refused(finished):
-    """Both damaged: nothing is made up."""
-    for path in checkpoint.in_folder(Path(finished.out)):
+    """Both are damaged."""
+    for path in checkpoint.list_checkpoints(Path(finished.out)):
         (path / checkpoint.STATE).write_bytes(b"damaged")
-    with pytest.raises(IntegrityError, match=r"to start anew"):
+    with pytest.raises(IntegrityError, match=r"to start again"):
         run(replace(finished, resume=True))
 
 
-def test_checkpoint_runs_no_foreign_code(finished, tmp_path):
-    """A pickle that would write a file when opened, with the right hash: refused, nothing written."""
-    for path in checkpoint.in_folder(Path(finished.out)):
+def test_a_checkpoint_cannot_execute_code(finished, tmp_path):
+    """A pickle that would write a file when loaded, with the right hash, is refused; nothing is written."""
+    for path in checkpoint.list_checkpoints(Path(finished.out)):
         (path / checkpoint.STATE).write_bytes(pickle.dumps(Bomb(tmp_path / "fallen")))
-        (path / checkpoint.SUMS).write_text(checkpoint._sums(path))
+        (path / checkpoint.SUMS).write_text(checkpoint._hash_lines(path))
     with pytest.raises(IntegrityError):
         run(replace(finished, resume=True))
     assert not (tmp_path / "fallen").exists()
@@ -268,22 +268,22 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def test_diverged_training_stops_and_keeps_the_checkpoint_before(tiny):
-    """An absurd rate: the loss is no number, the error says what to change, no checkpoint holds it."""
+def test_diverged_training_stops_and_keeps_the_previous_checkpoint(tiny):
+    """With a huge learning rate the loss is not finite: the error says what to change; no checkpoint contains it."""
     with pytest.raises(UsageError, match="lower learning rate"):
         run(
             replace(
                 tiny, epochs=20, classifier_lr=1e30, warmup_epochs=0.0, clip=1e30, batch_size=16, checkpoint_steps=1
             )
         )
-    kept = checkpoint.in_folder(Path(tiny.out))
+    kept = checkpoint.list_checkpoints(Path(tiny.out))
     assert kept
     for path in kept:
         assert all(bool(weight.isfinite().all()) for weight in load_file(path / checkpoint.WEIGHTS).values())
 
 
-def test_model_without_checkpoint_is_not_overwritten(finished):
-    """A finished model is as precious as a checkpoint."""
+def test_a_model_without_checkpoints_is_not_overwritten(finished):
+    """With or without --resume."""
     checkpoint.remove(Path(finished.out))
     for resume in (False, True):
         with pytest.raises(UsageError, match=r"model\.safetensors"):
@@ -291,7 +291,7 @@ def test_model_without_checkpoint_is_not_overwritten(finished):
 
 
 def test_enhanced_head_attention_and_class_weights_train(tiny):
-    """The origin document's parts work together on a small backbone."""
+    """The parts of the origin document work together on a small backbone."""
     config = replace(tiny, head="enhanced", attention=True, augment="enhanced", class_weights="sqrt", epochs=1)
     assert read_card(run(config)).architecture.attention is True
 
@@ -311,42 +311,42 @@ def test_enhanced_head_attention_and_class_weights_train(tiny):
     ],
     ids=lambda change: "-".join(map(str, change.values())),
 )
-def test_a_resumed_run_equals_a_whole_one(tiny, once, change):
-    """Whatever is chosen, two epochs in one sitting or in two end in the same bits."""
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny, once, change):
+    """With every option, two epochs with or without an interruption give bit-identical weights."""
     parts = replace(tiny, **change)
-    whole = once(parts)
+    uninterrupted = once(parts)
     stop_after(parts, steps=4)
-    assert states_equal(whole, run(replace(parts, resume=True)))
+    assert states_equal(uninterrupted, run(replace(parts, resume=True)))
 
 
-def test_tensorboard_gets_the_curves(tiny):
-    """One event file with the recalls of the last epoch."""
+def test_tensorboard_logs_every_epoch(tiny):
+    """One event file with loss, accuracy and recalls."""
     folder = run(replace(tiny, tensorboard=True)).parent / "tensorboard"
     events = EventAccumulator(str(folder)).Reload()
     assert {"train/loss", "valid/accuracy", "valid recall/fear"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("valid/accuracy")] == [0, 1]
 
 
-def test_accumulated_steps_are_one_large_step(tiny):
-    """Without BatchNorm's batch statistics, four small batches move the weights as one of their faces does."""
-    still = {"mode": "features", "augment": "none", "dropout": 0.0, "clip": 1e9}
-    config = replace(tiny, **still, optimizer="sgd", precision="fp32", epochs=1, warmup_epochs=0.0)
+def test_accumulated_steps_equal_one_large_step(tiny):
+    """Without BatchNorm's batch statistics, four small batches update the weights like one large one."""
+    deterministic = {"mode": "features", "augment": "none", "dropout": 0.0, "clip": 1e9}
+    config = replace(tiny, **deterministic, optimizer="sgd", precision="fp32", epochs=1, warmup_epochs=0.0)
     large = load_file(run(replace(config, batch_size=120)))
-    small = load_file(run(replace(config, batch_size=30, accumulate=4, out=tiny.out + "-small")))
+    small = load_file(run(replace(config, batch_size=30, accumulate=4, out=f"{tiny.out}-small")))
     assert large["head.1.weight"].numpy() == pytest.approx(small["head.1.weight"].numpy(), abs=1e-6)
 
 
 def test_fp16_without_cuda_is_refused(tiny):
-    """No silent bf16 instead."""
+    """It is not silently replaced by bf16."""
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(UsageError, match="fp16 needs a CUDA device"):
         run(replace(tiny, precision="fp16"))
 
 
-def test_the_enhanced_recipe_is_the_documents():
-    """Every figure that the origin document gives, and its techniques switched on; ours stand no face on its head."""
-    found = vars(RECIPES["enhanced"])
+def test_the_enhanced_recipe_follows_the_origin_document():
+    """All of its numbers and techniques; only this recipe has vertical flips."""
+    settings = vars(RECIPES["enhanced"])
     document = {
         "backbone": "resnet50",
         "head": "enhanced",
@@ -365,8 +365,8 @@ def test_the_enhanced_recipe_is_the_documents():
         "augment": "enhanced",
         "vertical_flips": True,
     }
-    assert {name: found[name] for name in document} == document
-    assert found["accumulate"] > 1
-    assert found["clip"] > 0
-    assert found["patience"] > 0
+    assert {name: settings[name] for name in document} == document
+    assert settings["accumulate"] > 1
+    assert settings["clip"] > 0
+    assert settings["patience"] > 0
     assert not any(RECIPES[name].vertical_flips for name in ("edge", "demo"))

@@ -1,4 +1,4 @@
-"""Distillation: the student sees what the teacher saw, and learns what it told."""
+"""Knowledge distillation: the student is trained on the views and predictions of the teacher."""
 
 from dataclasses import replace
 
@@ -11,23 +11,23 @@ from edgeemo.card import Card, read_card
 from edgeemo.data import load
 from edgeemo.errors import UsageError
 from edgeemo.labels import label_set
-from edgeemo.metrics import merging, softmax
+from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.stages import Train
-from edgeemo.train import losses, run, teacher, weights
+from edgeemo.train import losses, run, run_folder, teacher
 from edgeemo.train import network as networks
-from edgeemo.train.augment import transforms, view_of
-from edgeemo.train.batches import Batches, Shard, plan
+from edgeemo.train.augment import augment_view, make_augmentation
+from edgeemo.train.batches import BatchDataset, Shard, plan_epoch
 
 SIX = label_set("six")
 
 
-def made(folder, *, labels="six", backbone="edge_vgg_slim", temperature=1.0, seed=0):
-    """A run folder with a network that knows nothing."""
+def write_run(folder, *, labels="six", backbone="edge_vgg_slim", temperature=1.0, seed=0):
+    """Write a run folder with an untrained network."""
     torch.manual_seed(seed)
-    found = label_set(labels)
-    architecture = networks.describe(backbone, labels=len(found.labels), head="linear", attention=False, dropout=0.0)
-    card = Card(found.labels, found.name, networks.contract_for(backbone), architecture, temperature=temperature)
-    weights.save(networks.build(architecture).eval(), card, folder)
+    own = label_set(labels)
+    architecture = networks.describe(backbone, labels=len(own.labels), head="linear", attention=False, dropout=0.0)
+    card = Card(own.labels, own.name, networks.contract_for(backbone), architecture, temperature=temperature)
+    run_folder.save(networks.build(architecture).eval(), card, folder)
     return folder
 
 
@@ -40,151 +40,155 @@ def student(*runs, views=2):
     return Train(teacher=",".join(map(str, runs)), views=views, augment="edge", seed=5, precision="fp32")
 
 
-def told(config, faces):
+def predict(config, faces):
     contract = networks.contract_for("edge_vgg_slim")
-    return teacher.taught(config, faces, labels=SIX, contract=contract)
+    teachers = teacher.load_teachers(config.teacher, SIX)
+    return teacher.predict_views(teachers, config, faces, labels=SIX, contract=contract)
 
 
-def test_a_view_of_a_face_does_not_depend_on_its_company(faces):
-    """Alone, in another order or among others: the same pixels; another view and another seed give others."""
-    transform = transforms("edge")
-    among = view_of(faces.pixels, np.array([3, 7, 9]), transform, seed=(0, 1))
-    alone = view_of(faces.pixels, np.array([7]), transforms("edge"), seed=(0, 1))
+def test_a_view_of_a_face_does_not_depend_on_other_faces(faces):
+    """Alone or with others: the same pixels; another view or seed gives others."""
+    transform = make_augmentation("edge")
+    among = augment_view(faces.pixels, np.array([3, 7, 9]), transform, seed=(0, 1))
+    alone = augment_view(faces.pixels, np.array([7]), make_augmentation("edge"), seed=(0, 1))
     assert np.array_equal(among[1], alone[0])
     for other in ((0, 2), (1, 1)):
-        assert not np.array_equal(view_of(faces.pixels, np.array([7]), transform, seed=other)[0], alone[0])
+        assert not np.array_equal(augment_view(faces.pixels, np.array([7]), transform, seed=other)[0], alone[0])
 
 
-def test_the_student_sees_the_pixels_that_the_teacher_answered_for(tmp_path, faces):
-    """The teacher's logits of a batch's own pixels are what the batch says it told; in both views, each round."""
-    config = student(made(tmp_path / "a"))
-    taught = told(config, faces)
+def test_the_student_is_trained_on_the_pixels_that_the_teacher_saw(tmp_path, faces):
+    """The teacher's log-probabilities in a batch are those of the pixels in the batch, in every epoch."""
+    config = student(write_run(tmp_path / "a"))
+    log_probs = predict(config, faces)
     contract = networks.contract_for("edge_vgg_slim")
-    batches = Batches(faces, losses.targets(faces, 6, vote_share=0.0), contract, config, taught=taught)
-    network, _ = weights.load(tmp_path / "a")
+    batches = BatchDataset(
+        faces, losses.make_targets(faces, 6, vote_share=0.0), contract, config, teacher_log_probs=log_probs
+    )
+    network, _ = run_folder.load(tmp_path / "a")
     for epoch in (0, 1, 2):
-        (job, *_) = plan(faces.truth, batch_size=16, seed=0, epoch=epoch, sampler="shuffle", shard=Shard())
-        pixels, goal = batches[job]
+        (spec, *_) = plan_epoch(faces.truth, batch_size=16, seed=0, epoch=epoch, sampler="shuffle", shard=Shard())
+        pixels, target = batches[spec]
         with torch.inference_mode():
             expected = network(pixels).log_softmax(1)
-        torch.testing.assert_close(goal[:, 1], expected, atol=1e-4, rtol=0)
-        assert torch.equal(goal[:, 0].argmax(1), torch.from_numpy(faces.truth[job.rows]))
+        torch.testing.assert_close(target[:, 1], expected, atol=1e-4, rtol=0)
+        assert torch.equal(target[:, 0].argmax(1), torch.from_numpy(faces.truth[spec.rows]))
 
 
-def test_a_student_with_a_poor_camera_is_told_of_the_face_before_it(tmp_path, faces):
-    """Every face corrupted: other pixels, the same answers, from the same files."""
-    config = student(made(tmp_path / "a"))
-    clean, poor = config, replace(config, corrupt_share=1.0)
-    assert np.array_equal(told(clean, faces), told(poor, faces))
-    (job, *_) = plan(faces.truth, batch_size=16, seed=0, epoch=0, sampler="shuffle", shard=Shard())
-    targets, contract = losses.targets(faces, 6, vote_share=0.0), networks.contract_for("edge_vgg_slim")
-    (as_told, goal), (corrupted, same) = (
-        Batches(faces, targets, contract, each, taught=told(each, faces))[job] for each in (clean, poor)
+def test_the_teacher_sees_faces_without_corruption(tmp_path, faces):
+    """With every face corrupted: other pixels, the same predictions, from the same files."""
+    config = student(write_run(tmp_path / "a"))
+    clean, corrupt = config, replace(config, corrupt_share=1.0)
+    assert np.array_equal(predict(clean, faces), predict(corrupt, faces))
+    (spec, *_) = plan_epoch(faces.truth, batch_size=16, seed=0, epoch=0, sampler="shuffle", shard=Shard())
+    targets, contract = losses.make_targets(faces, 6, vote_share=0.0), networks.contract_for("edge_vgg_slim")
+    (pixels, target), (corrupted, same) = (
+        BatchDataset(faces, targets, contract, each, teacher_log_probs=predict(each, faces))[spec]
+        for each in (clean, corrupt)
     )
-    assert torch.equal(goal, same)
-    assert (as_told != corrupted).flatten(1).any(1).float().mean() > 0.9
+    assert torch.equal(target, same)
+    assert (pixels != corrupted).flatten(1).any(1).float().mean() > 0.9
 
 
-def test_answers_are_kept_beside_each_member_and_read_again(tmp_path, faces, monkeypatch):
-    """The second student asks nobody; a third view asks for that one alone."""
-    run_folder = made(tmp_path / "a")
-    first = told(student(run_folder), faces)
-    assert len(list(run_folder.glob("views/*/*.npy"))) == 2
-    asked = []
-    ask = teacher.predict_logits
-    monkeypatch.setattr(teacher, "predict_logits", lambda *args: asked.append(1) or ask(*args))
-    assert np.array_equal(told(student(run_folder), faces), first)
-    assert not asked
-    assert np.array_equal(told(student(run_folder, views=3), faces)[:2], first)
-    assert len(asked) == 1
+def test_logits_are_cached_in_the_run_folder_of_each_member(tmp_path, faces, monkeypatch):
+    """A second student needs no prediction; one with a third view predicts that view only."""
+    folder = write_run(tmp_path / "a")
+    first = predict(student(folder), faces)
+    assert len(list(folder.glob("views/*/*.npy"))) == 2
+    calls = []
+    predict_logits = teacher.predict_logits
+    monkeypatch.setattr(teacher, "predict_logits", lambda *args: calls.append(1) or predict_logits(*args))
+    assert np.array_equal(predict(student(folder), faces), first)
+    assert not calls
+    assert np.array_equal(predict(student(folder, views=3), faces)[:2], first)
+    assert len(calls) == 1
 
 
-def test_a_look_in_bf16_is_another_answer_and_nearly_the_same(tmp_path, faces):
-    """Kept apart from that in fp32, so that neither student gets the other's; fp16, of a GPU, looks in fp32."""
-    exact = student(made(tmp_path / "a"))
-    coarse = told(replace(exact, precision="bf16"), faces)
+def test_bf16_predictions_are_cached_separately(tmp_path, faces):
+    """They differ slightly from those in fp32; for fp16, which needs a GPU, the teacher runs in fp32."""
+    exact = student(write_run(tmp_path / "a"))
+    coarse = predict(replace(exact, precision="bf16"), faces)
     assert len(list(tmp_path.glob("a/views/*"))) == 1
-    fine = told(exact, faces)
+    fine = predict(exact, faces)
     assert len(list(tmp_path.glob("a/views/*"))) == 2
     assert 0 < np.abs(coarse - fine).max() < 0.05
-    assert np.array_equal(told(replace(exact, precision="fp16"), faces), fine)
+    assert np.array_equal(predict(replace(exact, precision="fp16"), faces), fine)
 
 
-def test_nobody_is_asked_about_a_view_that_no_epoch_shows(tmp_path, faces):
-    """Two epochs show two of eight views."""
-    run_folder = made(tmp_path / "a")
-    assert len(told(replace(student(run_folder, views=8), epochs=2), faces)) == 2
-    assert len(list(run_folder.glob("views/*/*.npy"))) == 2
+def test_unused_views_are_not_predicted(tmp_path, faces):
+    """Two epochs use two of eight views."""
+    folder = write_run(tmp_path / "a")
+    assert len(predict(replace(student(folder, views=8), epochs=2), faces)) == 2
+    assert len(list(folder.glob("views/*/*.npy"))) == 2
 
 
-def test_other_weights_are_asked_anew(tmp_path, faces):
-    """A member that was trained again does not answer with what its predecessor said."""
-    before = told(student(made(tmp_path / "a")), faces)
-    after = told(student(made(tmp_path / "a", seed=1)), faces)
+def test_other_weights_do_not_use_the_cache(tmp_path, faces):
+    """A member that was trained again has its own predictions."""
+    before = predict(student(write_run(tmp_path / "a")), faces)
+    after = predict(student(write_run(tmp_path / "a", seed=1)), faces)
     assert not np.allclose(before, after)
 
 
-def test_an_ensemble_tells_the_mean_of_its_members_at_their_temperatures(tmp_path, faces):
-    """A gray net of 48 px and a colour net of 64 px: log-probabilities, averaged."""
-    runs = [made(tmp_path / "a", temperature=0.5), made(tmp_path / "b", backbone="resnet18", temperature=2.0)]
-    alone = [told(student(run_folder), faces) for run_folder in runs]
-    assert np.allclose(told(student(*runs), faces), np.mean(alone, axis=0), atol=1e-5)
+def test_an_ensemble_predicts_the_mean_of_its_members_at_their_temperatures(tmp_path, faces):
+    """The mean of the log-probabilities of a gray network of 48 px and a colour network of 64 px."""
+    runs = [write_run(tmp_path / "a", temperature=0.5), write_run(tmp_path / "b", backbone="resnet18", temperature=2.0)]
+    alone = [predict(student(folder), faces) for folder in runs]
+    assert np.allclose(predict(student(*runs), faces), np.mean(alone, axis=0), atol=1e-5)
 
 
-def test_a_teacher_of_eight_labels_adds_them_up_for_six(tmp_path, faces):
-    """Disgust to anger, contempt to neutral, as the votes are merged."""
-    run_folder = made(tmp_path / "a", labels="ferplus8")
-    six = told(student(run_folder), faces)[0]
-    network, card = weights.load(run_folder)
-    view = view_of(faces.pixels, np.arange(len(faces)), transforms("edge"), seed=(5, 0))
+def test_probabilities_of_a_teacher_of_eight_labels_are_summed_to_six(tmp_path, faces):
+    """Disgust to anger, contempt to neutral, like the votes."""
+    folder = write_run(tmp_path / "a", labels="ferplus8")
+    six = predict(student(folder), faces)[0]
+    network, card = run_folder.load(folder)
+    view = augment_view(faces.pixels, np.arange(len(faces)), make_augmentation("edge"), seed=(5, 0))
     eight = teacher.predict_logits(network, replace(faces, pixels=view), card.input)
-    assert np.allclose(softmax(six), softmax(eight) @ merging(SIX.places(card.labels)), atol=1e-4)
+    assert np.allclose(softmax(six), softmax(eight) @ merge_matrix(SIX.map_labels(card.labels)), atol=1e-4)
 
 
 def test_a_teacher_that_lacks_a_label_is_refused(tmp_path):
-    """Six labels cannot teach eight; the error names the two that are missing."""
+    """A teacher of six labels for a student of eight; the error has the two missing ones."""
     with pytest.raises(UsageError, match="also needs disgust, contempt"):
-        teacher.check(str(made(tmp_path / "a")), label_set("ferplus8"))
+        teacher.load_teachers([write_run(tmp_path / "a")], label_set("ferplus8"))
 
 
-def test_a_student_that_repeats_its_teacher_has_no_loss_left():
-    """With the whole loss the teacher's, equal logits cost nothing and any others more."""
-    loss = losses.Distilled(nn.CrossEntropyLoss(), share=1.0, temperature=4.0)
+def test_distillation_loss_is_zero_for_equal_logits():
+    """With a share of 1; other logits have a higher loss."""
+    loss = losses.DistillationLoss(nn.CrossEntropyLoss(), share=1.0, temperature=4.0)
     logits = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
-    goal = torch.stack([torch.eye(6)[torch.zeros(8, dtype=torch.long)], logits.log_softmax(1)], 1)
-    assert loss(logits, goal) == pytest.approx(0, abs=1e-6)
-    assert loss(logits.flip(1), goal) > 0.1
+    target = torch.stack([torch.eye(6)[torch.zeros(8, dtype=torch.long)], logits.log_softmax(1)], 1)
+    assert loss(logits, target) == pytest.approx(0, abs=1e-6)
+    assert loss(logits.flip(1), target) > 0.1
 
 
-def test_the_teachers_part_is_hintons():
-    """T squared times the divergence of the softened distributions, mixed with the loss of the labels."""
+def test_distillation_loss_is_that_of_hinton():
+    """T squared times the divergence of the softened distributions, mixed with the label loss."""
     rng = torch.Generator().manual_seed(1)
-    logits, master = torch.randn(8, 6, generator=rng), torch.randn(8, 6, generator=rng)
+    logits, teacher_logits = torch.randn(8, 6, generator=rng), torch.randn(8, 6, generator=rng)
     hard = torch.eye(6)[torch.arange(8) % 6]
-    loss = losses.Distilled(nn.CrossEntropyLoss(), share=0.7, temperature=3.0)
+    loss = losses.DistillationLoss(nn.CrossEntropyLoss(), share=0.7, temperature=3.0)
     soft = nn.functional.kl_div(
-        (logits / 3).log_softmax(1), (master / 3).log_softmax(1), reduction="batchmean", log_target=True
+        (logits / 3).log_softmax(1), (teacher_logits / 3).log_softmax(1), reduction="batchmean", log_target=True
     )
     expected = 0.3 * nn.functional.cross_entropy(logits, hard) + 0.7 * 9 * soft
-    torch.testing.assert_close(loss(logits, torch.stack([hard, master.log_softmax(1)], 1)), expected)
+    torch.testing.assert_close(loss(logits, torch.stack([hard, teacher_logits.log_softmax(1)], 1)), expected)
 
 
-def test_a_student_is_trained_and_its_card_names_its_teachers(tmp_path, tiny):
-    """By their weights' hashes, without folders."""
-    masters = [made(tmp_path / "first"), made(tmp_path / "second", seed=1)]
-    config = replace(tiny, teacher=",".join(map(str, masters)), views=2)
+def test_the_card_of_a_student_has_its_teachers(tmp_path, tiny):
+    """By the hashes of their weights, without paths."""
+    teachers = [write_run(tmp_path / "first"), write_run(tmp_path / "second", seed=1)]
+    config = replace(tiny, teacher=",".join(map(str, teachers)), views=2)
     card = read_card(run.run(config))
     (line,) = card.history
     assert [member["sha256"] for member in line.measured["teachers"]] == [
-        read_card(folder / weights.MODEL).sha256 for folder in masters
+        read_card(folder / run_folder.MODEL).sha256 for folder in teachers
     ]
-    assert line.config["teacher"] == "first,second"
+    assert line.config["teacher"] == ["first", "second"]
 
 
-def test_a_run_is_not_resumed_under_another_teacher(tmp_path, tiny):
-    """The same folder name with other weights in it would change the goals in silence."""
-    config = replace(tiny, teacher=str(made(tmp_path / "master")), views=2)
+def test_a_run_is_not_resumed_with_another_teacher(tmp_path, tiny):
+    """The same folder with other weights would silently change the targets."""
+    config = replace(tiny, teacher=str(write_run(tmp_path / "teacher")), views=2)
     run.run(config)
-    made(tmp_path / "master", seed=1)
+    write_run(tmp_path / "teacher", seed=1)
     with pytest.raises(UsageError, match="other settings: teacher"):
         run.run(replace(config, resume=True))

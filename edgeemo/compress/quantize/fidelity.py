@@ -77,7 +77,7 @@ class Judge:
         reduce_range: bool = True,
     ) -> Judge:
         """The judge that the float model `source` is on (at most 256 of) `faces`."""
-        some = faces.spread(JUDGES)
+        some = faces.take_evenly(JUDGES)
         expected = file_logits(source, some, contract, threads=threads)
         return cls(some, contract, target_format, reduce_range, threads, expected)
 
@@ -96,8 +96,8 @@ def agreement_faces(valid: Faces, train: Faces) -> Faces:
 
     Of 24 faces one is four percent; alone they could not tell 98 % from less.
     """
-    known = train.spread(max(0, WITNESSES - len(valid)))
-    return valid.spread(WITNESSES) + known
+    known = train.take_evenly(max(0, WITNESSES - len(valid)))
+    return valid.take_evenly(WITNESSES) + known
 
 
 def compare_files(source: Path, path: Path, faces: Faces, contract: InputContract, *, threads: int) -> Fidelity:

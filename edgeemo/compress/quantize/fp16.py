@@ -19,7 +19,7 @@ from edgeemo.compress.quantize.fidelity import ENOUGH, Fidelity
 from edgeemo.compress.quantize.ranges import Ranges, file_logits
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
-from edgeemo.export import quiet, stripped
+from edgeemo.export import silence, strip_metadata
 
 LARGEST = float(np.finfo(np.float16).max)
 HEADROOM = 4.0  # faces to come may go this much beyond the faces seen
@@ -35,10 +35,10 @@ def halve(source: Path, target: Path) -> None:
                 f"{tensor.name} has a weight of {np.abs(values).max():.0f}; float16 ends at {LARGEST:.0f}. This "
                 "network cannot be FP16; leave out --fp16"
             )
-    with quiet():
+    with silence():
         model = convert_float_to_float16(exact, keep_io_types=True)
         ONNXModel(model).topological_sort()  # the converter appends its casts
-    onnx.checker.check_model(stripped(model), full_check=True)
+    onnx.checker.check_model(strip_metadata(model), full_check=True)
     onnx.save(model, target)
 
 

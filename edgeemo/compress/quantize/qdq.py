@@ -20,7 +20,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from edgeemo.compress.quantize.ranges import WEIGHTED, Ranges
 from edgeemo.errors import known
-from edgeemo.export import INPUT, quiet, stripped
+from edgeemo.export import INPUT, silence, strip_metadata
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def quantize(
     for name in (*keep_float, *only):
         if name not in ranges.layers:
             raise known("layer to keep in float", name, ranges.layers)
-    with quiet():
+    with silence():
         writer = QDQQuantizer(
             copy.deepcopy(ranges.model),
             per_channel=True,
@@ -98,7 +98,7 @@ def quantize(
         )
         writer.quantize_model()
         writer.model.topological_sort()
-    model = stripped(writer.model.model)
+    model = strip_metadata(writer.model.model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
 

@@ -26,7 +26,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
 from edgeemo.errors import UsageError
-from edgeemo.export import INPUT, quiet
+from edgeemo.export import INPUT, silence
 from edgeemo.images import to_input
 from edgeemo.progress import counter
 from edgeemo.runtime.backends.ort import OnnxBackend
@@ -79,7 +79,7 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
     """
     kind, options = METHODS[method]
     bar = counter(f"calibrating, {method}", total=len(faces))
-    with tempfile.TemporaryDirectory() as folder, bar as advance, quiet():
+    with tempfile.TemporaryDirectory() as folder, bar as advance, silence():
         prepared = Path(folder) / "prepared.onnx"
         # Symbolic shape inference fails on what torch's exporter writes; ONNX's own is enough.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)

@@ -83,7 +83,7 @@ def round_weights(path: Path, exact: dict[str, np.ndarray], faces: Faces, contra
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     found = (layer for layer in _layers(model) if layer.stored in exact and layer.supported)
     layers = [layer for layer in found if layer.by_output(exact[layer.stored]).shape[1] <= MOST_INPUTS]
-    hessians = _hessians(model, layers, tensors, faces.spread(FACES), contract)
+    hessians = _hessians(model, layers, tensors, faces.take_evenly(FACES), contract)
     for layer, hessian in zip(layers, hessians, strict=True):
         before = numpy_helper.to_array(tensors[layer.stored])
         largest = int(np.abs(before.astype(int)).max())

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from edgeemo.card import InputContract
 from edgeemo.compress.quantize.qdq import INPUT_STEPS
 from edgeemo.data import Faces
-from edgeemo.export import quiet
+from edgeemo.export import silence
 from edgeemo.images import to_input
 from edgeemo.packages import require
 from edgeemo.progress import track
@@ -139,7 +139,7 @@ class Simulated(EmotionNet):
 
 
 def _fake_quantize(observer: str, step: float, options: dict[str, Any]) -> nn.Module:
-    with quiet():  # torchao's import warns of torch's own plans
+    with silence():  # torchao's import warns of torch's own plans
         library = require("torchao.quantization.pt2e", extra="train", purpose="quantization-aware training")
     # Not torchao's fused form: its symmetric scales are 0.4 % off, and a fifth of edge_vgg_slim's first weights got
     # another integer than in the file.

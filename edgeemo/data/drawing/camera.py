@@ -1,4 +1,4 @@
-"""Picture -> photograph: what lens and sensor add, and `draw_face`, which runs all the steps for a label and a seed."""
+"""Canvas -> photograph: lens and sensor effects, and `draw_face`, which runs all steps for a label and a seed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgeemo.data.drawing.geometry import shape_face
 from edgeemo.data.drawing.paint import paint_scene
 from edgeemo.data.drawing.person import Light, sample_identity, sample_light, sample_pose
 
-SUPERSAMPLE = 3  # canvas pixels per image pixel: Pillow's polygons have no smooth edges of their own
+SUPERSAMPLE = 3  # canvas pixels per image pixel: Pillow's polygons are not anti-aliased
 
 
 def photograph(canvas: Image.Image, light: Light, *, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, size) uint8: the canvas made smaller, blurred, exposed and read by a noisy sensor."""
+    """Return (size, size) uint8: the canvas downscaled, blurred, exposed and with sensor noise."""
     sampled = soften(canvas.resize((size, size), Image.Resampling.BOX), light.blur)
     grey = np.asarray(sampled, dtype=np.float32) / 255.0
     exposed = 0.5 + light.contrast * (grey**light.gamma - 0.5)
@@ -26,14 +26,15 @@ def photograph(canvas: Image.Image, light: Light, *, size: int, rng: np.random.G
 
 
 def draw_face(label: str, *, seed: int, size: int = 64) -> np.ndarray:
-    """A face that shows the emotion `label`: (size, size) uint8, grey, the same for the same seed.
+    """Draw a face with the emotion `label`: (size, size) uint8, grey, the same for the same seed.
 
-    `seed` is an integer >= 0; the person, pose and lamp do not depend on `size`.
-    ValueError: the label is not in `PROTOTYPES`.
+    `seed` is an integer >= 0; person, pose and lighting do not depend on `size`.
+
+    Raises ValueError if the label is not in `PROTOTYPES`.
     """
     if label not in PROTOTYPES:
-        raise ValueError(f"no face is drawn for the label {label!r}; known: {', '.join(PROTOTYPES)}")
-    # crc32 because Python's own hash of a string changes from process to process.
+        raise ValueError(f"no synthetic face for the label {label!r}; known: {', '.join(PROTOTYPES)}")
+    # crc32, because Python's hash of a string differs between processes.
     rng = np.random.default_rng(np.random.SeedSequence([zlib.crc32(label.encode()), seed]))
     person, actions, pose = sample_identity(rng), sample_actions(label, rng), sample_pose(rng)
     scene = Scene(

@@ -1,6 +1,6 @@
-"""Geometry -> pixels: the scene, the projection of the head onto the canvas, and the tools that paint on it.
+"""Geometry -> pixels: the scene, the projection of the head onto the canvas, and the drawing tools.
 
-The canvas is a grey Pillow image a few times larger than the photograph; a layer is another one of the same size.
+The canvas is a grey Pillow image, a few times larger than the photograph; a layer is another one of the same size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CIRCLE = np.stack([np.cos(TURN[::3]), np.sin(TURN[::3])], axis=1)
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a painter needs for one image; `canvas_px` is the side of the supersampled canvas."""
+    """Everything needed to paint one image; `canvas_px` is the side of the supersampled canvas."""
 
     identity: Identity
     features: Features
@@ -33,12 +33,12 @@ class Scene:
 
 
 def depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How far the head bulges toward the camera at (x, y); it is taken for half an ellipsoid."""
+    """Return the distance by which the head, modelled as half an ellipsoid, protrudes towards the camera at (x, y)."""
     return 0.6 * np.sqrt(np.maximum(1.0 - (x / 0.85) ** 2 - (y / 1.1) ** 2, 0.0))
 
 
 def projection(pose: Pose, canvas_px: int) -> np.ndarray:
-    """(4, 2) float64 that takes [x, y, z, 1] to canvas pixels: yaw and pitch, then roll, then scale."""
+    """Return (4, 2) float64 that maps [x, y, z, 1] to canvas pixels: yaw and pitch, then roll, then scale."""
     cos, sin = np.cos(pose.roll_rad), np.sin(pose.roll_rad)
     roll = np.array([[cos, sin], [-sin, cos]])
     turned = np.array([
@@ -50,7 +50,7 @@ def projection(pose: Pose, canvas_px: int) -> np.ndarray:
 
 
 def to_canvas(points: np.ndarray, scene: Scene) -> list[float]:
-    """Flat [x, y, x, y, ...] in canvas pixels, from (n, 2) head coordinates."""
+    """Return flat [x, y, x, y, ...] in canvas pixels, from (n, 2) head coordinates."""
     solid = np.ones((len(points), 4))
     solid[:, :2] = points
     solid[:, 2] = depth(points[:, 0], points[:, 1])
@@ -59,17 +59,17 @@ def to_canvas(points: np.ndarray, scene: Scene) -> list[float]:
 
 
 def grid_on_head(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Two (32, 32) float32: the head coordinates under each shading point (`to_canvas` undone)."""
+    """Return two (32, 32) float32: the head coordinates of each shading point (the inverse of `to_canvas`)."""
     pose, axis = scene.pose, (np.arange(SHADE_GRID, dtype=np.float32) + 0.5) / SHADE_GRID - 0.5
     x, y = np.meshgrid(axis / pose.scale - pose.shift_x, axis / pose.scale - pose.shift_y)
     cos, sin = np.cos(pose.roll_rad), np.sin(pose.roll_rad)
     x, y = x * cos + y * sin, y * cos - x * sin
-    z = depth(x, y)  # of the turned head, near enough at these angles
+    z = depth(x, y)  # of the turned head; accurate enough at these angles
     return x - z * np.sin(pose.yaw_rad), y - z * np.sin(pose.pitch_rad)
 
 
 def ribbon(curve: np.ndarray, width: float, *, blunt: float = 0.0) -> np.ndarray:
-    """(26, 2) polygon around a curve; it tapers at both ends, less at the first where blunt -> 1."""
+    """Return a (26, 2) polygon around a curve, tapered at both ends, less at the first as blunt -> 1."""
     along = curve[AHEAD] - curve[BEHIND]
     across = along[:, ::-1] * (-1.0, 1.0) / (np.hypot(along[:, :1], along[:, 1:]) + 1e-9)
     taper = np.maximum(np.sin(np.pi * STEPS), blunt * (1.0 - STEPS) ** 0.5)
@@ -83,22 +83,22 @@ def fill(draw: ImageDraw.ImageDraw, points: np.ndarray, *, tone: float, scene: S
 
 
 def ellipse(centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
-    """(16, 2) ellipse."""
+    """Return a (16, 2) ellipse."""
     return CIRCLE * radii + centre
 
 
 def new_layer(scene: Scene) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty grey layer of the canvas' size and the pen for it."""
+    """Return an empty grey layer of the size of the canvas, and its `ImageDraw`."""
     layer = Image.new("L", (scene.canvas_px, scene.canvas_px), 0)
     return layer, ImageDraw.Draw(layer)
 
 
 def soften(layer: Image.Image, radius: float) -> Image.Image:
-    """The layer blurred by a radius given over the side of the canvas."""
+    """Blur a layer; the radius is a fraction of the side of the canvas."""
     return layer.filter(ImageFilter.GaussianBlur(radius * layer.width))
 
 
 def enlarge(values: np.ndarray, canvas_px: int) -> Image.Image:
-    """A coarse (h, w) array of grey levels as a smooth canvas."""
+    """Enlarge a coarse (h, w) array of grey levels to a smooth canvas."""
     grey = Image.fromarray(np.clip(values, 0.0, 255.0).astype(np.uint8))
     return grey.resize((canvas_px, canvas_px), Image.Resampling.BICUBIC)

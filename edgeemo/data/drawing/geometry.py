@@ -1,6 +1,6 @@
-"""Action units -> geometry: the curves of one person's brows, lids and lips after the muscles have moved.
+"""Action units -> geometry: the curves of a person's brows, lids and lips after the muscles have moved.
 
-Each `shape_` function reads as a sum: where the part lies at rest, plus so much for each action unit that moves it.
+Each `shape_` function is a sum: the position of the part at rest, plus a term for each action unit that moves it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIGNS = (-1.0, 1.0)  # x direction of side 0 and side 1
 
 @dataclass(frozen=True)
 class Features:
-    """The moved face: every curve is (13, 2) float64, pairs run by side."""
+    """The moved face: every curve is (13, 2) float64; pairs are ordered by side."""
 
     brows: tuple[np.ndarray, np.ndarray]  # from the inner end outward
     upper_lids: tuple[np.ndarray, np.ndarray]  # from the inner corner outward
@@ -32,14 +32,14 @@ class Features:
 
 
 def arc(start: Point, end: Point, *, bow: float, fullness: float = 2.0) -> np.ndarray:
-    """(13, 2) curve from start to end, its middle `bow` lower; more fullness gives a boxier bow."""
+    """Return a (13, 2) curve from start to end, its middle lower by `bow`; higher fullness makes it boxier."""
     line = np.outer(1.0 - STEPS, start) + np.outer(STEPS, end)
     line[:, 1] += bow * (1.0 - np.abs(2.0 * STEPS - 1.0) ** fullness)
     return line
 
 
 def shape_brow(person: Identity, au: np.ndarray, *, sign: float) -> np.ndarray:
-    """(13, 2): AU1 lifts the inner end, AU2 the outer, AU4 lowers both and draws them together."""
+    """Return (13, 2): AU1 lifts the inner end, AU2 the outer; AU4 lowers both and draws them together."""
     inner_y = person.brow_y + person.brow_tilt - 0.13 * au[1] - 0.02 * au[2] + 0.12 * au[4] + 0.05 * au[9]
     outer_y = person.brow_y + 0.03 - person.brow_tilt + 0.02 * au[1] - 0.14 * au[2] + 0.02 * au[4]
     inner_x = person.eye_x - 0.19 - 0.055 * au[4] - 0.02 * au[9]
@@ -49,7 +49,7 @@ def shape_brow(person: Identity, au: np.ndarray, *, sign: float) -> np.ndarray:
 
 
 def shape_lids(person: Identity, au: np.ndarray, *, sign: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two (13, 2) lids: AU5 lifts the upper; AU6, AU7 and AU9 push the lower up and narrow the eye."""
+    """Return two (13, 2) lids: AU5 lifts the upper; AU6, AU7 and AU9 push the lower up and narrow the eye."""
     inner = (sign * (person.eye_x - person.eye_width), -0.07)
     outer = (sign * (person.eye_x + person.eye_width), -0.08 + 0.02 * au[1] * au[4])
     squint = 0.40 * au[6] + 0.35 * au[7] + 0.40 * au[9]
@@ -59,14 +59,14 @@ def shape_lids(person: Identity, au: np.ndarray, *, sign: float) -> tuple[np.nda
 
 
 def lip_corner(person: Identity, au: np.ndarray, *, sign: float) -> tuple[float, float]:
-    """Where the lips meet on one side: AU12 up and out, AU15 down, AU20 sideways, AU23 in."""
+    """Return the lip corner on one side: AU12 moves it up and out, AU15 down, AU20 sideways, AU23 in."""
     x = person.mouth_width + 0.12 * au[12] + 0.02 * au[14] + 0.11 * au[20] - 0.04 * au[23] - 0.06 * au[26]
     y = person.mouth_y + person.mouth_tilt - 0.14 * au[12] - 0.03 * au[14] + 0.10 * au[15]
     return sign * x, y + 0.03 * au[20] + 0.05 * au[26] + 0.015 * au[25]
 
 
 def shape_mouth(person: Identity, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Four (13, 2) lip edges, top to bottom; AU25 and AU26 open, AU10 and AU16 move one lip."""
+    """Return four (13, 2) lip edges, top to bottom; AU25 and AU26 open the mouth, AU10 and AU16 move one lip."""
     au = actions.mean(axis=0)
     left, right = (lip_corner(person, actions[side], sign=SIGNS[side]) for side in (0, 1))
     thin = person.lip * (1.0 - 0.55 * au[23] - 0.25 * au[12] - 0.25 * au[20])
@@ -81,7 +81,7 @@ def shape_mouth(person: Identity, actions: np.ndarray) -> tuple[np.ndarray, ...]
 
 
 def shape_face(person: Identity, actions: np.ndarray) -> Features:
-    """The curves of this person under these actions, (2, 28) float64 in 0..1 by side and unit."""
+    """Return the curves of a person for these actions, (2, 28) float64 in 0..1 by side and unit."""
     brows = [shape_brow(person, actions[side], sign=SIGNS[side]) for side in (0, 1)]
     lids = [shape_lids(person, actions[side], sign=SIGNS[side]) for side in (0, 1)]
     lip_top, mouth_top, mouth_bottom, lip_bottom = shape_mouth(person, actions)
@@ -98,7 +98,7 @@ def shape_face(person: Identity, actions: np.ndarray) -> Features:
 
 
 def head_outline(person: Identity, features: Features, *, swell: float = 1.0) -> np.ndarray:
-    """(48, 2) closed outline of the skull and jaw; `swell` > 1 gives the hair around it."""
+    """Return the (48, 2) closed outline of skull and jaw; `swell` > 1 gives that of the hair."""
     x, y = np.cos(TURN), np.sin(TURN)
     below = np.clip(y, 0.0, 1.0)
     x = np.sign(x) * np.abs(x) ** 0.85 * (1.0 - (1.0 - person.jaw) * below**1.5)

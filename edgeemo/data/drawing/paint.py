@@ -1,4 +1,4 @@
-"""Scene -> picture: each painter adds one part of the face, and `paint_scene` calls them from back to front.
+"""Scene -> canvas: each function paints one part of the face; `paint_scene` calls them from back to front.
 
 Tones are grey levels 0..255, most of them a fraction of the person's skin or hair.
 """
@@ -24,7 +24,7 @@ from edgeemo.data.drawing.wrinkles import crease, depth_of_creases
 
 
 def shading_blobs(scene: Scene) -> np.ndarray:
-    """(n, 5) float32 soft lights and shadows: x, y, radius x, radius y, gain (fraction of the skin)."""
+    """Return (n, 5) float32 soft highlights and shadows: x, y, radius x, radius y, gain (fraction of the skin tone)."""
     p, au = scene.identity, scene.actions.mean(axis=0)
     lamp = np.cos(scene.light.angle_rad)
     mouth_low = scene.features.lip_bottom[6, 1]
@@ -47,7 +47,7 @@ def shading_blobs(scene: Scene) -> np.ndarray:
 
 
 def paint_skin(scene: Scene) -> Image.Image:
-    """Skin everywhere on the canvas: an ellipsoid under the lamp, then blobs, then blotches."""
+    """Paint the canvas in skin tones: an ellipsoid lit by the lamp, then highlights and shadows, then blotches."""
     x, y = grid_on_head(scene)
     across, down = x / (scene.identity.width * 1.1), y / 1.15
     toward_lamp = across * np.cos(scene.light.angle_rad) + down * np.sin(scene.light.angle_rad)
@@ -60,14 +60,14 @@ def paint_skin(scene: Scene) -> Image.Image:
 
 
 def paint_backdrop(scene: Scene) -> Image.Image:
-    """A backdrop that fades from top to bottom and is a little cloudy."""
+    """Paint a slightly cloudy backdrop with a gradient from top to bottom."""
     top, bottom = scene.light.backdrop
     rows = np.linspace(top, bottom, 8)[:, None] + 14.0 * scene.texture[:8, :8]
     return enlarge(rows, scene.canvas_px)
 
 
 def paint_behind(canvas: Image.Image, scene: Scene) -> None:
-    """What the head hides: long hair, shoulders, neck and ears."""
+    """Paint what is behind the head: long hair, shoulders, neck and ears."""
     p, draw = scene.identity, ImageDraw.Draw(canvas)
     if p.hair_style == "long":
         fill(draw, head_outline(p, scene.features, swell=1.18) * (1.04, 1.0), tone=p.hair * 0.85, scene=scene)
@@ -85,7 +85,7 @@ def paint_behind(canvas: Image.Image, scene: Scene) -> None:
 
 
 def crease_layer(scene: Scene) -> Image.Image:
-    """How dark each pixel's shadow is, 0..255: wrinkles, nostrils and the sides of the nose."""
+    """Return the darkness of shadows, 0..255: wrinkles, nostrils and the sides of the nose."""
     layer, draw = new_layer(scene)
     nose_y, wide = scene.identity.nose_y, scene.identity.nose_width
     flare = 0.03 * scene.actions[:, [9, 10]].max()
@@ -101,7 +101,7 @@ def crease_layer(scene: Scene) -> Image.Image:
 
 
 def paint_mouth(canvas: Image.Image, scene: Scene) -> None:
-    """Lips, the dark between them, and teeth where the upper lip is lifted or the lips part."""
+    """Paint the lips, the dark mouth between them, and teeth if the upper lip is raised or the lips part."""
     f, draw, skin = scene.features, ImageDraw.Draw(canvas), scene.identity.skin
     fill(draw, np.concatenate([f.lip_top, f.mouth_top[::-1]]), tone=skin * 0.62, scene=scene)
     fill(draw, np.concatenate([f.mouth_bottom, f.lip_bottom[::-1]]), tone=skin * 0.74, scene=scene)
@@ -116,7 +116,7 @@ def paint_mouth(canvas: Image.Image, scene: Scene) -> None:
 
 
 def paint_eyes(canvas: Image.Image, scene: Scene) -> None:
-    """Eyeballs seen through the gap between the lids, then the lids' own dark edges."""
+    """Paint the eyeballs, visible between the lids, then the dark edges of the lids."""
     f, p = scene.features, scene.identity
     eyeballs, draw = new_layer(scene)
     draw.rectangle((0, 0, scene.canvas_px, scene.canvas_px), fill=int(95 + 0.5 * p.skin))
@@ -138,7 +138,7 @@ def paint_eyes(canvas: Image.Image, scene: Scene) -> None:
 
 
 def hair_layer(scene: Scene) -> Image.Image:
-    """How much hair covers each pixel, 0..255: beard, moustache, brows and the hair over the forehead."""
+    """Return the opacity of hair, 0..255: beard, moustache, brows and hair over the forehead."""
     p, f = scene.identity, scene.features
     layer, draw = new_layer(scene)
     outline = head_outline(p, f)
@@ -159,7 +159,7 @@ def hair_layer(scene: Scene) -> Image.Image:
 
 
 def paint_glasses(canvas: Image.Image, scene: Scene) -> None:
-    """Two rims and a bridge, where this person wears glasses."""
+    """Paint two rims and a bridge if the person wears glasses."""
     if not scene.identity.glasses:
         return
     draw, thick = ImageDraw.Draw(canvas), max(1, round(0.012 * scene.canvas_px))
@@ -171,7 +171,7 @@ def paint_glasses(canvas: Image.Image, scene: Scene) -> None:
 
 
 def paint_occluder(canvas: Image.Image, rng: np.random.Generator, *, scene: Scene) -> None:
-    """On one image in eight something in front of the face: a strand of hair or a hand at the chin."""
+    """Occlude one face in eight by a strand of hair or a hand at the chin."""
     kind, side = rng.random(), rng.choice(SIGNS)
     if kind < 0.06:
         strand = arc((side * 0.2, -0.9), (side * rng.uniform(0.35, 0.6), rng.uniform(0.0, 0.6)), bow=0.1)
@@ -187,7 +187,7 @@ def paint_occluder(canvas: Image.Image, rng: np.random.Generator, *, scene: Scen
 
 
 def paint_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The supersampled canvas, painted from the back to the front."""
+    """Paint the supersampled canvas from back to front."""
     canvas = paint_backdrop(scene)
     paint_behind(canvas, scene)
     head, draw = new_layer(scene)

@@ -1,6 +1,6 @@
-"""Who is drawn, how the head is held and how it is lit: everything about a face but its expression.
+"""Person, pose and lighting: everything about a face except its expression.
 
-Each table of facts has a `sample_` function that draws one at random, within what people and snapshots show.
+Each class has a `sample_` function that returns a random instance, within the range of people and snapshots.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Identity:
-    """Who is drawn: lengths in half head heights, tones in grey levels 0..255."""
+    """The person: lengths in half head heights, tones in grey levels 0..255."""
 
     width: float = 0.76
     jaw: float = 0.75  # width of the jaw over the width at the ears
@@ -20,13 +20,13 @@ class Identity:
     eye_width: float = 0.155  # half the distance between its corners
     eye_open: float = 0.07
     brow_y: float = -0.33
-    brow_tilt: float = 0.0  # at rest: > 0 puts the inner end lower, as anger would
+    brow_tilt: float = 0.0  # at rest: > 0 lowers the inner end, as in anger
     brow_thickness: float = 0.035
     nose_width: float = 0.13
     nose_y: float = 0.27
     mouth_y: float = 0.55
     mouth_width: float = 0.25  # half the distance between the lip corners
-    mouth_tilt: float = 0.0  # at rest: > 0 puts the corners lower, as sadness would
+    mouth_tilt: float = 0.0  # at rest: > 0 lowers the corners, as in sadness
     lip: float = 0.05
     skin: float = 170.0
     hair: float = 50.0
@@ -41,7 +41,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is: angles in radians, shifts in half head heights, scale in image sizes."""
+    """The pose of the head: angles in radians, shifts in half head heights, scale relative to the image."""
 
     roll_rad: float = 0.0
     yaw_rad: float = 0.0
@@ -53,9 +53,9 @@ class Pose:
 
 @dataclass(frozen=True)
 class Light:
-    """What the lamp and the camera do: the direction in radians, the rest as fractions."""
+    """Lighting and camera: direction in radians, everything else as fractions unless stated otherwise."""
 
-    angle_rad: float = -1.2  # where the lamp stands in the image plane; -pi/2 is overhead
+    angle_rad: float = -1.2  # direction of the lamp in the image plane; -pi/2 is overhead
     side: float = 0.25  # brightness the lamp adds on its side of the head
     ambient: float = 0.6
     contrast: float = 1.0
@@ -66,7 +66,7 @@ class Light:
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """A person, with glasses on one in seven and hair on the face of one in four."""
+    """Sample a person; one in seven has glasses, one in four facial hair."""
     u = rng.uniform
     skin = u(95, 215)
     bearded = rng.random() < 0.22
@@ -84,14 +84,14 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 
 
 def sample_pose(rng: np.random.Generator) -> Pose:
-    """A head turned by less than 20 degrees and roughly centred, as a face detector crops it."""
+    """Sample a head turned by less than 20 degrees and roughly centred, as a face detector crops it."""
     roll, yaw, pitch = rng.normal(0.0, (0.09, 0.16, 0.10)).clip(-0.33, 0.33)
     shift_x, shift_y = rng.normal(0.0, 0.04, 2)
     return Pose(roll, yaw, pitch, shift_x, shift_y, scale=rng.uniform(0.43, 0.54))
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """A lamp above the head on either side, and a camera that is never perfect."""
+    """Sample a lamp above the head on either side, and an imperfect camera."""
     u = rng.uniform
     return Light(
         angle_rad=u(-2.8, -0.3), side=u(0.05, 0.40), ambient=u(0.42, 0.72), contrast=u(0.75, 1.2),

@@ -1,4 +1,4 @@
-"""The creases that action units fold into the skin, and how deep each one is on a given face."""
+"""The creases that action units cause in the skin, and their depth on a given face."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeemo.data.drawing.person import Identity
 
 @dataclass(frozen=True)
 class Wrinkle:
-    """One crease of the right half: from `start` to `end`, bowed by `bow`, measured from `anchor`."""
+    """One crease of the right half: from `start` to `end`, bent by `bow`, relative to `anchor`."""
 
     start: tuple[float, float]
     end: tuple[float, float]
@@ -21,7 +21,7 @@ class Wrinkle:
     anchor: str = "face"  # "face", "eye" (its outer corner) or "mouth" (its corner)
 
 
-# Action unit -> creases it folds, as the FACS manual lists them under "appearance changes".
+# Action unit -> creases it causes, as the FACS manual lists them under "appearance changes".
 WRINKLES: dict[int, tuple[Wrinkle, ...]] = {
     1: (Wrinkle((0.0, -0.57), (0.30, -0.55), -0.01), Wrinkle((0.0, -0.65), (0.26, -0.64), -0.01)),
     2: (Wrinkle((0.20, -0.58), (0.52, -0.53), -0.04), Wrinkle((0.20, -0.66), (0.48, -0.62), -0.03)),
@@ -48,7 +48,7 @@ WRINKLES: dict[int, tuple[Wrinkle, ...]] = {
 
 
 def crease(wrinkle: Wrinkle, features: Features, *, side: int) -> np.ndarray:
-    """(13, 2) the wrinkle's curve on one side of this face, moved with what it is anchored to."""
+    """Return the (13, 2) curve of a wrinkle on one side of the face, relative to its anchor."""
     mirror = np.array([SIGNS[side], 1.0])
     corners = (features.lip_top[0], features.lip_top[-1])
     anchors = {"face": np.zeros(2), "eye": features.upper_lids[side][-1], "mouth": corners[side]}
@@ -57,7 +57,7 @@ def crease(wrinkle: Wrinkle, features: Features, *, side: int) -> np.ndarray:
 
 
 def depth_of_creases(person: Identity, actions: np.ndarray, *, side: int) -> Iterator[tuple[Wrinkle, float]]:
-    """Every wrinkle with its depth 0..1: the action unit's, or what age has left of a smile."""
+    """Yield every wrinkle with its depth 0..1, which follows the action unit; smile lines also follow the age."""
     for unit, wrinkles in WRINKLES.items():
         depth = actions[side, unit] * (0.6 + 0.6 * person.age)
         if unit == 12:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeemo.metrics import Paired, wilson
+from edgeemo.metrics import PairedComparison, wilson
 from edgeemo.report.amounts import format_amount, format_interval, format_milliseconds, format_optional
 from edgeemo.report.facts import SettingTiming, Timing
 from edgeemo.report.result import Accuracy, Against, BenchResult, FaceScores, GateRow, Robustness, WithoutCopies
@@ -168,7 +168,7 @@ def _ratio(setting: str, ours: Timing, theirs: Timing) -> tuple[str, ...]:
     return (f"p50 on {setting}, ms", *cells, f"{ours.ms_p50 / theirs.ms_p50:.2f}x")
 
 
-def _paired_note(paired: Paired) -> str:
+def _paired_note(paired: PairedComparison) -> str:
     shown = "a difference" if paired.p_value <= PROOF else "no difference shown"
     return (
         f"Same {paired.n:,} faces: only this one right on {paired.only_second}, only the other on "
