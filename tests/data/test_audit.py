@@ -95,7 +95,7 @@ def test_ties_are_listed_but_not_faces_without_votes(monkeypatch):
     """Two labels with the most votes are a tie; if all votes are dropped, there is none."""
     votes = {"tied": {"fear": 5.0, "anger": 5.0}, "scattered": {"fear": 1.0, "anger": 1.0}, "clear": {"fear": 9.0}}
     found = [Sample(name, each, lambda: np.zeros((48, 48), np.uint8)) for name, each in votes.items()]
-    monkeypatch.setattr(audit, "_samples", lambda _data, split, _labels: found if split == "train" else None)
+    monkeypatch.setattr(audit, "_list_samples", lambda _data, split, _labels: found if split == "train" else None)
     split = audit.run(Audit(data="ferplus:x", near=0)).splits[0]
     assert split.ties == ["tied"]
     counts = counts_of(split, "majority")
