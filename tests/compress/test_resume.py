@@ -121,9 +121,9 @@ def test_resumed_without_a_step_nothing_is_lost(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"importance": "taylor"}, "importance 'group-norm' there, 'taylor' here"),
-        ({"lr": 1e-3}, "classifier_lr 0.0003 there, 0.001 here"),
-        ({"prune": 0.3}, "prune 0.5 there, 0.3 here"),
+        ({"importance": "taylor"}, r"importance \(stored 'group-norm', requested 'taylor'\)"),
+        ({"lr": 1e-3}, r"classifier_lr \(stored 0.0003, requested 0.001\)"),
+        ({"prune": 0.3}, r"prune \(stored 0.5, requested 0.3\)"),
     ],
 )
 def test_other_settings_are_refused(
