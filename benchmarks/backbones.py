@@ -23,12 +23,12 @@ import numpy as np
 
 from edgeemo.artifact import write_text
 from edgeemo.card import read_card
+from edgeemo.card.history import versions
 from edgeemo.compress.compare import answers
 from edgeemo.compress.quantize import fidelity
 from edgeemo.compress.run import run as compress
 from edgeemo.data import load
 from edgeemo.errors import EdgeemoError, GateError
-from edgeemo.history import versions
 from edgeemo.labels import label_set
 from edgeemo.options import public_settings
 from edgeemo.progress import track

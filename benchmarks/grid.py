@@ -24,9 +24,9 @@ from torch import nn
 import edgeemo
 from edgeemo.artifact import write_text
 from edgeemo.card import Architecture, Card, InputContract
+from edgeemo.card.history import versions
+from edgeemo.compress.export import TOLERANCE, to_onnx
 from edgeemo.data import Faces, load
-from edgeemo.export import TOLERANCE, to_onnx
-from edgeemo.history import versions
 from edgeemo.images import to_input
 from edgeemo.labels import label_set
 from edgeemo.progress import track

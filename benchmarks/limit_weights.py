@@ -22,15 +22,15 @@ from onnx import numpy_helper
 
 from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, Metrics, from_json, label_set_of, read_card, to_json, write_card
+from edgeemo.card.history import entry
 from edgeemo.compress.compare import answers, golden_logits
+from edgeemo.compress.export import INPUT
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.quantize.fidelity import Fidelity
 from edgeemo.compress.quantize.overflow import LARGEST_SAFE, check_weights
 from edgeemo.compress.quantize.qdq import INPUT_STEPS
 from edgeemo.compress.quantize.rounding import round_weights
 from edgeemo.data import Faces, load
-from edgeemo.export import INPUT
-from edgeemo.history import entry
 from edgeemo.metrics import compare_paired, fit_temperature, scores, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.golden import record

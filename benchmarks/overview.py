@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeemo import plots
+from edgeemo.report import plots
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "models"

@@ -23,8 +23,7 @@ import install_size
 import overview
 import peers
 
-from edgeemo import plots
-from edgeemo.report import render
+from edgeemo.report import plots, render
 from edgeemo.report.amounts import format_amount
 from edgeemo.report.files import read, read_as
 from edgeemo.report.result import BenchResult, EvaluationResult, Measurement

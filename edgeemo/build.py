@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from edgeemo import options
 from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, Precision, Target, card_path, read_card, write_card
+from edgeemo.card.history import entry
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
-from edgeemo.history import entry
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime import shipped
 from edgeemo.runtime.backends.cuda import Cuda, Gpu

@@ -514,8 +514,8 @@ def _made(command: str, config: type[Config], module: str, purpose: str, **about
 STAGES = (
     Stage("data audit", Audit, "edgeemo.data.audit", "train", "the audit"),
     _made("train", Train, "edgeemo.train.run", "training", following=lambda _, path: f"compress {path.parent} --int8"),
-    Stage("evaluate", Evaluate, "edgeemo.evaluate", "train", "the evaluation of runs"),
-    _made("explain", Explain, "edgeemo.explain", "explanations"),
+    Stage("evaluate", Evaluate, "edgeemo.train.evaluate", "train", "the evaluation of runs"),
+    _made("explain", Explain, "edgeemo.train.explain", "explanations"),
     _made(
         "compress",
         Compress,

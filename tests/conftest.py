@@ -66,7 +66,7 @@ def backbone_as_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
     import torch
 
     from edgeemo.card import Card
-    from edgeemo.export import to_onnx
+    from edgeemo.compress.export import to_onnx
     from edgeemo.labels import LABEL_SETS
 
     @cache

@@ -32,11 +32,11 @@ from edgeemo.card import (
 )
 from edgeemo.card.files import parse_card, write_sealed
 from edgeemo.card.format1 import precision_of
+from edgeemo.card.history import entry
 from edgeemo.card.keys import fields_of
 from edgeemo.card.layout import canonical
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.errors import IntegrityError, MachineError
-from edgeemo.history import entry
 from edgeemo.runtime import shipped
 from edgeemo.runtime.backends.tensorrt import LIBRARIES
 from edgeemo.stages import Compress, Train

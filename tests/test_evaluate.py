@@ -13,12 +13,11 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import edgeemo
-from edgeemo import evaluate
 from edgeemo.card import Card, read_card, write_card
+from edgeemo.card.history import entry
 from edgeemo.cli import main
 from edgeemo.data import load
 from edgeemo.errors import IntegrityError, UsageError
-from edgeemo.history import entry
 from edgeemo.labels import label_set
 from edgeemo.machine import this_machine
 from edgeemo.metrics import softmax
@@ -26,7 +25,7 @@ from edgeemo.report.facts import FacesBlock
 from edgeemo.report.files import read
 from edgeemo.report.render import show
 from edgeemo.stages import RECIPES, Evaluate, Train
-from edgeemo.train import checkpoint, ensemble, run_folder
+from edgeemo.train import checkpoint, ensemble, evaluate, run_folder
 from edgeemo.train import network as networks
 from edgeemo.train.run import run as train
 

@@ -15,16 +15,15 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
-from edgeemo import explain
 from edgeemo.card import Card, InputContract
+from edgeemo.card.history import entry
 from edgeemo.cli import main
 from edgeemo.data import Faces, load
 from edgeemo.errors import DataError, IntegrityError, UsageError
-from edgeemo.history import entry
 from edgeemo.labels import label_set
 from edgeemo.stages import Explain, Train
+from edgeemo.train import explain, run_folder
 from edgeemo.train import network as networks
-from edgeemo.train import run_folder
 from edgeemo.train.backbones import BACKBONES
 from edgeemo.train.network import EmotionNet
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from edgeemo.card import Card, read_card
+from edgeemo.compress.export import TOLERANCE, to_onnx
 from edgeemo.errors import GateError
-from edgeemo.export import TOLERANCE, to_onnx
 from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime import load
 from edgeemo.train.network import BACKBONES, EmotionNet, build, contract_for, describe
@@ -93,7 +93,7 @@ def test_a_file_with_other_logits_is_not_written(
     network: EmotionNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If ONNX Runtime and torch disagree, there is a GateError and no file."""
-    monkeypatch.setattr("edgeemo.export.TOLERANCE", -1.0)
+    monkeypatch.setattr("edgeemo.compress.export.TOLERANCE", -1.0)
     with pytest.raises(GateError, match="not written"):
         to_onnx(network, CARD, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

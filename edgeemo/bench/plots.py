@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo import plots
 from edgeemo.metrics import wilson
+from edgeemo.report import plots
 from edgeemo.report.facts import SettingTiming
 from edgeemo.report.result import Accuracy, BenchResult
 

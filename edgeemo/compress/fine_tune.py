@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from edgeemo.card import Card, Metrics, Recovery, from_json
+from edgeemo.card.history import entry
 from edgeemo.compress.plan import Job
 from edgeemo.compress.prune.channels import prune, size_of
 from edgeemo.compress.quantize.tune import Simulated
 from edgeemo.data import Faces
 from edgeemo.data.faces import LICENCES, kind_of
 from edgeemo.errors import UsageError
-from edgeemo.history import entry
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Compress, Train
 from edgeemo.train import checkpoint, run_folder, teacher

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeemo import plots
 from edgeemo.compress.quantize.fidelity import Fidelity
+from edgeemo.report import plots
 from edgeemo.report.result import Candidate, SearchResult
 
 LINE = 0.24  # inches of height per layer

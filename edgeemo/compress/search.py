@@ -20,6 +20,7 @@ import edgeemo
 from edgeemo import options
 from edgeemo.artifact import check_writable, sha256_of_lines, write_json
 from edgeemo.card import Card, label_set_of, read_card, write_card
+from edgeemo.card.history import versions
 from edgeemo.compress import plan, plots
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.run import COMPARISON
@@ -27,7 +28,6 @@ from edgeemo.compress.run import run as compress
 from edgeemo.data import samples
 from edgeemo.data.faces import label
 from edgeemo.errors import GateError, UsageError
-from edgeemo.history import versions
 from edgeemo.machine import this_machine
 from edgeemo.measure import latency
 from edgeemo.options import public_settings

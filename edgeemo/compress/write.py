@@ -10,8 +10,10 @@ from typing import Any
 
 from edgeemo.artifact import atomic_write, write_json
 from edgeemo.card import Calibration, Card, Precision, from_json, write_card
+from edgeemo.card.history import entry
 from edgeemo.compress import plots
 from edgeemo.compress.compare import Stage, against, answers, golden_logits, judge
+from edgeemo.compress.export import to_onnx
 from edgeemo.compress.fine_tune import metrics
 from edgeemo.compress.plan import Job, chooses_layers, named_layers
 from edgeemo.compress.prune.channels import Size, size_of
@@ -19,8 +21,6 @@ from edgeemo.compress.quantize import calibrate, fidelity, fp16, overflow, preci
 from edgeemo.compress.quantize.calibrate import CalibrationList
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS, quantize
 from edgeemo.compress.quantize.ranges import Ranges, observe
-from edgeemo.export import to_onnx
-from edgeemo.history import entry
 from edgeemo.measure import latency
 from edgeemo.metrics import fit_temperature
 from edgeemo.report.facts import Timing

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import edgeemo
-from edgeemo.history import versions
+from edgeemo.card.history import versions
 from edgeemo.machine import Machine, this_machine
 from edgeemo.metrics import PairedComparison
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure  # imported here, so that it is missing before hours of training and not after
 
-from edgeemo import plots
 from edgeemo.metrics import Scores
+from edgeemo.report import plots
 
 
 def plot_curves(history: list[dict[str, Any]], path: Path, *, target: float) -> None:

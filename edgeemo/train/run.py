@@ -25,9 +25,9 @@ from edgeemo.card import (
     from_json,
     read_card,
 )
+from edgeemo.card.history import entry
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
-from edgeemo.history import entry
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edgeemo import plots
 from edgeemo.bench.run import run, write
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.machine import usable_cores
 from edgeemo.measure import latency, turns
+from edgeemo.report import plots
 from edgeemo.report.files import check_replaceable, read, read_as
 from edgeemo.report.render import check_out, render_files, show, write_files
 from edgeemo.report.result import BenchResult

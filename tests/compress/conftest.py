@@ -11,11 +11,11 @@ import onnx
 import pytest
 import torch
 
-from edgeemo import export
 from edgeemo.card import InputContract
+from edgeemo.compress import export
+from edgeemo.compress.export import to_onnx
 from edgeemo.compress.quantize import calibrate
 from edgeemo.data import Faces
-from edgeemo.export import to_onnx
 from edgeemo.labels import LABEL_SETS
 from edgeemo.measure import latency
 from edgeemo.stages import RECIPES

@@ -12,13 +12,13 @@ from onnx import numpy_helper
 
 from edgeemo.card import read_card, write_card
 from edgeemo.compress.compare import answers
+from edgeemo.compress.export import INPUT
 from edgeemo.compress.prune.channels import size_of
 from edgeemo.compress.quantize import precision
 from edgeemo.compress.quantize.qdq import INPUT_STEPS, quantize
 from edgeemo.compress.quantize.ranges import observe
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
-from edgeemo.export import INPUT
 from edgeemo.train import run_folder
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgeemo import export
 from edgeemo.card import Card
+from edgeemo.compress import export
 from edgeemo.labels import LABEL_SETS
 from edgeemo.runtime.backends.ort import OnnxBackend, _options
 from edgeemo.train.network import EmotionNet, build, contract_for, describe

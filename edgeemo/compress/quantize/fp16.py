@@ -15,11 +15,11 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edgeemo.card import InputContract, Precision
+from edgeemo.compress.export import silence, strip_metadata
 from edgeemo.compress.quantize.fidelity import ENOUGH, Fidelity
 from edgeemo.compress.quantize.ranges import Ranges, file_logits
 from edgeemo.data import Faces
 from edgeemo.errors import GateError
-from edgeemo.export import silence, strip_metadata
 
 LARGEST = float(np.finfo(np.float16).max)
 HEADROOM = 4.0  # faces to come may go this much beyond the faces seen

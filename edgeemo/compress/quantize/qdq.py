@@ -18,9 +18,9 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from edgeemo.compress.export import INPUT, silence, strip_metadata
 from edgeemo.compress.quantize.ranges import WEIGHTED, Ranges
 from edgeemo.errors import known
-from edgeemo.export import INPUT, silence, strip_metadata
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edgeemo.card import InputContract
+from edgeemo.compress.export import INPUT, silence
 from edgeemo.data import Faces
 from edgeemo.errors import UsageError
-from edgeemo.export import INPUT, silence
 from edgeemo.images import to_input
 from edgeemo.progress import counter
 from edgeemo.runtime.backends.ort import OnnxBackend

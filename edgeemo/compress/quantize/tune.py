@@ -20,9 +20,9 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from edgeemo.card import InputContract
+from edgeemo.compress.export import silence
 from edgeemo.compress.quantize.qdq import INPUT_STEPS
 from edgeemo.data import Faces
-from edgeemo.export import silence
 from edgeemo.images import to_input
 from edgeemo.packages import require
 from edgeemo.progress import track

@@ -17,7 +17,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from edgeemo import images, options, plots
+from edgeemo import images, options
 from edgeemo.artifact import check_writable
 from edgeemo.card import Card, label_set_of
 from edgeemo.data import Faces, load
@@ -26,6 +26,7 @@ from edgeemo.errors import UsageError, known
 from edgeemo.images import to_input
 from edgeemo.machine import usable_cores
 from edgeemo.metrics import softmax
+from edgeemo.report import plots
 from edgeemo.stages import Explain
 from edgeemo.train import modes, run_folder
 from edgeemo.train.fit import predict_logits
