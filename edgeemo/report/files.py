@@ -75,7 +75,7 @@ def check_replaceable(path: Path, kind: type[Result], *, page: Path | None = Non
     else:
         foreign = page if page and page.exists() else None
     if foreign:
-        raise UsageError(f"--out: {foreign} stands there already and is no result of this command; choose another name")
+        raise UsageError(f"--out: {foreign} exists and is not a result of this command; choose another name")
     check_writable(path.parent)
 
 

@@ -76,4 +76,4 @@ def check_out(out: Path, results: Sequence[Path]) -> None:
     if out.resolve() in {path.resolve() for result in results for path in (result, page_path(result))}:
         raise UsageError(f"--out {out} is one of the results, or its page, and would be replaced; choose another name")
     if out.exists() and not out.read_bytes().startswith((MARK.encode(), bench.make_summary([]).to_markdown().encode())):
-        raise UsageError(f"--out {out} stands there already and is no report of this command; choose another name")
+        raise UsageError(f"--out {out} exists and is not a report of this command; choose another name")
