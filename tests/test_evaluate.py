@@ -104,7 +104,7 @@ def test_a_comparison_of_compress_is_not_written_over(tmp_path: Path) -> None:
     """It has rows and labels too; refused before the runs are read."""
     comparison = tmp_path / "comparison.json"
     comparison.write_text('{"kind": "comparison", "format": 2, "faces": {}, "labels": [], "rows": []}')
-    with pytest.raises(UsageError, match="no result of this command"):
+    with pytest.raises(UsageError, match="not a result of this command"):
         evaluate.run(replace(HERE, runs=[tmp_path], out=str(comparison)))
 
 

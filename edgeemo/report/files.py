@@ -67,7 +67,7 @@ def check_replaceable(path: Path, kind: type[Result], *, page: Path | None = Non
         page: what is written beside it; where there is no result yet, nothing may stand there either.
 
     Raises:
-        UsageError: another file stands there.
+        UsageError: another file exists there.
         MachineError: nothing can be written there.
     """
     if path.exists():

@@ -266,12 +266,12 @@ def test_no_other_file_is_written_over(result: BenchResult, out: Path, tiny: Pat
     page = tmp_path / "README.md"
     page.write_text("# Ours\n")
     for taken in (page, tmp_path / "model.onnx.json"):  # a page, and JSON without what a result has
-        with pytest.raises(UsageError, match=f"{taken.name} stands there already"):
+        with pytest.raises(UsageError, match=f"{taken.name} exists"):
             check_replaceable(taken.with_suffix(".json"), BenchResult, page=taken.with_suffix(".md"))
     for name in (out, out.with_suffix(".md")):
         with pytest.raises(UsageError, match="one of the results, or its page"):
             check_out(name, [out])
-    with pytest.raises(UsageError, match="is no report of this command"):
+    with pytest.raises(UsageError, match="is not a report of this command"):
         check_out(page, [out])
     for _ in range(2):  # the second over the first
         write_files(tmp_path / "all.md", [out])

@@ -160,11 +160,11 @@ def test_only_a_result_of_the_same_kind_may_be_replaced(tmp_path: Path) -> None:
     path, page = tmp_path / "result.json", tmp_path / "result.md"
     check_replaceable(path, BenchResult, page=page)
     page.write_text("# Ours\n")
-    with pytest.raises(UsageError, match=r"result\.md stands there already"):
+    with pytest.raises(UsageError, match=r"result\.md exists"):
         check_replaceable(path, BenchResult, page=page)
     write(replace(results.bench(), passed=True), path)
     check_replaceable(path, BenchResult, page=page)
-    with pytest.raises(UsageError, match=r"result\.json stands there already"):
+    with pytest.raises(UsageError, match=r"result\.json exists"):
         check_replaceable(path, CheckResult)
 
 
