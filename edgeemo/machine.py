@@ -30,7 +30,7 @@ class Machine:
     processor: str  # or the board
     features: tuple[str, ...] | None  # None: the system does not report them
     cores: int
-    memory_gib: float
+    memory_gib: float | None  # None: the system does not report it
     system: str
     python: str
 
@@ -40,12 +40,12 @@ def this_machine() -> Machine:
     """Return the facts of this machine."""
     info = _cpuinfo()
     flags = info.get("flags") or info.get("Features")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return Machine(
         processor=info.get("model name") or _board() or platform.processor() or platform.machine(),
         features=tuple(name for name in RELEVANT_FEATURES if name in flags.split()) if flags else None,
         cores=len(usable_cores()),
-        memory_gib=round(memory / 2**30, 1),
+        memory_gib=None if memory is None else round(memory / 2**30, 1),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
     )

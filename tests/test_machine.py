@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeemo import doctor, machine
+from edgeemo.report.amounts import format_memory
 
 PI_4 = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd crc32 cpuid\nCPU part\t: 0xd08\n\nprocessor\t: 1\n"
 KIOSK = "processor\t: 0\nmodel name\t: A Xeon\nflags\t\t: sse2 avx2 avx512_vnni\n\n"
@@ -42,3 +43,14 @@ def test_unreported_features_are_unknown_rather_than_missing(monkeypatch: pytest
     assert mac.processor
     assert mac.features is None
     assert "does not tell" in doctor.int8_on(mac)
+
+
+def test_memory_that_the_system_does_not_report_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not zero."""
+    monkeypatch.delattr(machine.os, "sysconf")
+    machine.this_machine.cache_clear()
+    try:
+        assert machine.this_machine().memory_gib is None
+    finally:
+        machine.this_machine.cache_clear()
+    assert format_memory(None) == "unknown memory"

@@ -30,3 +30,8 @@ def format_interval(low: float, high: float) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def format_memory(gib: float | None) -> str:
+    """The memory of a machine."""
+    return "unknown memory" if gib is None else f"{gib} GiB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeemo.machine import Machine
+from edgeemo.report.amounts import format_memory
 from edgeemo.report.facts import Header
 
 
@@ -29,4 +30,4 @@ def _processor(machine: Machine) -> str:
 
 def _system(machine: Machine, load_1min: float | None) -> str:
     load = "" if load_1min is None else f", load {load_1min} before the run"
-    return f"{machine.system}, {machine.memory_gib} GiB{load}"
+    return f"{machine.system}, {format_memory(machine.memory_gib)}{load}"
