@@ -119,7 +119,8 @@ def test_a_measuring_process_keeps_to_its_core(tiny: Path) -> None:
     """In a process of its own, so that this one stays where it is."""
     core = usable_cores()[-1]
     asked = f"turns.latency([({str(tiny)!r}, '')], [{core}], 3, 0.0)"
-    code = f"import os; from edgeemo.measure import turns; found = {asked}; print(found['pinned'], os.sched_getaffinity(0))"
+    code = f"import os; from edgeemo.measure import turns; found = {asked}; "
+    code += "print(found['pinned'], os.sched_getaffinity(0))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == f"True {{{core}}}"
 

@@ -19,7 +19,10 @@ from edgeemo.runtime.backends.ort import DISABLE_TELEMETRY, import_onnxruntime
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgeemo"
-MAY_IMPORT = {"runtime/onnx.py", "runtime/openvino.py"}  # and compress, whose __init__ goes through runtime/onnx.py
+MAY_IMPORT = {
+    "runtime/backends/ort.py",
+    "runtime/backends/openvino.py",
+}  # and compress, whose __init__ goes through ort.py
 IMPORTS = r"^\s*(?:import|from) (?:onnxruntime|openvino)\b|import_module\(.(?:onnxruntime|openvino)"
 SECONDS = 12  # of predictions; 9 s after it was imported, ONNX Runtime 1.31 asks for its collector
 PREDICT = "import edgeemo, numpy; edgeemo.load('nano', backend={!r}).predict(numpy.zeros((48, 48), numpy.uint8))"

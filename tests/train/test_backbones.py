@@ -99,7 +99,7 @@ def test_lite0_is_b0_without_squeeze_and_excitation():
 
 def test_the_card_tells_whose_weights_it_started_from(tmp_path, tiny):
     """Lite0's are not torchvision's; another model's card hands on its terms; a bare file has none to tell."""
-    terms = run._licences
+    terms = run._collect_licences
     assert "Apache-2.0" in terms(replace(tiny, backbone="efficientnet_lite0", weights="imagenet")).initial_weights
     assert "torchvision" in terms(replace(tiny, backbone="resnet18", weights="imagenet")).initial_weights
     other = run.run(replace(tiny, out=str(tmp_path / "other")))
