@@ -22,7 +22,7 @@ PACKAGE = ROOT / "edgeemo"
 MAY_IMPORT = {
     "runtime/backends/ort.py",
     "runtime/backends/openvino.py",
-}  # and compress, whose __init__ goes through ort.py
+}  # compress goes through ort.py
 IMPORTS = r"^\s*(?:import|from) (?:onnxruntime|openvino)\b|import_module\(.(?:onnxruntime|openvino)"
 SECONDS = 12  # of predictions; 9 s after it was imported, ONNX Runtime 1.31 asks for its collector
 PREDICT = "import edgeemo, numpy; edgeemo.load('nano', backend={!r}).predict(numpy.zeros((48, 48), numpy.uint8))"
