@@ -115,7 +115,7 @@ def test_wide_layers_keep_the_nearest_integers(
 @pytest.mark.parametrize("name", ["rounding", "method", "target_format", "importance", "ranking"])
 def test_an_unknown_name_is_refused_before_any_face_is_read(name: str) -> None:
     """From Python, where click has not looked at it."""
-    with pytest.raises(UsageError, match=rf"unknown {name} 'oracle'; known: "):
+    with pytest.raises(UsageError, match=rf"unknown {name.replace('_', ' ')} 'oracle'; known: "):
         plan.check(replace(Compress(run="runs/any", int8=True, prune=0.5), **{name: "oracle"}))
 
 
