@@ -24,7 +24,7 @@ import numpy as np
 from edgeemo.artifact import write_text
 from edgeemo.card import read_card
 from edgeemo.card.history import versions
-from edgeemo.compress.compare import answers
+from edgeemo.compress.compare import predict_model
 from edgeemo.compress.quantize import fidelity
 from edgeemo.compress.run import run as compress
 from edgeemo.data import load
@@ -156,7 +156,7 @@ def _agrees(found: dict[str, Any]) -> bool:
 def _refusal(found: dict[str, Any]) -> str:
     """What `edgeemo compress` says of an INT8 file like this one, when no option is left to try."""
     try:
-        fidelity.check(fidelity.Fidelity(math.nan, found["agreement"]), found["n"], least=ENOUGH)
+        fidelity.check_agreement(fidelity.Fidelity(math.nan, found["agreement"]), found["n"], least=ENOUGH)
     except GateError as error:
         return str(error)
     return f"it names {found['labels_named']} labels, {LEAST_NAMED} at least were expected: the network has not learned"
@@ -172,7 +172,7 @@ def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[
         return {"refused": str(error)}
     card = read_card(path)
     faces = load(JUDGES, "valid", label_set("six"), contract=card.input)
-    exact, rounded = (answers(path.with_name(name), faces, threads=1) for name in ("model.float.onnx", path.name))
+    exact, rounded = (predict_model(path.with_name(name), faces, threads=1) for name in ("model.float.onnx", path.name))
     return {
         "agreement": float((exact.argmax(1) == rounded.argmax(1)).mean()),
         "n": len(faces),

@@ -23,11 +23,11 @@ from onnx import numpy_helper
 from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, Metrics, from_json, label_set_of, read_card, to_json, write_card
 from edgeemo.card.history import entry
-from edgeemo.compress.compare import answers, golden_logits
+from edgeemo.compress.compare import predict_golden, predict_model
 from edgeemo.compress.export import INPUT
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.quantize.fidelity import Fidelity
-from edgeemo.compress.quantize.overflow import LARGEST_SAFE, check_weights
+from edgeemo.compress.quantize.overflow import MAX_SAFE_WEIGHT, check_weights
 from edgeemo.compress.quantize.qdq import INPUT_STEPS
 from edgeemo.compress.quantize.rounding import round_weights
 from edgeemo.data import Faces, load
@@ -40,7 +40,7 @@ from edgeemo.runtime.golden import record
 class Limit:
     """The settings of this step, for the card's history."""
 
-    largest: int = LARGEST_SAFE
+    largest: int = MAX_SAFE_WEIGHT
     rounding: str = "gptq"
 
 
@@ -59,7 +59,7 @@ def limit_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         if weights.dtype != np.int8:
             continue
         by_channel = weights.reshape(len(weights), -1).astype(float)
-        factor = np.maximum(1, np.abs(by_channel).max(1) / LARGEST_SAFE)
+        factor = np.maximum(1, np.abs(by_channel).max(1) / MAX_SAFE_WEIGHT)
         exact[values] = (by_channel / factor[:, None]).reshape(weights.shape)
         _replace(tensors[values], np.rint(exact[values]).astype(np.int8))
         _scale(tensors[scale], factor)
@@ -116,8 +116,8 @@ def remake(name: str, target_format: str, folder: Path, data: str) -> None:
         onnx.save(model, partial)
         round_weights(partial, exact, _calibration(card, data), card.input)
     write_card(target, card)
-    before, after = (answers(path, valid, threads=1) for path in (source, target))
-    new = replace(_judged(card, target, valid, before, after), golden=record(golden_logits(target, threads=1)))
+    before, after = (predict_model(path, valid, threads=1) for path in (source, target))
+    new = replace(_judged(card, target, valid, before, after), golden=record(predict_golden(target, threads=1)))
     pair = compare_paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
     told = {"accuracy": new.metrics["valid"].accuracy, "against_source": vars(pair), "n": len(valid)}
     line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **told)
@@ -132,14 +132,14 @@ def _calibration(card: Card, data: str) -> Faces:
     chosen = calibrate.draw(data, label_set_of(card), **how)
     if chosen.sha256 != drawn.ids_sha256:
         sys.exit(f"{data} does not give the calibration faces that the card names")
-    return calibrate.faces(chosen, data, card.input)
+    return calibrate.load_faces(chosen, data, card.input)
 
 
 def _judged(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.ndarray) -> Card:
     """The card with the temperature and scores of the new logits, and what the limit changed on the valid faces."""
     temperature = fit_temperature(after, valid.truth)
     found = scores(softmax(after, temperature=temperature), valid.truth, card.labels)
-    changed = Fidelity.of(before, after).section(len(valid))
+    changed = Fidelity.compare(before, after).to_card(len(valid))
     safety = check_weights(path)
     precision = replace(card.precision, overflow=safety, reduce_range=True, against_full_range=changed)
     metrics = {"valid": from_json(Metrics, {**to_json(card.metrics["valid"]), **found.to_dict()})}

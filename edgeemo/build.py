@@ -1,7 +1,7 @@
-"""The build stage: an ONNX file → an engine of TensorRT, or of TensorRT for RTX, with a card that says for what.
+"""The build stage: an ONNX file → an engine of TensorRT, or of TensorRT for RTX, with a card that has its target.
 
-Precision lies in the file, as Q/DQ nodes and as float16 or float32 tensors; the network is strongly typed, so no flag
-here asks for another. TensorRT 10 takes the flag that says so, TensorRT 11 knows nothing else.
+The precision is that of the file, in Q/DQ nodes and float16 or float32 tensors: the network is strongly typed, so there
+is no option for it. TensorRT 10 needs a flag for this; in TensorRT 11 all networks are strongly typed.
 """
 
 from __future__ import annotations
@@ -38,62 +38,61 @@ RTX_INT8 = (
 
 
 def run(config: Build) -> Path:
-    """Build as configured; returns the path of the engine. One that was built of the same for the same is kept."""
+    """Build as configured; return the path of the engine. An existing one of the same file and target is kept."""
     _check(config)
-    source = _source(config)
+    source = _find_source(config)
     card = read_card(source)
     _check_target_format(source, card)
-    name, reason = _library(config.library)
-    found = library(name)
-    log.info("%s %s (%s)", LIBRARIES[name].name, found.__version__, reason)
+    name, reason = _choose_library(config.library)
+    module = library(name)
+    log.info("%s %s (%s)", LIBRARIES[name].name, module.__version__, reason)
     if name == "rtx":
         _check_rtx(config)
         if card.precision.is_int8:
             log.warning(RTX_INT8)
-    gpu = _gpu()
-    target = _target(config, name, found.__version__, gpu, source, card)
-    out = _out(config, source)
-    if not config.force and _stands(out, target):
-        log.info("%s was built of this file for this target already; --force builds it again", out)
+    target = _make_target(config, name, module.__version__, source, card)
+    out = _choose_out(config, source)
+    if not config.force and _is_up_to_date(out, target):
+        log.info("%s is up to date; --force builds it again", out)
         return out
     start = perf_counter()
-    engine, layers = _built(found, source, card, config, target)
+    engine, layers = _build_engine(module, source, card, config, target)
     seconds = perf_counter() - start
     with atomic_write(out) as partial:
         partial.write_bytes(engine)
-    built = card.after(
+    engine_card = card.after(
         entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
         target=target,
-        precision=_precision(card),
-        metrics={split: replace(found, measured_on=source.name) for split, found in card.metrics.items()},
+        precision=_make_precision(card),
+        metrics={split: replace(metrics, measured_on=source.name) for split, metrics in card.metrics.items()},
     )
-    write_card(out, built)
+    write_card(out, engine_card)
     log.info("%s: %d bytes from %d layers in %.1f s", out, len(engine), layers, seconds)
     return out
 
 
-def _precision(card: Card) -> Precision:
-    """What the file asks of the engine; what runs in which precision was seen in ONNX Runtime, and not here."""
-    stated = card.precision
+def _make_precision(card: Card) -> Precision:
+    """Return the precision requested by the file; what was executed in ONNX Runtime does not apply to the engine."""
+    section = card.precision
     return Precision(
-        requested=stated.requested,
-        actual=stated.actual,
-        target_format=stated.target_format,
-        keep_float=stated.keep_float,
-        calibration=stated.calibration,
-        calibration_method=stated.calibration_method,
+        requested=section.requested,
+        actual=section.actual,
+        target_format=section.target_format,
+        keep_float=section.keep_float,
+        calibration=section.calibration,
+        calibration_method=section.calibration_method,
         executed="not run on a GPU when it was built",
     )
 
 
-def _out(config: Build, source: Path) -> Path:
-    """Beside the model, and of a model that edgeemo ships, here."""
+def _choose_out(config: Build, source: Path) -> Path:
+    """Return the path of the engine: next to the model, or in the current folder for a packaged model."""
     if config.out:
         return config.out
     return Path(config.model + SUFFIX) if shipped.is_name(config.model) else source.with_suffix(SUFFIX)
 
 
-def _source(config: Build) -> Path:
+def _find_source(config: Build) -> Path:
     source = shipped.find(config.model, target_format="tensorrt")
     if source.suffix != ".onnx":
         raise UsageError(
@@ -112,20 +111,20 @@ def _check(config: Build) -> None:
 
 
 def _check_rtx(config: Build) -> None:
-    """What TensorRT for RTX does not have."""
-    asked = {
+    """Raise UsageError for options that TensorRT for RTX does not have."""
+    unsupported = {
         "--timing-cache": config.timing_cache,
         "--version-compatible": config.version_compatible,
         "--hardware-compatible": config.hardware_compatible,
         "--dla-core": config.dla_core is not None,
     }
-    if wrong := [name for name, given in asked.items() if given]:
+    if wrong := [name for name, given in unsupported.items() if given]:
         raise UsageError(f"TensorRT for RTX has no {', '.join(wrong)}; leave it out, or use --library tensorrt")
 
 
 def _check_target_format(source: Path, card: Card) -> None:
     if card.target:
-        raise UsageError(f"{source} is an engine already; build from the .onnx file that it was made of")
+        raise UsageError(f"{source} is an engine; build from the .onnx file that it was built from")
     if card.precision.target_format == "cpu":
         raise UsageError(
             f"{source} has the target format cpu (uint8 activations), which TensorRT does not accept.  Make the "
@@ -133,164 +132,153 @@ def _check_target_format(source: Path, card: Card) -> None:
         )
 
 
-def _library(asked: str) -> tuple[str, str]:
-    """Which library builds, and why."""
-    if asked != "auto":
-        return asked, f"--library {asked}"
+def _choose_library(requested: str) -> tuple[str, str]:
+    """Return the library that builds, and the reason."""
+    if requested != "auto":
+        return requested, f"--library {requested}"
     for name in LIBRARIES:
         with suppress(MachineError):
             library(name)
             return name, "it is installed"
     raise MachineError(
         "no library that builds engines is installed:  pip install 'edgeemo[tensorrt]' on the device itself, or "
-        "pip install 'edgeemo[rtx]', which also builds for RTX GPUs where there is none"
+        "pip install 'edgeemo[rtx]', which also builds for RTX GPUs on machines without one"
     )
 
 
-def _gpu() -> Gpu | None:
+def _find_gpu() -> tuple[Gpu | None, str]:
+    """Return the GPU of this machine, or None and what is missing."""
     try:
-        return Cuda().gpu()
-    except MachineError:
-        return None
+        return Cuda().gpu(), ""
+    except MachineError as error:
+        return None, str(error)
 
 
-def _target(config: Build, name: str, version: str, gpu: Gpu | None, source: Path, card: Card) -> Target:
-    """All that decides an engine and its card."""
-    asked = config.compute_capability
-    if asked and name == "tensorrt":
-        raise UsageError("--compute-capability is for --library rtx; TensorRT builds for the GPU that it runs on")
-    if not asked and gpu is None:
-        where = {"rtx": "name those to build for, as --compute-capability 8.6,8.9", "tensorrt": "build on the device"}
-        raise MachineError(f"without {_lacking()}, {where[name]}")
-    if not asked and gpu and not knows(name, library(name), gpu.capability):
+def _make_target(config: Build, name: str, version: str, source: Path, card: Card) -> Target:
+    """Return everything that determines an engine and its card."""
+    gpu, missing = _find_gpu()
+    requested = config.compute_capability
+    if requested and name == "tensorrt":
+        raise UsageError("--compute-capability is for --library rtx; TensorRT builds for the GPU of this machine")
+    if not requested and gpu is None:
+        remedies = {"rtx": "name the targets, as --compute-capability 8.6,8.9", "tensorrt": "build on the device"}
+        raise MachineError(f"without {missing}, {remedies[name]}")
+    if not requested and gpu and not knows(name, library(name), gpu.capability):
         raise MachineError(
-            f"{LIBRARIES[name].name} {version} does not know the {gpu.name} of this machine, compute capability "
+            f"{LIBRARIES[name].name} {version} does not support the {gpu.name} of this machine, compute capability "
             f"{gpu.capability}; use --library tensorrt, or name GPUs to build for with --compute-capability"
         )
     return Target(
         library=name,
         version=version,
-        compute_capabilities=tuple(sorted(set(asked))) or (gpu.capability if gpu else "",),
-        gpu="" if asked or gpu is None else gpu.name,
-        driver="" if asked or gpu is None else gpu.driver,
+        compute_capabilities=tuple(sorted(set(requested))) or (gpu.capability if gpu else "",),
+        gpu="" if requested or gpu is None else gpu.name,
+        driver="" if requested or gpu is None else gpu.driver,
         platform=this_machine().system,
         max_batch=config.max_batch,
         version_compatible=config.version_compatible,
         hardware_compatible=config.hardware_compatible,
         dla_core=-1 if config.dla_core is None else config.dla_core,
         workspace_mib=config.workspace_mib or 0,
-        source=config.model if shipped.is_name(config.model) else source.name,  # as it is given to build it again
+        source=config.model if shipped.is_name(config.model) else source.name,  # as given to build it again
         source_sha256=card.sha256,
-        source_seal=card.seal,  # the engine's card says what that of the file said: labels, temperature
+        source_seal=card.seal,  # the engine's card copies labels, temperature and more from the file's
     )
 
 
-def _lacking() -> str:
-    """What keeps this machine from having a GPU."""
-    try:
-        Cuda().gpu()
-    except MachineError as error:
-        return str(error)
-    return "the GPU that has just appeared"
-
-
-def _stands(out: Path, target: Target) -> bool:
-    """Whether a whole engine of just this target lies there."""
+def _is_up_to_date(out: Path, target: Target) -> bool:
+    """Return whether `out` is an intact engine for exactly this target."""
     if not out.is_file() or not card_path(out).is_file():
         return False
     try:
         return read_card(out).target == target
     except EdgeemoError:
-        return False  # damaged or foreign: it is built anew
+        return False  # damaged or foreign: build it again
 
 
-def _built(found: Any, source: Path, card: Card, config: Build, target: Target) -> tuple[bytes, int]:
-    """The serialised engine and the number of layers of its network."""
-    said = logger(found)
-    builder: trt.Builder = given(lambda: found.Builder(said), "builder", said)
-    network = _parsed(found, builder, said, source)
+def _build_engine(module: Any, source: Path, card: Card, config: Build, target: Target) -> tuple[bytes, int]:
+    """Return the serialised engine and the number of layers of its network."""
+    trt_logger = logger(module)
+    builder: trt.Builder = given(lambda: module.Builder(trt_logger), "builder", trt_logger)
+    network = _parse(module, builder, trt_logger, source)
     settings = builder.create_builder_config()
-    _aim(found, builder, settings, config, target)
+    _configure(module, builder, settings, config, target)
     face = (card.input.channels, card.input.size, card.input.size)
     profile = builder.create_optimization_profile()
     shapes: list[Any] = [(1, *face), (1, *face), (config.max_batch, *face)]  # a tuple becomes a Dims
     profile.set_shape(network.get_input(0).name, *shapes)
     if settings.add_optimization_profile(profile) < 0:
-        raise MachineError(f"TensorRT did not take batches of 1 to {config.max_batch} faces: {reasons(said)}")
+        raise MachineError(f"TensorRT refused batches of 1 to {config.max_batch} faces: {reasons(trt_logger)}")
     layers = int(network.num_layers)
     engine: trt.IHostMemory | None = builder.build_serialized_network(network, settings)
     if engine is None:
         raise MachineError(
             f"{LIBRARIES[target.library].name} {target.version} did not build {source} for compute capability "
-            f"{', '.join(target.compute_capabilities)}: {reasons(said)}"
+            f"{', '.join(target.compute_capabilities)}: {reasons(trt_logger)}"
         )
     if config.timing_cache:
-        _keep_timings(settings, config.timing_cache)
+        with atomic_write(config.timing_cache) as partial:
+            partial.write_bytes(bytes(memoryview(settings.get_timing_cache().serialize())))  # type: ignore[arg-type]
     return bytes(memoryview(engine)), layers  # type: ignore[arg-type]  # it has the buffer protocol
 
 
-def _parsed(found: Any, builder: trt.Builder, said: Any, source: Path) -> trt.INetworkDefinition:
-    strongly_typed = 1 << int(found.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+def _parse(module: Any, builder: trt.Builder, trt_logger: Any, source: Path) -> trt.INetworkDefinition:
+    strongly_typed = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(strongly_typed)
-    parser: trt.OnnxParser = found.OnnxParser(network, said)
+    parser: trt.OnnxParser = module.OnnxParser(network, trt_logger)
     if not parser.parse(source.read_bytes()):
         errors = [parser.get_error(k).desc() for k in range(parser.num_errors)]
         raise IntegrityError(
-            f"{source} is refused by the ONNX parser of {found.__name__} {found.__version__}: {'; '.join(errors)}\n"
-            "  make it anew:  edgeemo compress RUN --int8 --target-format tensorrt"
+            f"{source} is refused by the ONNX parser of {module.__name__} {module.__version__}: {'; '.join(errors)}\n"
+            "  make it again:  edgeemo compress RUN --int8 --target-format tensorrt"
         )
     return network
 
 
-def _aim(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config: Build, target: Target) -> None:
-    """The target's part of the builder's settings."""
+def _configure(module: Any, builder: trt.Builder, settings: trt.IBuilderConfig, config: Build, target: Target) -> None:
+    """Set the options of the builder for the target."""
     if config.workspace_mib:
-        settings.set_memory_pool_limit(found.MemoryPoolType.WORKSPACE, config.workspace_mib << 20)
+        settings.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, config.workspace_mib << 20)
     if target.library == "rtx":
-        _aim_rtx(found, settings, target.compute_capabilities)
+        _set_compute_capabilities(module, settings, target.compute_capabilities)
         return
     if config.version_compatible:
-        settings.set_flag(found.BuilderFlag.VERSION_COMPATIBLE)
+        settings.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if config.hardware_compatible and is_jetson():
-        raise MachineError("--hardware-compatible: TensorRT has no such engines on a Jetson; leave it out")
+        raise MachineError("--hardware-compatible: TensorRT does not support this on a Jetson; leave it out")
     if config.hardware_compatible:
-        settings.hardware_compatibility_level = found.HardwareCompatibilityLevel.AMPERE_PLUS
+        settings.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
     if config.dla_core is not None:
-        _aim_dla(found, builder, settings, config.dla_core)
+        _set_dla_core(module, builder, settings, config.dla_core)
     if config.timing_cache:
         file = config.timing_cache
         cache: Any = settings.create_timing_cache(file.read_bytes() if file.is_file() else b"")
         if cache is None or not settings.set_timing_cache(cache, False):
-            raise IntegrityError(f"--timing-cache {file} is of another GPU or version; name a new file")
+            raise IntegrityError(f"--timing-cache {file} is from another GPU or version; choose a new file")
 
 
-def _aim_rtx(found: Any, settings: trt.IBuilderConfig, capabilities: tuple[str, ...]) -> None:
+def _set_compute_capabilities(module: Any, settings: trt.IBuilderConfig, capabilities: tuple[str, ...]) -> None:
     known = {name: "SM" + name.replace(".", "") for name in capabilities}
-    if unknown := [name for name, member in known.items() if not hasattr(found.ComputeCapability, member)]:
-        takes = sorted(
-            (name for name in dir(found.ComputeCapability) if name.startswith("SM")), key=lambda n: int(n[2:])
+    if unknown := [name for name, member in known.items() if not hasattr(module.ComputeCapability, member)]:
+        supported = sorted(
+            (name for name in dir(module.ComputeCapability) if name.startswith("SM")), key=lambda n: int(n[2:])
         )
         raise UsageError(
-            f"--compute-capability {', '.join(unknown)}: {found.__name__} {found.__version__} knows "
-            f"{', '.join(f'{name[2:-1]}.{name[-1]}' for name in takes)} (a Jetson needs --library tensorrt)"
+            f"--compute-capability {', '.join(unknown)}: {module.__name__} {module.__version__} supports "
+            f"{', '.join(f'{name[2:-1]}.{name[-1]}' for name in supported)} (a Jetson needs --library tensorrt)"
         )
     settings.num_compute_capabilities = len(known)
-    for place, (name, member) in enumerate(known.items()):
-        if not settings.set_compute_capability(getattr(found.ComputeCapability, member), place):
-            raise MachineError(f"{found.__name__} {found.__version__} does not build for compute capability {name}")
+    for index, (name, member) in enumerate(known.items()):
+        if not settings.set_compute_capability(getattr(module.ComputeCapability, member), index):
+            raise MachineError(f"{module.__name__} {module.__version__} does not build for compute capability {name}")
 
 
-def _aim_dla(found: Any, builder: trt.Builder, settings: trt.IBuilderConfig, core: int) -> None:
-    """What DLA cannot run stays on the GPU. TensorRT 10.7 and older, and 11.4.1 on an AGX Orin, have DLA."""
+def _set_dla_core(module: Any, builder: trt.Builder, settings: trt.IBuilderConfig, core: int) -> None:
+    """Run what DLA supports on a core, the rest on the GPU. TensorRT up to 10.7, and 11.4.1 on AGX Orin, have DLA."""
     if core >= builder.num_DLA_cores:
         raise MachineError(
-            f"--dla-core {core}: TensorRT {found.__version__} finds {builder.num_DLA_cores} DLA cores here; leave it "
+            f"--dla-core {core}: TensorRT {module.__version__} finds {builder.num_DLA_cores} DLA cores here; leave it "
             "out to build for the GPU"
         )
-    settings.default_device_type, settings.DLA_core = found.DeviceType.DLA, core
-    settings.set_flag(found.BuilderFlag.GPU_FALLBACK)
-
-
-def _keep_timings(settings: trt.IBuilderConfig, file: Path) -> None:
-    with atomic_write(file) as partial:
-        partial.write_bytes(bytes(memoryview(settings.get_timing_cache().serialize())))  # type: ignore[arg-type]
+    settings.default_device_type, settings.DLA_core = module.DeviceType.DLA, core
+    settings.set_flag(module.BuilderFlag.GPU_FALLBACK)

@@ -1,4 +1,4 @@
-"""The build stage: all that decides an engine, around a fake of TensorRT, and real engines of TensorRT for RTX."""
+"""The build stage: with a fake of TensorRT, and with real engines of TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def source(tmp_path: Path) -> Path:
     return make_tiny.write(tmp_path / "model.onnx")
 
 
-def asked(source: Path, **options: Any) -> Build:
+def make_config(source: Path, **options: Any) -> Build:
     return Build(model=str(source), library="tensorrt", **options)
 
 
 @pytest.mark.usefixtures("orin")
-def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None:
-    """Library, version, GPU, driver and the hash of the file; and the engine runs where it was built."""
-    path = run(asked(source))
+def test_the_card_has_source_and_target_of_the_engine(source: Path) -> None:
+    """Library, version, GPU, driver and the hash of the file; the engine runs where it was built."""
+    path = run(make_config(source))
     card = read_card(path)
     assert path == source.with_suffix(".trt")
     expected = {"library": "tensorrt", "version": "10.3.0", "compute_capabilities": ("8.7",), "gpu": "Orin"}
@@ -64,34 +64,34 @@ def test_the_card_says_what_the_engine_was_made_of_and_for(source: Path) -> None
 
 
 @pytest.mark.usefixtures("orin")
-def test_the_command_names_the_engine_and_what_comes_next(source: Path) -> None:
-    """As README calls it."""
-    done = CliRunner().invoke(main, ["build", str(source), "--library", "tensorrt"])
-    assert done.exit_code == 0, done.output
-    assert f"next:  edgeemo bench --engine {source.with_suffix('.trt')}" in done.output
+def test_the_command_prints_the_engine_and_the_next_command(source: Path) -> None:
+    """As in the README."""
+    result = CliRunner().invoke(main, ["build", str(source), "--library", "tensorrt"])
+    assert result.exit_code == 0, result.output
+    assert f"next:  edgeemo bench --engine {source.with_suffix('.trt')}" in result.output
 
 
 @pytest.mark.usefixtures("orin")
-def test_the_engine_of_a_shipped_model_knows_its_name(tmp_path: Path) -> None:
-    """By which it is built again on another machine, where its file lies elsewhere."""
+def test_the_card_of_a_packaged_model_has_its_name(tmp_path: Path) -> None:
+    """It can be built again by name on another machine, where the path of the file differs."""
     path = run(Build(model="nano", library="tensorrt", out=str(tmp_path / "nano.trt")))
     assert read_card(path).target.source == "nano"
 
 
 @pytest.mark.usefixtures("orin")
-def test_the_same_is_not_built_twice(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless it is forced, or anything that decides an engine has changed, or the engine there is damaged."""
-    path = run(asked(source))
+def test_an_engine_that_is_up_to_date_is_not_built_again(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless forced, or anything that determines an engine has changed, or the existing engine is damaged."""
+    path = run(make_config(source))
 
     def builds(config: Build) -> bool:
         Scene.settings = None
         run(config)
         return Scene.settings is not None
 
-    assert not builds(asked(source))
-    assert builds(asked(source, force=True))
-    assert builds(asked(source, max_batch=4))
-    assert not builds(asked(source, max_batch=4))
+    assert not builds(make_config(source))
+    assert builds(make_config(source, force=True))
+    assert builds(make_config(source, max_batch=4))
+    assert not builds(make_config(source, max_batch=4))
     for thing, name, value in [
         (fake_tensorrt, "__version__", "10.7.0"),
         (Machine, "driver", 13000),
@@ -99,29 +99,29 @@ def test_the_same_is_not_built_twice(source: Path, monkeypatch: pytest.MonkeyPat
         (Machine, "name", b"Thor"),
     ]:
         monkeypatch.setattr(thing, name, value)
-        assert builds(asked(source, max_batch=4)), name
+        assert builds(make_config(source, max_batch=4)), name
     path.write_bytes(path.read_bytes() + b"!")
-    assert builds(asked(source, max_batch=4))
+    assert builds(make_config(source, max_batch=4))
     write_card(source, replace(read_card(source), temperature=2.0))
-    assert builds(asked(source, max_batch=4))  # else the engine's card would go on telling the old one
+    assert builds(make_config(source, max_batch=4))  # otherwise the engine's card would keep the old one
     assert read_card(path).temperature == 2.0
     make_tiny.write(source, seed=1)
-    assert builds(asked(source, max_batch=4))
+    assert builds(make_config(source, max_batch=4))
 
 
 @pytest.mark.usefixtures("orin")
-def test_batches_up_to_the_largest_fit_one_profile(source: Path) -> None:
-    """Tuned for one face."""
-    run(asked(source, max_batch=5))
+def test_one_profile_covers_batches_up_to_the_largest(source: Path) -> None:
+    """It is optimised for one face."""
+    run(make_config(source, max_batch=5))
     face = (1, make_tiny.SIZE, make_tiny.SIZE)
     assert Scene.settings.profiles[0].shapes == {"image": ((1, *face), (1, *face), (5, *face))}
 
 
 @pytest.mark.usefixtures("orin")
-def test_options_reach_the_builder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compatible modes, a limit of memory, and DLA with the GPU for what it cannot run."""
+def test_options_are_passed_to_the_builder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compatibility modes, a memory limit, and DLA with GPU fallback."""
     monkeypatch.setattr(Scene, "dla_cores", 2)
-    run(asked(source, version_compatible=True, hardware_compatible=True, workspace_mib=64, dla_core=1))
+    run(make_config(source, version_compatible=True, hardware_compatible=True, workspace_mib=64, dla_core=1))
     settings = Scene.settings
     assert settings.flags_set == [BuilderFlag.VERSION_COMPATIBLE, BuilderFlag.GPU_FALLBACK]
     assert settings.hardware_compatibility_level == HardwareCompatibilityLevel.AMPERE_PLUS
@@ -130,181 +130,179 @@ def test_options_reach_the_builder(source: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("orin")
-def test_dla_is_refused_where_there_is_none(source: Path) -> None:
-    """With the number of cores that TensorRT counts."""
+def test_dla_is_refused_on_machines_without_it(source: Path) -> None:
+    """The error has the number of cores that TensorRT finds."""
     with pytest.raises(MachineError, match="finds 0 DLA cores"):
-        run(asked(source, dla_core=0))
+        run(make_config(source, dla_core=0))
     assert not source.with_suffix(".trt").exists()
 
 
 @pytest.mark.usefixtures("orin")
-def test_no_hardware_compatible_engine_is_built_on_a_jetson(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT has none for it."""
+def test_hardware_compatibility_is_refused_on_a_jetson(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT does not support it there."""
     monkeypatch.setattr("edgeemo.build.is_jetson", lambda: True)
     with pytest.raises(MachineError, match="on a Jetson"):
-        run(asked(source, hardware_compatible=True))
+        run(make_config(source, hardware_compatible=True))
 
 
 @pytest.mark.usefixtures("orin")
-def test_a_gpu_that_the_library_does_not_know_is_told(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An Orin's capability is not TensorRT for RTX's, and nobody typed it."""
-    rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+def test_a_gpu_that_the_library_does_not_support_is_reported(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT for RTX does not support the Orin of this machine; no capability was requested."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; x86-64 only")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
-    with pytest.raises(MachineError, match=r"does not know the Orin of this machine, compute capability 8\.7"):
+    with pytest.raises(MachineError, match=r"does not support the Orin of this machine, compute capability 8\.7"):
         run(Build(model=str(source), library="rtx"))
 
 
 @pytest.mark.usefixtures("orin")
-def test_a_builder_that_does_not_start_is_told(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA that does not start, as TensorRT's bindings tell it."""
+def test_a_builder_that_does_not_start_is_reported(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when CUDA cannot be initialised."""
     monkeypatch.setattr(Scene, "starts", False)
     with pytest.raises(MachineError, match="gave no builder"):
-        run(asked(source))
+        run(make_config(source))
 
 
 @pytest.mark.usefixtures("orin")
-def test_the_engines_card_claims_nothing_that_was_seen_elsewhere(source: Path) -> None:
-    """What ran in integers in ONNX Runtime says nothing of TensorRT; the accuracy was the file's."""
+def test_the_card_of_an_engine_has_no_executed_precision(source: Path) -> None:
+    """The integer share in ONNX Runtime does not apply to TensorRT; the accuracy is that of the file."""
     precision = Precision("int8", actual="int8 in the file", target_format="tensorrt", int8_share_of_macs=1.0)
     write_card(source, replace(make_tiny.card(), precision=precision, metrics={"valid": sections.metrics()}))
-    card = read_card(run(asked(source)))
+    card = read_card(run(make_config(source)))
     assert card.precision.int8_share_of_macs is None
     assert card.precision.executed.startswith("not run")
     assert card.metrics["valid"] == sections.metrics(measured_on="model.onnx")
 
 
 @pytest.mark.usefixtures("orin")
-def test_timings_are_kept_for_the_next_build(source: Path, tmp_path: Path) -> None:
-    """What an earlier build left is given to the next one; of another GPU it is refused."""
+def test_the_timing_cache_is_reused(source: Path, tmp_path: Path) -> None:
+    """The next build gets the cache of the previous one; that of another GPU is refused."""
     cache = tmp_path / "timings.cache"
-    run(asked(source, timing_cache=str(cache)))
+    run(make_config(source, timing_cache=str(cache)))
     assert cache.read_bytes() == b"timed"
-    run(asked(source, timing_cache=str(cache), force=True))
+    run(make_config(source, timing_cache=str(cache), force=True))
     assert cache.read_bytes() == b"timedtimed"
     for content in (b"foreign", b"garbage"):
         cache.write_bytes(content)
         with pytest.raises(IntegrityError, match="another GPU or version"):
-            run(asked(source, timing_cache=str(cache), force=True))
+            run(make_config(source, timing_cache=str(cache), force=True))
 
 
 @pytest.mark.usefixtures("orin")
-def test_an_engine_that_is_not_built_is_told_with_tensorrts_reason(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """None becomes an error, and an engine that stood there stays."""
-    path = run(asked(source))
+def test_a_failed_build_is_reported_with_tensorrts_reason(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None becomes an error, and an existing engine is kept."""
+    path = run(make_config(source))
     before = path.read_bytes()
     monkeypatch.setattr(Scene, "refuses", True)
     with pytest.raises(MachineError, match=r"TensorRT 10\.3\.0 did not build .*8\.7: out of tactics"):
-        run(asked(source, force=True))
+        run(make_config(source, force=True))
     assert path.read_bytes() == before
 
 
 @pytest.mark.usefixtures("orin")
-def test_a_file_that_the_parser_refuses_is_told_with_its_reason(source: Path) -> None:
-    """And with the command that makes another."""
+def test_a_file_that_the_parser_refuses_is_reported_with_its_reason(source: Path) -> None:
+    """And with the command that makes another file."""
     source.write_bytes(source.read_bytes() + b"unknown")
     write_card(source, make_tiny.card())
     with pytest.raises(IntegrityError, match=r"a node it does not know\n.*edgeemo compress"):
-        run(asked(source))
+        run(make_config(source))
 
 
 @pytest.mark.usefixtures("orin")
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"max_batch": 0}, "1 to 1024"),
         ({"library": "rtx", "compute_capability": "86"}, r"numbers as 8\.6"),
         ({"out": "engine.plan"}, r"expected a \.trt file"),
-        ({"compute_capability": "8.6"}, "for the GPU that it runs on"),
+        ({"compute_capability": "8.6"}, "for the GPU of this machine"),
         ({"library": "rtx", "dla_core": 0, "timing_cache": "x"}, "has no --timing-cache, --dla-core"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(source: Path, options: dict[str, Any], said: str) -> None:
+def test_invalid_options_are_refused(source: Path, options: dict[str, Any], message: str) -> None:
     """Before anything is built."""
-    with pytest.raises(UsageError, match=said):
-        run(replace(asked(source), **options))
+    with pytest.raises(UsageError, match=message):
+        run(replace(make_config(source), **options))
 
 
 @pytest.mark.usefixtures("orin")
 def test_the_wrong_kind_of_file_is_refused(source: Path) -> None:
-    """An engine, and the target format that TensorRT does not take."""
+    """An engine, and the target format that TensorRT does not accept."""
     with pytest.raises(UsageError, match=r"expected nano, small, base, or a \.onnx file"):
-        run(asked(run(asked(source))))
+        run(make_config(run(make_config(source))))
     write_card(source, replace(read_card(source), precision=Precision("int8", target_format="cpu")))
     with pytest.raises(UsageError, match="--target-format tensorrt"):
-        run(asked(source))
+        run(make_config(source))
 
 
 @pytest.mark.usefixtures("orin")
-def test_tensorrt_builds_on_the_device_itself(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a GPU there is nothing to build for."""
+def test_tensorrt_needs_a_gpu(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It builds for the GPU of the machine."""
     monkeypatch.setattr(Machine, "gpus", 0)
     with pytest.raises(MachineError, match=r"cudaErrorNoDevice.*build on the device"):
-        run(asked(source))
+        run(make_config(source))
 
 
 def rtx_engine(source: Path, **options: Any) -> Path:
-    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; x86-64 only")
     return run(Build(model=str(source), library="rtx", compute_capability="8.6", **options))
 
 
-def test_what_rtx_does_not_have_is_refused_where_it_is_chosen_by_itself(
+def test_unsupported_options_are_refused_if_rtx_is_chosen_automatically(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the engine's card would promise what the engine is not."""
-    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
-    monkeypatch.setattr("edgeemo.build._library", lambda _: ("rtx", "it is installed"))
+    """Otherwise the card would be wrong."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; x86-64 only")
+    monkeypatch.setattr("edgeemo.build._choose_library", lambda _: ("rtx", "it is installed"))
     with pytest.raises(UsageError, match="has no --version-compatible, --dla-core"):
         run(Build(model=str(source), compute_capability="8.6", version_compatible=True, dla_core=0))
 
 
-def test_an_unknown_gpu_is_refused_with_the_known_ones(source: Path) -> None:
-    """A Jetson's is not TensorRT for RTX's."""
-    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
-    with pytest.raises(UsageError, match=r"8\.7: .*knows 7\.5, 8\.0, 8\.6.*--library tensorrt"):
+def test_an_unsupported_gpu_is_refused_with_the_supported_ones(source: Path) -> None:
+    """TensorRT for RTX does not support Jetsons."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; x86-64 only")
+    with pytest.raises(UsageError, match=r"8\.7: .*supports 7\.5, 8\.0, 8\.6.*--library tensorrt"):
         run(Build(model=str(source), library="rtx", compute_capability="8.7"))
 
 
-def test_bench_names_what_an_engine_lacks_and_exits_with_5(source: Path) -> None:
-    """A real engine of TensorRT for RTX on a machine without a GPU: no traceback, and everything that is missing."""
+def test_bench_reports_what_an_engine_needs_and_exits_with_5(source: Path) -> None:
+    """A real engine of TensorRT for RTX on a machine without a GPU: everything that is missing, and no traceback."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here, which runs the engine")
     path = rtx_engine(source)
     for command in (["bench", "--engine", str(path)], ["predict", "--model", str(path), "face.png"]):
-        done = CliRunner().invoke(main, command)
-        assert done.exit_code == 5, done.output
-        assert "TensorRT for RTX" in done.output
-        assert "an NVIDIA GPU" in done.output or "cuda-bindings" in done.output
-        assert "Traceback" not in done.output
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 5, result.output
+        assert "TensorRT for RTX" in result.output
+        assert "an NVIDIA GPU" in result.output or "cuda-bindings" in result.output
+        assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "resnet101"])
-def test_every_backbone_becomes_an_engine_in_every_form(
+def test_every_backbone_becomes_an_engine_in_every_precision(
     name: str, backbone_as_onnx: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """Enhanced head and attention included: NVIDIA's parser and compiler take float, FP16 and INT8.
+    """With enhanced head and attention: NVIDIA's parser and compiler accept float, FP16 and INT8.
 
-    All but ResNet-101, which has more of ResNet-50's blocks and nothing else.
+    All except ResNet-101, which only has more of the blocks of ResNet-50.
     """
-    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
-    forms = in_every_form(backbone_as_onnx(name), tmp_path)
-    cards = [read_card(rtx_engine(form)) for form in forms]
-    assert [card.target.source for card in cards] == [form.name for form in forms]
-    for form, card in zip(forms, cards, strict=True):
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; x86-64 only")
+    files = export_every_precision(backbone_as_onnx(name), tmp_path)
+    cards = [read_card(rtx_engine(file)) for file in files]
+    assert [card.target.source for card in cards] == [file.name for file in files]
+    for file, card in zip(files, cards, strict=True):
         layers = card.history[-1].measured["layers"]
-        assert layers > 10, form.name
-        assert card.history[-1].measured["size_bytes"] > 100_000, form.name
+        assert layers > 10, file.name
+        assert card.history[-1].measured["size_bytes"] > 100_000, file.name
 
 
-def in_every_form(made: Any, folder: Path) -> list[Path]:
+def export_every_precision(exported: Any, folder: Path) -> list[Path]:
     """Float, FP16 and INT8 ONNX of an exported backbone."""
-    form, contract = folder / "float.onnx", read_card(made.path).input
-    for source in (made.path, card_path(made.path)):
+    float_model, contract = folder / "float.onnx", read_card(exported.path).input
+    for source in (exported.path, card_path(exported.path)):
         shutil.copy(source, folder / source.name)
-    noise = Faces(made.pixels[:4], np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
-    fp16.halve(form, folder / "fp16.onnx")
-    quantize(observe(form, noise, contract, method="minmax"), folder / "int8.onnx", target_format="tensorrt")
-    for made_of_it in ("fp16.onnx", "int8.onnx"):
-        write_card(folder / made_of_it, read_card(form))
-    return [form, folder / "fp16.onnx", folder / "int8.onnx"]
+    noise = Faces(exported.pixels[:4], np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
+    fp16.convert(float_model, folder / "fp16.onnx")
+    quantize(observe(float_model, noise, contract, method="minmax"), folder / "int8.onnx", target_format="tensorrt")
+    for name in ("fp16.onnx", "int8.onnx"):
+        write_card(folder / name, read_card(float_model))
+    return [float_model, folder / "fp16.onnx", folder / "int8.onnx"]

@@ -1,4 +1,4 @@
-"""What compression cost: every stage judged on the same valid faces, and tested in pairs."""
+"""The cost of compression: every stage evaluated on the same valid faces, and compared in pairs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from edgeemo.runtime.golden import golden_batch
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One model of the comparison and what it answered."""
+class StageResult:
+    """One model of the comparison, its predictions and scores."""
 
     name: str  # original, pruned, tuned, float, fp16, int8, int8 tensorrt
     path: Path
@@ -32,42 +32,42 @@ class Stage:
     scores: Scores
 
 
-def answers(path: Path, faces: Faces, *, threads: int) -> np.ndarray:
-    """(N, K) logits of a model file, through the runtime that a device uses."""
+def predict_model(path: Path, faces: Faces, *, threads: int) -> np.ndarray:
+    """Return (N, K) logits of a model file, computed by the runtime, as on a device."""
     with open_model(path, threads=threads) as model:
         return logits_of(model, faces.pixels)
 
 
-def golden_logits(path: Path, *, threads: int) -> np.ndarray:
-    """(8, K) logits of a model file for the faces that come with edgeemo."""
+def predict_golden(path: Path, *, threads: int) -> np.ndarray:
+    """Return (8, K) logits of a model file for the faces packaged with edgeemo."""
     with open_model(path, threads=threads) as model:
         return model.logits(golden_batch(model.card.input))
 
 
-def judge(name: str, path: Path, card: Card, size: Size, logits: np.ndarray, faces: Faces) -> Stage:
-    """A stage from its logits on the faces, at the temperature of its card."""
+def evaluate_stage(name: str, path: Path, card: Card, size: Size, logits: np.ndarray, faces: Faces) -> StageResult:
+    """Compute the scores of a stage from its logits, at the temperature of its card."""
     result = scores(softmax(logits, temperature=card.temperature), faces.truth, card.labels)
-    return Stage(name, path, card, size, logits.argmax(1), result)
+    return StageResult(name, path, card, size, logits.argmax(1), result)
 
 
-def comparison(
-    stages: list[Stage], valid: Faces, *, data: str, protocol: str, latency: dict[str, Timing]
+def make_comparison(
+    stages: list[StageResult], valid: Faces, *, data: str, protocol: str, latency: dict[str, Timing]
 ) -> ComparisonResult:
-    """The comparison: a row per stage, each tested against every stage before it; timed where it could be.
+    """Return a row per stage, with a paired comparison to every stage before it.
 
-    latency: by stage, on one core.
+    latency: on one core, by name of the stage, for those that were timed.
     """
     rows = []
     for k, stage in enumerate(stages):
-        pairs = [against(earlier, stage, valid.truth) for earlier in reversed(stages[:k])]
-        rows.append(_row(stage, latency.get(stage.name), pairs))
+        pairs = [compare_stages(earlier, stage, valid.truth) for earlier in reversed(stages[:k])]
+        rows.append(_make_row(stage, latency.get(stage.name), pairs))
     faces = FacesBlock(data, "valid", protocol, len(valid), valid.fingerprint)
     labels = list(stages[0].card.labels)
-    return ComparisonResult(header=make_header(), faces=faces, labels=labels, rows=rows, advice=_advice(rows))
+    return ComparisonResult(header=make_header(), faces=faces, labels=labels, rows=rows, advice=_advise_on_int8(rows))
 
 
-def _advice(rows: list[ComparedRow]) -> list[str]:
-    """Whether INT8 pays on this processor, where it and the float form that it was made from were timed."""
+def _advise_on_int8(rows: list[ComparedRow]) -> list[str]:
+    """Advise on INT8 on this processor, if it and its float form were timed."""
     timed = {row.stage: row.latency_one_core.ms_p50 for row in rows if row.latency_one_core}
     floats = [row.stage for row in rows if row.precision.get("asked") == "float32" and row.stage in timed]
     if "int8" not in timed or not floats:
@@ -75,13 +75,13 @@ def _advice(rows: list[ComparedRow]) -> list[str]:
     return advise_on_int8(timed["int8"], timed[floats[-1]])
 
 
-def against(first: Stage, second: Stage, truth: np.ndarray) -> PairedWith:
-    """A later stage compared with an earlier one, face by face."""
+def compare_stages(first: StageResult, second: StageResult, truth: np.ndarray) -> PairedWith:
+    """Compare a later stage with an earlier one in a paired test."""
     pair = compare_paired(first.predicted, second.predicted, truth, first.card.labels)
     return PairedWith(**vars(pair), name=first.name)
 
 
-def _row(stage: Stage, latency: Timing | None, pairs: list[PairedWith]) -> ComparedRow:
+def _make_row(stage: StageResult, latency: Timing | None, pairs: list[PairedWith]) -> ComparedRow:
     return ComparedRow(
         **vars(stage.scores),
         stage=stage.name,

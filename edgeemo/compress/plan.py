@@ -1,4 +1,4 @@
-"""What every step of one compression needs to know, and the settings that cannot be meant."""
+"""The settings, faces and folders that the steps of a compression share, and the checks of its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from edgeemo import options
 from edgeemo.card import Card, label_set_of
-from edgeemo.compress.prune.channels import Plan
+from edgeemo.compress.prune.channels import PruningPlan
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.quantize.calibrate import CalibrationList
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
@@ -31,32 +31,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One compression: its settings, the training before it, and the faces."""
+    """One compression: its settings, faces and fine-tuning recipe."""
 
     config: Compress
-    trained: Train  # how the network was trained, with the data of this run and the teacher of its recovery
+    recipe: Train  # for fine-tuning: that of the training, with data, teacher and learning rate of this run
     labels: LabelSet
     valid: Faces
     origin: Card  # of the trained network
-    card: Card  # the same, with the input size that was asked
-    calibration: tuple[CalibrationList, Faces] | None  # None: stay in float
+    card: Card  # the same, with the requested input size
+    calibration: tuple[CalibrationList, Faces] | None  # None without --int8
     out: Path
     threads: int
     teachers: list[Member]  # of the fine-tuning; empty without --teacher
 
     @cached_property
-    def as_trained(self) -> Job:
-        """The same job at the input size that the network was trained at."""
+    def at_trained_size(self) -> Job:
+        """The same job at the input size of the training."""
         if self.card.input == self.origin.input:
             return self
-        data, protocol = self.trained.data, self.trained.protocol
+        data, protocol = self.recipe.data, self.recipe.protocol
         valid = load(data, "valid", self.labels, contract=self.origin.input, protocol=protocol)
         return replace(self, card=self.origin, valid=valid)
 
     @cached_property
     def train(self) -> Faces:
-        """The labelled train faces, as the network was trained on them."""
-        return load(self.trained.data, "train", self.labels, contract=self.card.input, protocol=self.trained.protocol)
+        """The labelled train faces."""
+        return load(self.recipe.data, "train", self.labels, contract=self.card.input, protocol=self.recipe.protocol)
 
     @cached_property
     def teacher_log_probs(self) -> np.ndarray | None:
@@ -64,107 +64,109 @@ class Job:
         if not self.teachers:
             return None
         contract = self.card.input
-        return teacher.predict_views(self.teachers, self.trained, self.train, labels=self.labels, contract=contract)
+        return teacher.predict_views(self.teachers, self.recipe, self.train, labels=self.labels, contract=contract)
 
     @property
     def calibration_faces(self) -> Faces:
-        """The faces of the calibration list; UsageError without one."""
+        """The faces of the calibration set; UsageError without one."""
         if not self.calibration:
             raise UsageError("there are no calibration faces without --int8; add it")
         return self.calibration[1]
 
     @property
-    def plan(self) -> Plan:
-        """How to prune."""
+    def plan(self) -> PruningPlan:
+        """The settings of pruning."""
         config = self.config
-        return Plan(config.prune, config.round_to, config.importance, config.ranking)
+        return PruningPlan(config.prune, config.round_to, config.importance, config.ranking)
 
     @property
     def rounding(self) -> str:
-        """How weights become integers: gptq or nearest."""
+        """The rounding of weights: gptq or nearest."""
         if self.config.rounding != "auto":
             return self.config.rounding
         return "nearest" if self.config.qat else "gptq"
 
     @property
     def target_formats(self) -> tuple[str, ...]:
-        """The INT8 forms to write."""
+        """The target formats to write."""
         return tuple(TARGET_FORMATS) if self.config.target_format == "both" else (self.config.target_format,)
 
 
 def prepare(config: Compress, card: Card) -> Job:
-    """The job of a configuration on the network with this card; everything that can be refused early is."""
+    """Load what the compression of the network with this card needs; everything that can be checked early is."""
     origin = card
     if config.size:
         card = replace(card, input=replace(card.input, size=config.size))
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
-    trained = run_folder.load_config(config.run, card, data=config.data)
+    training = run_folder.load_config(config.run, card, data=config.data)
     labels = label_set_of(card)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
-    calibration = _calibration(config, trained, labels, card) if config.int8 else None
-    valid = load(trained.data, "valid", labels, contract=card.input, protocol=trained.protocol)
+    calibration = _load_calibration(config, training, labels, card) if config.int8 else None
+    valid = load(training.data, "valid", labels, contract=card.input, protocol=training.protocol)
     if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
-        log.warning("%s: not the valid faces of the training; do not compare with its accuracy", trained.data)
-    out = output_folder(config)
-    recovery = _recovery(config, trained, out, threads)
-    return Job(config, recovery, labels, valid, origin, card, calibration, out, threads, teachers)
+        log.warning("%s: not the valid faces of the training; accuracies are not comparable", training.data)
+    out = get_output_folder(config)
+    recipe = _make_recipe(config, training, out, threads)
+    return Job(config, recipe, labels, valid, origin, card, calibration, out, threads, teachers)
 
 
 def check(config: Compress) -> None:
-    """UsageError for a setting that cannot be meant, before any face is read."""
+    """Raise UsageError for invalid settings, before any face is read."""
     options.check(config)
-    _check_together(config)
+    _check_combinations(config)
 
 
 def check_layers(config: Compress, network: nn.Module) -> None:
-    """UsageError for a layer to keep in float that the network does not have, before hours of recovery."""
+    """Raise UsageError if the network lacks a layer to keep in float, before hours of fine-tuning."""
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for name in named_layers(config):
+    for name in get_named_layers(config):
         if name not in layers:
             raise known("layer to keep in float", name, layers)
 
 
-def named_layers(config: Compress) -> tuple[str, ...]:
-    """The names in --keep-float; none where they are chosen automatically."""
+def get_named_layers(config: Compress) -> tuple[str, ...]:
+    """Return the names in --keep-float; none if they are chosen automatically."""
     return () if chooses_layers(config) else config.keep_float
 
 
 def chooses_layers(config: Compress) -> bool:
-    """Whether the layers that stay in float are chosen by measurement."""
+    """Return whether the layers to keep in float are chosen by measurement."""
     return config.keep_float == ("auto",)
 
 
-def output_folder(config: Compress) -> Path:
-    """Where the results go."""
+def get_output_folder(config: Compress) -> Path:
+    """Return the folder of the results."""
     return config.out or config.run / "compressed"
 
 
 def check_no_training(out: Path, teachers: Sequence[Path]) -> None:
-    """UsageError if a network that was trained lies in `out`, where a compression would put its own."""
+    """Raise UsageError if `out` is the folder of a training, whose model would be overwritten."""
     if run_folder.holds_training(out) or out.resolve() in [run.resolve() for run in teachers]:
         raise UsageError(f"{out} is the folder of a training; its model would be overwritten. Choose another --out")
 
 
-def _check_together(config: Compress) -> None:
+def _check_combinations(config: Compress) -> None:
     if config.out and config.out.resolve() == config.run.resolve():
         raise UsageError(f"--out {config.out} is the run folder itself; its model would be overwritten. Choose another")
-    check_no_training(output_folder(config), config.teacher)
+    check_no_training(get_output_folder(config), config.teacher)
     trains = config.epochs and (config.prune or config.size or config.qat)
     if config.teacher and not trains:
         raise UsageError(
-            "--teacher without anything to teach: add --prune, --size or --qat, and --epochs, or leave it out"
+            "--teacher without any fine-tuning: add --prune, --size or --qat, and --epochs, or leave it out"
         )
     if config.qat and not config.epochs:
-        raise UsageError("--qat --epochs 0 tunes nothing, which is PTQ: leave out --qat, or give it epochs")
+        raise UsageError("--qat --epochs 0 trains nothing, which is PTQ: leave out --qat, or give --epochs")
     if config.qat and config.rounding == "gptq":
-        raise UsageError("--rounding gptq with --qat, which tunes the weights for nearest: leave out one of them")
+        raise UsageError(
+            "--rounding gptq with --qat, which trains the weights for nearest rounding: leave out one of them"
+        )
 
 
-def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Train:
-    """The training's own recipe at a low rate; too short for a moving average or a choice of epochs on valid."""
+def _make_recipe(config: Compress, training: Train, out: Path, threads: int) -> Train:
+    """Return the recipe of the training at a low learning rate, without early stopping or a moving average."""
     return replace(
-        trained,
+        training,
         out=out,
         epochs=config.epochs,
         classifier_lr=config.lr,
@@ -172,7 +174,7 @@ def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Trai
         schedule="cosine",
         mode="finetune",
         patience=0,
-        corrupt_share=trained.corrupt_share if config.corrupt_share is None else config.corrupt_share,
+        corrupt_share=training.corrupt_share if config.corrupt_share is None else config.corrupt_share,
         ema=0.0,
         teacher=config.teacher,
         teacher_share=config.teacher_share,
@@ -184,12 +186,17 @@ def _recovery(config: Compress, trained: Train, out: Path, threads: int) -> Trai
     )
 
 
-def _calibration(config: Compress, trained: Train, labels: LabelSet, card: Card) -> tuple[CalibrationList, Faces]:
-    """The list, given or drawn, and its faces: read before hours of recovery, because a list can be wrong."""
+def _load_calibration(config: Compress, training: Train, labels: LabelSet, card: Card) -> tuple[CalibrationList, Faces]:
+    """Read or draw the calibration list and load its faces, before hours of fine-tuning, as a list can be invalid."""
     if config.calibration:
         chosen = calibrate.read(config.calibration)
     else:
         log.info("no --calibration list: drawing %d train faces, seed %d", config.calibration_count, config.seed)
-        how = {"count": config.calibration_count, "seed": config.seed}
-        chosen = calibrate.draw(trained.data, labels, protocol=trained.protocol, **how)
-    return chosen, calibrate.faces(chosen, trained.data, card.input)
+        chosen = calibrate.draw(
+            training.data,
+            labels,
+            protocol=training.protocol,
+            count=config.calibration_count,
+            seed=config.seed,
+        )
+    return chosen, calibrate.load_faces(chosen, training.data, card.input)

@@ -44,7 +44,7 @@ def test_compress_compares_with_the_float_form_that_int8_was_made_from(
     rows = [timed("original", "float32", 9.0), timed("pruned", "float32", float_ms), timed("int8", "int8", int8_ms)]
     if float_ms is None:
         rows = rows[1:]
-    assert len(compare._advice(rows)) == sentences
+    assert len(compare._advise_on_int8(rows)) == sentences
 
 
 @pytest.mark.parametrize(("int8_ms", "sentences"), [(0.9, 1), (0.5, 0)])
@@ -99,6 +99,10 @@ def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
 def test_what_else_could_make_int8_more_faithful_is_what_was_not_given() -> None:
     """The cheapest first; GPTQ is named where it could help, and not after QAT, which it cannot follow."""
     every = Compress(run="runs/any", int8=True, rounding="nearest")
-    assert write._untried(every) == ["--rounding gptq", "--method auto", "--qat", "--keep-float auto"]
-    assert write._untried(replace(every, rounding="auto")) == ["--method auto", "--qat", "--keep-float auto"]
-    assert write._untried(replace(every, qat=True, method="auto")) == ["--keep-float auto"]
+    assert write._list_untried_options(every) == ["--rounding gptq", "--method auto", "--qat", "--keep-float auto"]
+    assert write._list_untried_options(replace(every, rounding="auto")) == [
+        "--method auto",
+        "--qat",
+        "--keep-float auto",
+    ]
+    assert write._list_untried_options(replace(every, qat=True, method="auto")) == ["--keep-float auto"]

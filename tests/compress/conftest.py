@@ -1,4 +1,4 @@
-"""One tiny trained run for all tests of this folder, and its network as float ONNX."""
+"""A tiny trained run for all tests of this folder, and its network as float ONNX."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from edgeemo.train import run as training
 from edgeemo.train import run_folder
 
 DATA = "synthetic:120"
-TRANSLATED: dict[str, bytes] = {}  # networks as ONNX, by their layers, weights and input
+EXPORTED: dict[str, bytes] = {}  # ONNX models, by hash of layers, weights and input
 
 
 @pytest.fixture(autouse=True, scope="module")
-def hurried() -> Iterator[None]:
-    """Models take turns for their number of runs alone, and a network is translated to ONNX once.
+def speed_up() -> Iterator[None]:
+    """Measure latency without a minimum time, and export each network to ONNX only once.
 
-    That takes 2 s each time, and most of these tests export the same few networks. `to_onnx` goes on comparing every
-    file with its network, whoever translated it.
+    An export takes 2 s, and most of these tests export the same few networks. `to_onnx` still compares every file with
+    its network.
     """
-    translate = export._export_graph
+    export_graph = export._export_graph
 
-    def translated(network: torch.nn.Module, contract: InputContract) -> onnx.ModelProto:
+    def export_once(network: torch.nn.Module, contract: InputContract) -> onnx.ModelProto:
         digest = hashlib.sha256(f"{network}{contract}".encode())
         for name, tensor in network.state_dict().items():
             digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        if digest.hexdigest() not in TRANSLATED:
-            TRANSLATED[digest.hexdigest()] = translate(network, contract).SerializeToString()
-        return onnx.ModelProto.FromString(TRANSLATED[digest.hexdigest()])
+        if digest.hexdigest() not in EXPORTED:
+            EXPORTED[digest.hexdigest()] = export_graph(network, contract).SerializeToString()
+        return onnx.ModelProto.FromString(EXPORTED[digest.hexdigest()])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_export_graph", translated)
+        patch.setattr(export, "_export_graph", export_once)
         patch.setattr(latency, "MIN_SECONDS", 0.0)
         yield
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder: edge_vgg_slim that has learned 120 drawn faces by heart.
+    """A run folder: edge_vgg_slim overfitted to 120 synthetic faces.
 
-    After one epoch its logits are nearly constant, and any quantization would pass a test on them. In fp32, which a
-    processor with bf16 would not choose: what it learns shall not depend on that.
+    After one epoch, logits are nearly constant, and any quantization would pass a test on them. In fp32, so that the
+    result does not depend on whether the processor has bf16.
     """
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
-    by_heart = replace(RECIPES["demo"], epochs=12, ema=0.0, augment="none", smoothing=0.0, precision="fp32")
-    training.run(replace(by_heart, data=DATA, batch_size=16, threads=1, out=str(folder)))
+    overfit = replace(RECIPES["demo"], epochs=12, ema=0.0, augment="none", smoothing=0.0, precision="fp32")
+    training.run(replace(overfit, data=DATA, batch_size=16, threads=1, out=str(folder)))
     return folder
 
 
 @pytest.fixture(scope="session")
 def float_model(trained: Path) -> Path:
-    """The trained network as float ONNX, its card beside it."""
+    """The trained network as float ONNX, with its card."""
     network, card = run_folder.load(trained)
     path = trained / "exported" / "model.float.onnx"
     to_onnx(network, card, path)
@@ -74,7 +74,7 @@ def float_model(trained: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def calibration_faces(trained: Path) -> Faces:
-    """64 drawn train faces."""
+    """64 synthetic train faces."""
     _, card = run_folder.load(trained)
     chosen = calibrate.draw(DATA, LABEL_SETS["six"], protocol="plurality", count=64, seed=0)
-    return calibrate.faces(chosen, DATA, card.input)
+    return calibrate.load_faces(chosen, DATA, card.input)

@@ -1,4 +1,4 @@
-"""Engines for real, where an NVIDIA GPU is: they answer as ONNX Runtime does, alone, in parts and as CUDA graphs."""
+"""Real engines on an NVIDIA GPU agree with ONNX Runtime, for any batch size and as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from edgeemo.runtime.backends.tensorrt import LIBRARIES, knows, library
 from edgeemo.stages import Build
 
 pytestmark = pytest.mark.gpu
-# Largest difference of a probability from ONNX Runtime: TensorFloat-32 and float16 keep 10 bits of a number, and what
-# INT8 rounds the other way is one of 255 steps.
-NEAR = {"float": 0.01, "fp16": 0.02, "int8": 0.1}
+# Largest difference of a probability from ONNX Runtime: TensorFloat-32 and float16 have 10 bits of mantissa, and a
+# tensor that INT8 rounds differently changes by one of 255 steps.
+TOLERANCES = {"float": 0.01, "fp16": 0.02, "int8": 0.1}
 MAX_BATCH = 8
 DRIVER = Path("/dev/nvidiactl")
 
 
 @pytest.fixture(scope="module", params=LIBRARIES)
 def maker(request: pytest.FixtureRequest) -> str:
-    """A library that builds and runs engines here; where both it and a GPU are, there is no way around the tests."""
+    """A library that builds and runs engines here; tests are not skipped if it and a GPU are available."""
     try:
-        gpu, found = Cuda().gpu(), library(request.param)
+        gpu, module = Cuda().gpu(), library(request.param)
     except MachineError as error:
         if DRIVER.exists() and find_spec(LIBRARIES[request.param].module):
             raise
         pytest.skip(f"engines cannot run here: {error}")
-    if not knows(request.param, found, gpu.capability):
-        pytest.skip(f"{found.__name__} makes no engines for compute capability {gpu.capability}")
+    if not knows(request.param, module, gpu.capability):
+        pytest.skip(f"{module.__name__} builds no engines for compute capability {gpu.capability}")
     return str(request.param)
 
 
-@pytest.fixture(scope="module", params=NEAR)
+@pytest.fixture(scope="module", params=TOLERANCES)
 def form(request: pytest.FixtureRequest, float_model: Path, calibration_faces: Faces, tmp_path_factory) -> Path:
     """The trained network in one precision, as ONNX."""
     path = tmp_path_factory.mktemp("forms") / f"{request.param}.onnx"
@@ -51,7 +51,7 @@ def form(request: pytest.FixtureRequest, float_model: Path, calibration_faces: F
     if request.param == "float":
         path.write_bytes(float_model.read_bytes())
     elif request.param == "fp16":
-        fp16.halve(float_model, path)
+        fp16.convert(float_model, path)
     else:
         quantize(observe(float_model, calibration_faces, card.input, method="minmax"), path, target_format="tensorrt")
     write_card(path, card)
@@ -63,34 +63,34 @@ def engine(maker: str, form: Path) -> Path:
     return build(Build(model=str(form), out=str(form.with_suffix(f".{maker}.trt")), library=maker, max_batch=MAX_BATCH))
 
 
-def test_an_engine_answers_as_onnx_runtime_does(engine: Path, form: Path, calibration_faces: Faces) -> None:
-    """On 64 faces: the same labels but for near ties, and the same probabilities within what the precision allows."""
+def test_an_engine_agrees_with_onnx_runtime(engine: Path, form: Path, calibration_faces: Faces) -> None:
+    """On 64 faces: the same labels except for near ties, and probabilities within the tolerance of the precision."""
     with load(form) as exact, load(engine) as built:
-        expected, found = (model.probabilities(calibration_faces.pixels) for model in (exact, built))
-    assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.98
-    assert np.abs(expected - found).max() <= NEAR[form.stem]
+        expected, actual = (model.probabilities(calibration_faces.pixels) for model in (exact, built))
+    assert (expected.argmax(1) == actual.argmax(1)).mean() >= 0.98
+    assert np.abs(expected - actual).max() <= TOLERANCES[form.stem]
 
 
 def test_more_faces_than_the_largest_batch_keep_their_order(engine: Path, calibration_faces: Faces) -> None:
-    """Asked one by one they are answered alike, up to what another kernel rounds."""
+    """Logits are those of single faces, up to the rounding of other kernels."""
     with load(engine) as model:
         batch = to_input(calibration_faces.pixels[: 2 * MAX_BATCH + 3], model.card.input)
         alone = np.concatenate([model.logits(face[None]) for face in batch])
         np.testing.assert_allclose(model.logits(batch), alone, atol=0.2)
 
 
-def test_an_engine_for_one_face_takes_one_after_the_other(maker: str, form: Path, calibration_faces: Faces) -> None:
-    """Its shapes do not vary."""
+def test_an_engine_for_single_faces_accepts_a_batch(maker: str, form: Path, calibration_faces: Faces) -> None:
+    """With max_batch 1, its shapes are fixed, so faces run one by one."""
     single = build(Build(model=str(form), out=str(form.with_suffix(f".{maker}.1.trt")), library=maker, max_batch=1))
     with load(form) as exact, load(single) as built:
-        expected, found = (model.probabilities(calibration_faces.pixels[:9]) for model in (exact, built))
-    assert np.abs(expected - found).max() <= NEAR[form.stem]
+        expected, actual = (model.probabilities(calibration_faces.pixels[:9]) for model in (exact, built))
+    assert np.abs(expected - actual).max() <= TOLERANCES[form.stem]
 
 
-def test_cuda_graphs_answer_as_plain_runs_do(maker: str, engine: Path, calibration_faces: Faces) -> None:
-    """The same kernels on the same numbers; the second round is launched, not recorded."""
+def test_cuda_graphs_give_the_logits_of_plain_runs(maker: str, engine: Path, calibration_faces: Faces) -> None:
+    """Bit-identical, both when a graph is recorded and when it is launched again."""
     if maker == "rtx":
-        pytest.skip("TensorRT for RTX records graphs in its own way, which edgeemo does not take")
+        pytest.skip("TensorRT for RTX has its own way to record graphs, which edgeemo does not support")
     with load(engine) as plain, load(engine, backend="tensorrt-graph") as recorded:
         for _ in range(2):
             for count in (1, MAX_BATCH, 3):

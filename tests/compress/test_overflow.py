@@ -1,4 +1,4 @@
-"""Weights that could saturate an x86 kernel are found in the finished file, whatever wrote it."""
+"""Weights that could saturate an x86 kernel are found in any ONNX file, whatever tool wrote it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeemo.card import Overflow, read_card
-from edgeemo.compress.quantize.overflow import LARGEST_SAFE, check_weights
+from edgeemo.compress.quantize.overflow import MAX_SAFE_WEIGHT, check_weights
 from edgeemo.compress.quantize.qdq import quantize
-from edgeemo.compress.quantize.ranges import file_logits, observe
+from edgeemo.compress.quantize.ranges import observe, predict_onnx
 from edgeemo.data import Faces
 from edgeemo.metrics import divergence
 
 
 def one_layer(weights: np.ndarray | None, *, data: int = TensorProto.UINT8) -> onnx.ModelProto:
-    """A QLinearMatMul with these weights, or with weights that come as a second input."""
+    """A QLinearMatMul with these weights; None: with weights as a second input."""
     constants = {"one": np.float32(1), "zero": np.zeros((), np.uint8 if data == TensorProto.UINT8 else np.int8)}
     inputs = [helper.make_tensor_value_info("data", data, [1, 4])]
     if weights is None:
@@ -37,7 +37,7 @@ def one_layer(weights: np.ndarray | None, *, data: int = TensorProto.UINT8) -> o
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def checked(model: onnx.ModelProto, folder: Path) -> Overflow:
+def check(model: onnx.ModelProto, folder: Path) -> Overflow:
     onnx.save(model, folder / "layer.onnx")
     return check_weights(folder / "layer.onnx")
 
@@ -50,55 +50,55 @@ def test_limited_weights_are_safe_and_full_range_is_not(
     """In both formats."""
     ranges = observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
     quantize(ranges, tmp_path / "int8.onnx", target_format=target_format, reduce_range=reduce_range)
-    found = check_weights(tmp_path / "int8.onnx")
-    assert (found.safe, found.largest_weight) == (reduce_range, largest)
-    assert bool(found.unsafe) != reduce_range
+    result = check_weights(tmp_path / "int8.onnx")
+    assert (result.safe, result.largest_weight) == (reduce_range, largest)
+    assert bool(result.unsafe) != reduce_range
 
 
 def test_the_limit_costs_little(float_model: Path, calibration_faces: Faces, tmp_path: Path) -> None:
-    """Seven bits instead of eight: the divergence from float stays below a hundredth of a nat."""
+    """With seven bits instead of eight, the divergence from float stays below 0.01 nats."""
     card = read_card(float_model)
     ranges = observe(float_model, calibration_faces, card.input, method="minmax")
     quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     exact, limited = (
-        file_logits(path, calibration_faces, card.input, threads=1) for path in (float_model, tmp_path / "int8.onnx")
+        predict_onnx(path, calibration_faces, card.input, threads=1) for path in (float_model, tmp_path / "int8.onnx")
     )
     assert divergence(exact, limited) < 0.01
 
 
-def test_a_float_file_has_nothing_to_saturate(float_model: Path) -> None:
+def test_a_float_file_cannot_saturate(float_model: Path) -> None:
     """No int8 weights, so no largest one."""
     assert check_weights(float_model) == Overflow(safe=True)
 
 
-@pytest.mark.parametrize(("largest", "safe"), [(LARGEST_SAFE, True), (LARGEST_SAFE + 1, False)])
-def test_the_bound_is_the_largest_that_holds(largest: int, safe: bool, tmp_path: Path) -> None:
-    """Two products of 255 and 64 fit 16 bits, two of 255 and 65 do not; a negative weight counts like a positive."""
+@pytest.mark.parametrize(("largest", "safe"), [(MAX_SAFE_WEIGHT, True), (MAX_SAFE_WEIGHT + 1, False)])
+def test_the_bound_is_tight(largest: int, safe: bool, tmp_path: Path) -> None:
+    """Two products of 255 and 64 fit in 16 bits, two of 255 and 65 do not; the sign does not matter."""
     assert (2 * 255 * largest < 2**15) == safe
     weights = np.zeros((4, 2), np.int8)
     weights[1, 1] = -largest
-    found = checked(one_layer(weights), tmp_path)
-    assert (found.safe, found.largest_weight) == (safe, largest)
+    result = check(one_layer(weights), tmp_path)
+    assert (result.safe, result.largest_weight) == (safe, largest)
 
 
-def test_operators_with_integers_inside_are_checked_too(tmp_path: Path) -> None:
-    """Files of other exporters have QLinear operators and no Q/DQ pairs."""
-    found = checked(one_layer(np.full((4, 2), 127, np.int8)), tmp_path)
-    assert (found.safe, found.unsafe) == (False, ("weights",))
+def test_integer_operators_are_checked_too(tmp_path: Path) -> None:
+    """Other exporters write QLinear operators instead of Q/DQ pairs."""
+    result = check(one_layer(np.full((4, 2), 127, np.int8)), tmp_path)
+    assert (result.safe, result.unsafe) == (False, ("weights",))
 
 
-def test_unsigned_weights_are_exact(tmp_path: Path) -> None:
+def test_unsigned_weights_are_safe(tmp_path: Path) -> None:
     """x86 multiplies uint8 by uint8 in 32 bits."""
-    assert checked(one_layer(np.full((4, 2), 255, np.uint8)), tmp_path).safe
+    assert check(one_layer(np.full((4, 2), 255, np.uint8)), tmp_path).safe
 
 
-def test_weights_that_are_no_constant_are_not_proven(tmp_path: Path) -> None:
-    """They may be anything when the file runs."""
-    assert not checked(one_layer(None), tmp_path).safe
+def test_weights_that_are_not_constant_are_unsafe(tmp_path: Path) -> None:
+    """Their values are only known when the model runs."""
+    assert not check(one_layer(None), tmp_path).safe
 
 
 def qdq_layer(*, between: str = "", as_node: bool = False, inner: bool = False) -> onnx.ModelProto:
-    """A MatMul of dequantized data and weights of 127, in a shape that another exporter might write."""
+    """A MatMul of dequantized data and weights of 127, in a form that other exporters may write."""
     weights = np.full((4, 4), 127, np.int8)
     stored = {"scale": np.float32(1), "zero": np.uint8(0), "zero_weight": np.int8(0)}
     nodes = [
@@ -127,19 +127,19 @@ def qdq_layer(*, between: str = "", as_node: bool = False, inner: bool = False) 
 @pytest.mark.parametrize(
     "shape", [{}, {"between": "Transpose"}, {"as_node": True}, {"inner": True}], ids=["plain", "moved", "node", "inner"]
 )
-def test_large_weights_are_found_wherever_they_stand(shape: dict, tmp_path: Path) -> None:
-    """Behind a transposition that an optimiser would move away, in a Constant node, inside of control flow."""
+def test_large_weights_are_found_anywhere_in_the_graph(shape: dict, tmp_path: Path) -> None:
+    """Behind a Transpose that an optimiser would move, in a Constant node, and inside control flow."""
     model = qdq_layer(**shape)
     onnx.checker.check_model(model)
-    found = checked(model, tmp_path)
-    assert (found.safe, found.largest_weight) == (False, 127)
+    result = check(model, tmp_path)
+    assert (result.safe, result.largest_weight) == (False, 127)
 
 
 @pytest.mark.parametrize(("zero_point", "safe"), [(np.int8(0), False), (np.uint8(0), True)])
 def test_a_product_of_two_activations_is_safe_if_both_are_unsigned(
     zero_point: np.generic, safe: bool, tmp_path: Path
 ) -> None:
-    """As in attention: no weights, and int8 on the right-hand side may be anything."""
+    """As in attention: there are no weights, and an int8 right-hand side may have any value."""
     stored = {"scale": np.float32(1), "zero": zero_point}
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
@@ -151,26 +151,26 @@ def test_a_product_of_two_activations_is_safe_if_both_are_unsigned(
     inputs, outputs = [value("x", TensorProto.FLOAT, [4, 4])], [value("y", TensorProto.FLOAT, [4, 4])]
     graph = helper.make_graph(nodes, "attention", inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    assert checked(model, tmp_path).safe == safe
+    assert check(model, tmp_path).safe == safe
 
 
-def computed_layer(how: str, *, moved: bool = False, data: type = np.int8) -> onnx.ModelProto:
-    """A MatMul whose 8-bit weights the graph makes from constants, in one of the ways that exporters write."""
+def computed_layer(source: str, *, moved: bool = False, data: type = np.int8) -> onnx.ModelProto:
+    """A MatMul whose 8-bit weights the graph computes from constants, in one of the forms that exporters write."""
     stored = {"scale": np.float32(1), "zero": np.uint8(0), "zero_weight": data(0), "exact": np.full((4, 4), 90.0, "f4")}
     value = helper.make_tensor_value_info
     inputs, outputs = [value("x", TensorProto.FLOAT, [1, 4])], [value("y", TensorProto.FLOAT, [1, 4])]
-    making = {
+    producers = {
         "quantized": [helper.make_node("QuantizeLinear", ["exact", "scale", "zero_weight"], ["weights"])],
         "cast": [helper.make_node("Cast", ["exact"], ["weights"], to=helper.np_dtype_to_tensor_dtype(np.dtype(data)))],
         "input": [],
-    }[how]
-    if how == "input":
+    }[source]
+    if source == "input":
         stored["weights"] = np.full((4, 4), 1, np.int8)
         inputs.append(value("weights", TensorProto.INT8, [4, 4]))
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["data"]),
-        *making,
+        *producers,
         helper.make_node("Transpose" if moved else "Identity", ["weights"], ["placed"]),
         helper.make_node("DequantizeLinear", ["placed", "scale", "zero_weight"], ["w"]),
         helper.make_node("Identity", ["w"], ["moved"]),
@@ -182,15 +182,15 @@ def computed_layer(how: str, *, moved: bool = False, data: type = np.int8) -> on
 
 
 @pytest.mark.parametrize("moved", [False, True])
-@pytest.mark.parametrize("how", ["quantized", "cast", "input"])
-def test_weights_that_the_graph_computes_are_not_proven(how: str, moved: bool, tmp_path: Path) -> None:
-    """Quantized or cast from a constant when the file is opened, or an input whose default a caller may replace."""
-    model = computed_layer(how, moved=moved)
+@pytest.mark.parametrize("source", ["quantized", "cast", "input"])
+def test_computed_weights_are_unsafe(source: str, moved: bool, tmp_path: Path) -> None:
+    """Quantized or cast from a constant at load time, or an input whose default value a caller may replace."""
+    model = computed_layer(source, moved=moved)
     onnx.checker.check_model(model)
-    assert not checked(model, tmp_path).safe
+    assert not check(model, tmp_path).safe
 
 
-@pytest.mark.parametrize("how", ["quantized", "cast"])
-def test_unsigned_weights_that_the_graph_computes_are_exact(how: str, tmp_path: Path) -> None:
-    """The same, as uint8."""
-    assert checked(computed_layer(how, data=np.uint8), tmp_path).safe
+@pytest.mark.parametrize("source", ["quantized", "cast"])
+def test_computed_unsigned_weights_are_safe(source: str, tmp_path: Path) -> None:
+    """The same as uint8."""
+    assert check(computed_layer(source, data=np.uint8), tmp_path).safe

@@ -1,4 +1,4 @@
-"""A compression that was stopped goes on with --resume, and ends as one that never stopped."""
+"""A compression resumed after an interruption gives the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import Compress
 from edgeemo.train import fit
 
-# Seven steps an epoch: pruned in two parts of an epoch each, then tuned for two.
+# Seven steps per epoch: two pruning steps with one epoch each, then two epochs of QAT.
 ALL = Compress(
     run="to be replaced",
     epochs=2,
@@ -35,11 +35,11 @@ STEPS_AN_EPOCH = 7
 
 
 class Stopped(BaseException):
-    """As SIGKILL: nothing catches it."""
+    """Like SIGKILL: nothing catches it."""
 
 
 def stop_after(config: Compress, monkeypatch: pytest.MonkeyPatch, *, steps: int) -> None:
-    """Run, and die when `steps` steps of all trainings have been taken."""
+    """Run, and stop after `steps` steps of all trainings."""
     taken = iter(range(steps))
     step = fit._train_step
 
@@ -55,49 +55,50 @@ def stop_after(config: Compress, monkeypatch: pytest.MonkeyPatch, *, steps: int)
 
 
 @pytest.fixture(scope="module")
-def whole(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a compression that was never stopped."""
-    out = tmp_path_factory.mktemp("whole")
+def uninterrupted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted compression."""
+    out = tmp_path_factory.mktemp("uninterrupted")
     run(replace(ALL, run=str(trained), out=str(out)))
     return out
 
 
 @pytest.mark.parametrize("steps", [0, 4, STEPS_AN_EPOCH, STEPS_AN_EPOCH + 5, 3 * STEPS_AN_EPOCH + 4])
-def test_stopped_anywhere_it_ends_in_the_same_bits(
-    steps: int, whole: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_compression_is_bit_identical(
+    steps: int, uninterrupted: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first step, in either part of the pruning and in the half of the tuning where the ranges stand."""
+    """Stopped before the first step, in either pruning step, and in the half of QAT with frozen ranges."""
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=steps)
     path = run(replace(config, resume=True))
-    assert sha256_of(path) == sha256_of(whole / path.name)
-    expected, found = load_file(whole / "model.safetensors"), load_file(tmp_path / "model.safetensors")
-    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in whole.iterdir())
+    assert sha256_of(path) == sha256_of(uninterrupted / path.name)
+    expected, actual = load_file(uninterrupted / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in uninterrupted.iterdir())
 
 
-def test_what_ended_is_not_trained_again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gate that fails after an hour of recovery costs no second hour: no step is taken; the card tells the first."""
+def test_finished_steps_are_not_repeated(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed gate no training step is repeated, and the card has the time of the first run."""
     config = replace(ALL, run=str(trained), out=str(tmp_path), qat=False, rounding="nearest")
     with monkeypatch.context() as patch:
-        patch.setattr("edgeemo.compress.quantize.fidelity.check", _refuse)
+        patch.setattr("edgeemo.compress.quantize.fidelity.check_agreement", _refuse)
         with pytest.raises(IntegrityError, match="refused here"):
             run(config)
     monkeypatch.setattr(fit, "_train_step", _refuse)
     path = run(replace(config, resume=True))
-    assert [line.seconds > 0 for line in read_card(path).history if line.stage == "prune"] == [True]
+    assert [entry.seconds > 0 for entry in read_card(path).history if entry.stage == "prune"] == [True]
 
 
 def _refuse(*_: Any, **__: Any) -> None:
     raise IntegrityError("refused here")
 
 
-def test_without_resume_nothing_is_lost(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command again is refused with the next one, and the checkpoints stay."""
+def test_without_resume_checkpoints_are_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command without --resume is refused, and the checkpoints are kept."""
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=STEPS_AN_EPOCH + 1)
     with pytest.raises(
-        UsageError, match=r"a compression that did not end; go on with the same command and --resume, or choose another"
+        UsageError,
+        match=r"an interrupted compression; continue it with the same command and --resume, or choose another",
     ):
         run(config)
     assert list((tmp_path / fine_tune.FOLDER).glob("*/checkpoints/*"))
@@ -107,19 +108,19 @@ def test_without_resume_nothing_is_lost(trained: Path, tmp_path: Path, monkeypat
     ("change", "lost"),
     [({"prune": 0.0, "prune_steps": 1, "qat": False, "epochs": 3}, "prune-1, prune-2, tune"), ({"qat": False}, "tune")],
 )
-def test_resumed_without_a_step_nothing_is_lost(
+def test_resuming_without_a_step_is_refused(
     change: dict[str, Any], lost: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Options that were forgotten would end the run without the hours that its checkpoints hold, and remove them."""
+    """A forgotten option would otherwise discard hours of training."""
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=3 * STEPS_AN_EPOCH + 1)
-    with pytest.raises(UsageError, match=f"holds checkpoints of {lost}, which is no part"):
+    with pytest.raises(UsageError, match=f"has checkpoints of {lost}, which this command does not include"):
         run(replace(config, resume=True, **change))
     assert list((tmp_path / fine_tune.FOLDER).glob("tune/checkpoints/*"))
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "difference"),
     [
         ({"importance": "taylor"}, r"importance \(stored 'group-norm', requested 'taylor'\)"),
         ({"lr": 1e-3}, r"classifier_lr \(stored 0.0003, requested 0.001\)"),
@@ -127,10 +128,10 @@ def test_resumed_without_a_step_nothing_is_lost(
     ],
 )
 def test_other_settings_are_refused(
-    change: dict[str, Any], told: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], difference: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They would go on from a network that was cut, or learned, in another way."""
+    """They would continue from a network that was pruned or trained differently."""
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=STEPS_AN_EPOCH + 1)
-    with pytest.raises(UsageError, match=f"other settings: .*{told}"):
+    with pytest.raises(UsageError, match=f"other settings: .*{difference}"):
         run(replace(config, resume=True, **change))

@@ -1,4 +1,4 @@
-"""NVIDIA's own parser and compiler say of each form whether TensorRT takes it; they need no GPU for that."""
+"""Which ONNX files NVIDIA's parser and compiler accept; this needs no GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeemo.data import Faces
 from edgeemo.errors import IntegrityError
 from edgeemo.stages import Build
 
-pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; it is for x86-64 alone")
+pytest.importorskip("tensorrt_rtx", reason="pip install 'edgeemo[rtx]'; x86-64 only")
 
 
 @pytest.fixture(scope="module")
@@ -23,32 +23,32 @@ def ranges(float_model: Path, calibration_faces: Faces) -> Ranges:
     return observe(float_model, calibration_faces, read_card(float_model).input, method="minmax")
 
 
-def built(path: Path, float_model: Path) -> int:
-    """Bytes of the engine for compute capability 8.6 and batches of one to eight."""
+def build_engine(path: Path, float_model: Path) -> int:
+    """Return the size in bytes of the engine for compute capability 8.6."""
     write_card(path, read_card(float_model))
     return build(Build(model=str(path), library="rtx", compute_capability="8.6")).stat().st_size
 
 
 def test_the_tensorrt_target_format_becomes_an_engine(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
-    """Parsed without a word against it, and compiled."""
+    """It is parsed and compiled."""
     quantize(ranges, tmp_path / "int8.onnx", target_format="tensorrt")
-    assert built(tmp_path / "int8.onnx", float_model) > 100_000
+    assert build_engine(tmp_path / "int8.onnx", float_model) > 100_000
 
 
 def test_the_fp16_form_becomes_an_engine(float_model: Path, tmp_path: Path) -> None:
-    """As strongly typed as the file."""
-    fp16.halve(float_model, tmp_path / "half.onnx")
-    assert built(tmp_path / "half.onnx", float_model) > 100_000
+    """It is strongly typed, as the file is."""
+    fp16.convert(float_model, tmp_path / "half.onnx")
+    assert build_engine(tmp_path / "half.onnx", float_model) > 100_000
 
 
 def test_the_cpu_target_format_is_refused(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
-    """By the parser, even under a card that hides the format, for its int32 biases: why there are two formats."""
+    """By the parser, for its int32 biases, even if the card hides the format: hence the two target formats."""
     quantize(ranges, tmp_path / "int8.onnx", target_format="cpu")
     with pytest.raises(IntegrityError, match="Int32"):
-        built(tmp_path / "int8.onnx", float_model)
+        build_engine(tmp_path / "int8.onnx", float_model)
 
 
-def test_a_layer_kept_in_float_is_taken_too(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
-    """Half of a network in INT8 is as well typed as all of it."""
+def test_a_layer_kept_in_float_is_accepted(ranges: Ranges, float_model: Path, tmp_path: Path) -> None:
+    """A network partly in INT8 is strongly typed too."""
     quantize(ranges, tmp_path / "mixed.onnx", target_format="tensorrt", keep_float=["backbone.3"])
-    assert built(tmp_path / "mixed.onnx", float_model) > 100_000
+    assert build_engine(tmp_path / "mixed.onnx", float_model) > 100_000

@@ -1,1 +1,1 @@
-"""Structured pruning: which channels to remove (channels.py), and what each layer tolerates (sensitivity.py)."""
+"""Structured pruning: removing channels (channels.py), and how much each layer tolerates (sensitivity.py)."""

@@ -1,6 +1,6 @@
-"""Float ONNX → INT8 or FP16, and the proof that the file still predicts the same.
+"""Float ONNX → INT8 or FP16, and the checks that the file still predicts the same.
 
-In the order of use: calibrate.py (which training faces), ranges.py (of activations), tune.py (quantization-aware
-training), qdq.py (the file), rounding.py (GPTQ), overflow.py (can a kernel saturate?), precision.py (what runs in
-integers?), fidelity.py (what has changed?); fp16.py for GPUs.
+In order of use: calibrate.py (calibration set), ranges.py (activation ranges), qat.py (quantization-aware training),
+qdq.py (INT8 file with Q/DQ nodes), rounding.py (GPTQ), overflow.py (can a kernel saturate?), precision.py (share of
+multiply-adds in integers), fidelity.py (agreement with float); fp16.py (FP16 for GPUs).
 """

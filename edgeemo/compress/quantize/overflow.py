@@ -1,9 +1,9 @@
-"""Can an x86 kernel saturate on a quantized file? A static check of its weights, and the bound that rules it out.
+"""Can an x86 kernel saturate on a quantized file? A static check of its weights against a safe bound.
 
 Without VNNI, x86 multiplies uint8 activations by int8 weights with `vpmaddubsw`, which adds two products in 16 bits and
 clips the sum to -32,768..32,767 (Intel's Software Developer's Manual). Two products of 255 and 127 are 64,770. With
-weights of at most 64 they are 32,640: no pair can leave 16 bits, and every kernel computes the same integers. This is
-what ONNX Runtime calls reduce_range and NNCF an overflow fix; ONNX Runtime's documentation of quantization names it for
+weights of at most 64 they are 32,640: no pair can overflow 16 bits, and every kernel computes the same integers. ONNX
+Runtime calls this reduce_range, NNCF an overflow fix; ONNX Runtime's documentation of quantization recommends it for
 AVX2 and AVX-512 without VNNI.
 """
 
@@ -19,8 +19,8 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from edgeemo.card import Overflow
 
-# Operators with weights, and which of their inputs holds them.
-WEIGHTS_AT = {
+# Operators with weights, and the index of the input that holds them.
+WEIGHT_INPUT = {
     "Conv": 1,
     "ConvTranspose": 1,
     "Gemm": 1,
@@ -33,45 +33,50 @@ WEIGHTS_AT = {
     "QLinearMatMul": 3,
     "QGemm": 3,
 }
-ONLY_INTEGER = frozenset(WEIGHTS_AT) - {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-LARGEST_SAFE = 64  # 2 * 255 * 64 = 32,640 < 2**15 = 32,768 < 2 * 255 * 65
-NAMED = 3  # of the unsafe weights
+ONLY_INTEGER = frozenset(WEIGHT_INPUT) - {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+MAX_SAFE_WEIGHT = 64  # 2 * 255 * 64 = 32,640 < 2**15 = 32,768 < 2 * 255 * 65
+MAX_LISTED = 3  # names of unsafe weights in the card
 
 
 def check_weights(path: Path) -> Overflow:
-    """What a card says of the weights of an ONNX file: whether they rule saturation out, and the largest one.
+    """Check the weights of an ONNX file; return the section for its card.
 
-    Every int8 constant counts, wherever it stands and whatever lies between it and an operator, because optimisers move
-    what lies between; single values, such as zero points, do not. Returns `safe`; `largest_weight`, the largest
-    magnitude, None without int8 constants; `unsafe`, the first names of what can saturate: constants with a value over
-    64, and int8 weights that are no constant: computed by the graph, or an input with a default value. uint8 weights
-    are exact on every x86 kernel, float ones do not matter.
+    All int8 constants are checked, wherever they are in the graph, because optimisers move the operators between
+    constant and kernel; scalars, such as zero points, are not. The result has `safe`, whether saturation is ruled out;
+    `largest_weight`, the largest magnitude, None without int8 constants; and `unsafe`, the first names of tensors that
+    can saturate: constants with a value over 64, and int8 weights that are not constant, because the graph computes
+    them or they are an input with a default value. uint8 weights are exact on every x86 kernel, float weights are not
+    concerned.
     """
     model = onnx.load(path)
-    nodes = [node for graph in (model.graph, *model.functions) for node in _nodes(graph)]
-    weights = {name: _largest(tensor) for name, tensor in _int8_constants(model, nodes)}
+    nodes = [node for graph in (model.graph, *model.functions) for node in _iterate_nodes(graph)]
+    weights = {
+        name: _max_magnitude(tensor)
+        for name, tensor in _iterate_constants(model, nodes)
+        if tensor.data_type == TensorProto.INT8 and np.prod(tensor.dims) > 1
+    }
     inputs = {value.name for value in model.graph.input}
-    unsafe = [name for name, largest in weights.items() if largest > LARGEST_SAFE or name in inputs]
-    unsafe += [*_loose_weights(model, nodes), *_computed_weights(model, nodes)]
-    return Overflow(not unsafe, max(weights.values(), default=None), tuple(unsafe[:NAMED]))
+    unsafe = [name for name, largest in weights.items() if largest > MAX_SAFE_WEIGHT or name in inputs]
+    unsafe += [*_find_dynamic_weights(model, nodes), *_find_computed_weights(model, nodes)]
+    return Overflow(not unsafe, max(weights.values(), default=None), tuple(unsafe[:MAX_LISTED]))
 
 
-def _nodes(graph: Any) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph or function, those inside of control flow included."""
+def _iterate_nodes(graph: Any) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph or function, including those inside control flow."""
     for node in graph.node:
         yield node
-        for inner in _graphs_in(node):
-            yield from _nodes(inner)
+        for inner in _iterate_subgraphs(node):
+            yield from _iterate_nodes(inner)
 
 
-def _graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def _iterate_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     for attribute in node.attribute:
         yield from ([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
 
 
-def _constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Initializers of all graphs, and the values of Constant nodes."""
-    inner = [graph for node in nodes for graph in _graphs_in(node)]
+def _iterate_constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Yield the initializers of all graphs and the values of Constant nodes, by name."""
+    inner = [graph for node in nodes for graph in _iterate_subgraphs(node)]
     for graph in (model.graph, *inner):
         yield from ((tensor.name, tensor) for tensor in graph.initializer)
     for node in nodes:
@@ -79,59 +84,55 @@ def _constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[
             yield from ((node.output[0], one.t) for one in node.attribute if one.type == AttributeProto.TENSOR)
 
 
-def _int8_constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
-    for name, tensor in _constants(model, nodes):
-        if tensor.data_type == TensorProto.INT8 and np.prod(tensor.dims) > 1:
-            yield name, tensor
-
-
-def _loose_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
-    """8-bit weights that are computed or come as an input, and are not known to be uint8."""
-    constants = dict(_constants(model, nodes))
+def _find_dynamic_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
+    """Return 8-bit weights that are computed or an input, and not known to be uint8."""
+    constants = dict(_iterate_constants(model, nodes))
     dequantize = {node.output[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
-    loose = []
+    dynamic = []
     for node in nodes:
-        if node.op_type not in WEIGHTS_AT or len(node.input) <= WEIGHTS_AT[node.op_type]:
+        if node.op_type not in WEIGHT_INPUT or len(node.input) <= WEIGHT_INPUT[node.op_type]:
             continue
-        name = node.input[WEIGHTS_AT[node.op_type]]
+        name = node.input[WEIGHT_INPUT[node.op_type]]
         source = dequantize.get(name)
         stored = source.input[0] if source else name
         if stored in constants or not (source or node.op_type in ONLY_INTEGER):
             continue
         zero_point = constants.get(source.input[2]) if source and len(source.input) > 2 else None
         if zero_point is None or zero_point.data_type != TensorProto.UINT8:
-            loose.append(stored)
-    return loose
+            dynamic.append(stored)
+    return dynamic
 
 
-def _computed_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
-    """Tensors that the graph quantizes or casts to int8 from constants alone; what they hold is not computed here."""
-    constants = dict(_constants(model, nodes))
-    many = {name: np.prod(tensor.dims) > 1 for name, tensor in constants.items()}  # derived from constants; of a vector
-    found = []
-    for node in _in_order(nodes, many):
-        many.update(dict.fromkeys(node.output, any(many.get(name, False) for name in node.input)))
-        if many[node.output[0]] and _makes_int8(node, constants):
-            found.append(node.output[0])
-    return found
+def _find_computed_weights(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
+    """Return tensors that the graph quantizes or casts to int8 from constants alone, whatever their values."""
+    constants = dict(_iterate_constants(model, nodes))
+    is_vector = {
+        name: np.prod(tensor.dims) > 1 for name, tensor in constants.items()
+    }  # by tensor derived from constants
+    computed = []
+    for node in _sort_constant_nodes(nodes, is_vector):
+        is_vector.update(dict.fromkeys(node.output, any(is_vector.get(name, False) for name in node.input)))
+        if is_vector[node.output[0]] and _may_output_int8(node, constants):
+            computed.append(node.output[0])
+    return computed
 
 
-def _in_order(nodes: list[onnx.NodeProto], derived: dict[str, bool]) -> Iterator[onnx.NodeProto]:
-    """Nodes whose inputs all derive from constants, each after those that it depends on."""
-    left = [node for node in nodes if node.input]
-    while left:
+def _sort_constant_nodes(nodes: list[onnx.NodeProto], derived: dict[str, bool]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes whose inputs all derive from constants, in topological order."""
+    remaining = [node for node in nodes if node.input]
+    while remaining:
         ready: list[onnx.NodeProto] = []
         waiting: list[onnx.NodeProto] = []
-        for node in left:
+        for node in remaining:
             (ready if all(not name or name in derived for name in node.input) else waiting).append(node)
         if not ready:
             return
         yield from ready
-        left = waiting
+        remaining = waiting
 
 
-def _makes_int8(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
-    """Whether its output may be int8; a zero point that is not stored may have any type."""
+def _may_output_int8(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Return whether the output may be int8; a zero point that is not constant may have any type."""
     if node.op_type == "Cast":
         return any(one.name == "to" and one.i == TensorProto.INT8 for one in node.attribute)
     if node.op_type != "QuantizeLinear":
@@ -141,5 +142,5 @@ def _makes_int8(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) ->
     return any(one.name == "output_dtype" and one.i == TensorProto.INT8 for one in node.attribute)
 
 
-def _largest(tensor: onnx.TensorProto) -> int:
+def _max_magnitude(tensor: onnx.TensorProto) -> int:
     return int(np.abs(numpy_helper.to_array(tensor).astype(np.int32)).max(initial=0))

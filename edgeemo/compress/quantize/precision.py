@@ -1,8 +1,8 @@
-"""Precision truth: how much of the arithmetic really runs in integers, whatever the file claims.
+"""Actual precision: the share of the multiply-adds that is executed in integers.
 
-A Q/DQ file is a wish. The engine grants it by fusing the nodes around a convolution into an integer kernel; where it
-cannot, it computes in float and the model is slower than before. So one face is run under the profiler, and the
-multiply-adds of every kernel that ran are counted.
+Q/DQ nodes only request INT8: the engine fuses those around a convolution into an integer kernel, or, where it cannot,
+computes in float, slower than before. So one face is run under the profiler, and the multiply-adds of all executed
+kernels are counted.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from edgeemo.card import Precision
 from edgeemo.errors import GateError
 from edgeemo.runtime.backends.ort import DISABLED
 
-# Operators that multiply and add, and which of their inputs holds the weights.
-WEIGHTS_AT = {
+# Operators that multiply and add, and the index of the input that holds the weights.
+WEIGHT_INPUT = {
     "Conv": 1,
     "FusedConv": 1,
     "NhwcFusedConv": 1,
@@ -40,12 +40,12 @@ WEIGHTS_AT = {
     "QLinearMatMul": 3,
     "QGemm": 3,
 }
-INTEGERS = ("int8", "uint8")
+INTEGER_TYPES = ("int8", "uint8")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One operator with weights, as it ran on one face."""
+    """One operator with weights, as executed on one face."""
 
     operator: str
     macs: int  # multiply-adds
@@ -53,57 +53,61 @@ class Kernel:
 
 
 def count_integer_share(path: Path, *, target_format: str) -> Precision:
-    """What the card says of an INT8 file: share of the multiply-adds in integers, operators, and who counted.
+    """Count the share of multiply-adds in integers; return the section for the card of an INT8 file.
 
-    `cpu`: kernels that ran here, under ONNX Runtime's full optimisation. `tensorrt`: what the file asks for, since
-    only the engine of a target can tell more.
+    `cpu`: the kernels executed here, with all of ONNX Runtime's optimisations. `tensorrt`: what the file requests,
+    since the precision that TensorRT chooses is only known on the target.
     """
-    found = list_executed(path) if target_format == "cpu" else list_requested(path)
-    total = sum(kernel.macs for kernel in found)
-    share = sum(kernel.macs for kernel in found if kernel.integer) / total
-    by = "executed by" if target_format == "cpu" else "asked of the engine; read by"
+    kernels = list_executed(path) if target_format == "cpu" else list_requested(path)
+    total = sum(kernel.macs for kernel in kernels)
+    share = sum(kernel.macs for kernel in kernels if kernel.integer) / total
+    by = "executed by" if target_format == "cpu" else "requested of the engine; read by"
     return Precision(
         int8_share_of_macs=round(share, 4),
         macs=total,
-        operators=dict(Counter(kernel.operator for kernel in found)),
+        operators=dict(Counter(kernel.operator for kernel in kernels)),
         counted_by=f"{by} onnxruntime {onnxruntime.__version__}",
     )
 
 
-def check(found: Precision, *, least: float) -> None:
-    """GateError if less than the share `least` of the multiply-adds is in integers."""
-    share = found.int8_share_of_macs or 0.0
+def check_integer_share(section: Precision, *, least: float) -> None:
+    """Raise GateError if less than the share `least` of the multiply-adds is in integers."""
+    share = section.int8_share_of_macs or 0.0
     if share < least:
         raise GateError(
-            f"only {100 * share:.1f} % of the multiply-adds are in integers ({found.counted_by}: "
-            f"{found.operators}), expected {100 * least:g} %; the model would be slow, not small and fast. "
+            f"only {100 * share:.1f} % of the multiply-adds are in integers ({section.counted_by}: "
+            f"{section.operators}), expected {100 * least:g} %; the model would be slow. "
             f"Choose another --target-format, keep fewer layers in float, or accept it with --min-int8-share"
         )
 
 
 def list_executed(path: Path) -> list[Kernel]:
-    """The kernels with weights that ONNX Runtime runs; integer if what flows in has 8 bits."""
-    graph, profile = _run(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    """List the kernels with weights that ONNX Runtime executes; integer if their input has 8 bits."""
+    graph, profile = _profile(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     return [
-        Kernel(node.op_type, _macs(node, graph, profile[node.name]), _input_type(profile[node.name]) in INTEGERS)
+        Kernel(
+            node.op_type,
+            _count_macs(node, graph, profile[node.name]),
+            _read_input_type(profile[node.name]) in INTEGER_TYPES,
+        )
         for node in graph.node
-        if node.op_type in WEIGHTS_AT
+        if node.op_type in WEIGHT_INPUT
     ]
 
 
 def list_requested(path: Path) -> list[Kernel]:
-    """The operators with weights as they stand in the file; integer if data and weights both come dequantized."""
-    graph, profile = _run(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    """List the operators with weights in the file; integer if data and weights are both dequantized from integers."""
+    graph, profile = _profile(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
     dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return [
-        Kernel(node.op_type, _macs(node, graph, profile[node.name]), set(node.input[:2]) <= dequantized)
+        Kernel(node.op_type, _count_macs(node, graph, profile[node.name]), set(node.input[:2]) <= dequantized)
         for node in graph.node
-        if node.op_type in WEIGHTS_AT
+        if node.op_type in WEIGHT_INPUT
     ]
 
 
-def _run(path: Path, level: onnxruntime.GraphOptimizationLevel) -> tuple[onnx.GraphProto, dict[str, Any]]:
-    """The graph that ONNX Runtime makes of the file, and what its profiler saw of every node on one face."""
+def _profile(path: Path, level: onnxruntime.GraphOptimizationLevel) -> tuple[onnx.GraphProto, dict[str, Any]]:
+    """Run one face; return ONNX Runtime's graph of the file and its profiler's record of every node, by name."""
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
         options = onnxruntime.SessionOptions()
@@ -112,42 +116,42 @@ def _run(path: Path, level: onnxruntime.GraphOptimizationLevel) -> tuple[onnx.Gr
         options.optimized_model_filepath = str(optimised)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        options.log_severity_level = 3  # a warning says that an optimised file fits this machine only, as it should
-        # Its blocked layout pads float weights, which would count multiply-adds that nobody asked for.
+        options.log_severity_level = 3  # it warns that the optimised file is for this machine only
+        # Its blocked layout pads float weights, which would inflate the count of multiply-adds.
         session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer", *DISABLED]
         )
         face = session.get_inputs()[0]
         session.run(None, {face.name: np.zeros((1, *face.shape[1:]), np.float32)})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return onnx.load(optimised).graph, _kernels(events)
+        return onnx.load(optimised).graph, _read_events(events)
 
 
-def _kernels(events: list[dict[str, Any]]) -> dict[str, Any]:
+def _read_events(events: list[dict[str, Any]]) -> dict[str, Any]:
     suffix = "_kernel_time"
-    ran = (event for event in events if event.get("cat") == "Node" and event["name"].endswith(suffix))
-    return {event["name"].removesuffix(suffix): event["args"] for event in ran}
+    kernels = (event for event in events if event.get("cat") == "Node" and event["name"].endswith(suffix))
+    return {event["name"].removesuffix(suffix): event["args"] for event in kernels}
 
 
-def _macs(node: onnx.NodeProto, graph: onnx.GraphProto, seen: dict[str, Any]) -> int:
-    """Multiply-adds of one run: every weight is used once per output position."""
-    weights = _weight_shape(node.input[WEIGHTS_AT[node.op_type]], graph)
-    output = _shape(seen["output_type_shape"])
-    # A convolution's first weight axis is its output channels, whatever the layout of its output.
+def _count_macs(node: onnx.NodeProto, graph: onnx.GraphProto, record: dict[str, Any]) -> int:
+    """Count the multiply-adds of one run: every weight is used once per output position."""
+    weights = _find_weight_shape(node.input[WEIGHT_INPUT[node.op_type]], graph)
+    output = _read_shape(record["output_type_shape"])
+    # The first weight axis of a convolution is its output channels, whatever the layout of its output.
     channels = weights[0] if "Conv" in node.op_type else output[-1]
     return prod(output) // channels * prod(weights)
 
 
-def _weight_shape(name: str, graph: onnx.GraphProto) -> tuple[int, ...]:
-    """Shape of an initialiser, looked up through the DequantizeLinear that may stand before it."""
+def _find_weight_shape(name: str, graph: onnx.GraphProto) -> tuple[int, ...]:
+    """Return the shape of a weight initializer, which may be the input of a DequantizeLinear."""
     sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     return shapes[sources.get(name, name)]
 
 
-def _input_type(seen: dict[str, Any]) -> str:
-    return str(next(iter(seen["input_type_shape"][0])))
+def _read_input_type(record: dict[str, Any]) -> str:
+    return str(next(iter(record["input_type_shape"][0])))
 
 
-def _shape(described: list[dict[str, list[int]]]) -> list[int]:
-    return next(iter(described[0].values()))
+def _read_shape(shapes: list[dict[str, list[int]]]) -> list[int]:
+    return next(iter(shapes[0].values()))

@@ -1,8 +1,8 @@
-"""The range of every activation on the calibration faces: what both INT8 target formats are made from.
+"""The range of every activation on the calibration faces, from which both INT8 target formats are made.
 
-A range decides what one of 255 steps is worth. The widest value seen (minmax) clips nothing and wastes steps on
-outliers; percentile and entropy clip a few values to resolve the rest. Which is best depends on the network, so `auto`
-measures: ranges from one half of the calibration faces, divergence from the float model on the other half.
+A range determines the width of one of 255 steps. minmax clips nothing, but wastes steps on outliers; percentile and
+entropy clip a few values to resolve the others. Which is best depends on the network, so `auto` measures: ranges from
+one half of the calibration faces, divergence from the float model on the other half.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 
 log = logging.getLogger(__name__)
-PERCENTILE = 99.99  # of an activation's values that `percentile` keeps in range
-BINS = 1024  # of a histogram; at ONNX Runtime's default of 128 its entropy method finds the ranges of minmax
+PERCENTILE = 99.99  # of the values of an activation that `percentile` does not clip
+BINS = 1024  # of a histogram; with ONNX Runtime's default of 128, the entropy method gives the ranges of minmax
 METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "minmax": (CalibrationMethod.MinMax, {}),
     "percentile": (CalibrationMethod.Percentile, {"percentile": PERCENTILE}),
     "entropy": (CalibrationMethod.Entropy, {"num_bins": BINS}),
 }
-MOST_BINS = 2 * BINS  # that its search goes through
-# A histogram's calibrator holds every activation of a batch in memory: about 90 MB for ResNet-50 at 224 px.
+MAX_BINS = 2 * BINS  # that the search for the entropy threshold goes through
+# Histogram calibrators hold every activation of a batch in memory: about 90 MB for ResNet-50 at 224 px.
 BATCH_PIXELS = 224 * 224
-LARGEST_BATCH = 16
+MAX_BATCH = 16
 WEIGHTED = ["Conv", "Gemm", "MatMul"]
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """A float model ready to be quantized, and the range that each of its activations had."""
+    """A float model prepared for quantization, and the observed range of each of its activations."""
 
     model: onnx.ModelProto  # with inferred shapes
     tensors: TensorsData
@@ -57,31 +57,34 @@ class Ranges:
 
     @cached_property
     def layers(self) -> dict[str, str]:
-        """Node of every layer with weights, by the name of the layer in the network, in the order of the graph."""
+        """The node of every layer with weights, by the name of the layer in the network, in graph order."""
         nodes = (node for node in self.model.graph.node if node.op_type in WEIGHTED)
-        return {_layer_name(node): node.name for node in nodes}
+        return {node.input[1].removesuffix(".weight"): node.name for node in nodes}
 
-    def of(self, tensor: str) -> tuple[float, float] | None:
-        """Lowest and highest value of an activation, or None where none was measured."""
-        if tensor not in self.tensors.keys():  # noqa: SIM118  TensorsData is no dict
+    def get(self, tensor: str) -> tuple[float, float] | None:
+        """Return the lowest and highest value of an activation, or None if it was not observed."""
+        if tensor not in self.tensors.keys():  # noqa: SIM118  TensorsData is not a dict
             return None
         low, high = self.tensors[tensor].range_value
-        return float(np.asarray(low).item()), float(np.asarray(high).item())  # of shape () or (1,), by method
+        return float(np.asarray(low).item()), float(
+            np.asarray(high).item()
+        )  # shape () or (1,), depending on the method
 
 
 def observe(source: Path, faces: Faces, contract: InputContract, *, method: str) -> Ranges:
-    """Run the float model `source` over the faces and note the range of every activation, by the named method.
+    """Observe the range of every activation of the float model `source` on the faces, by the named method.
 
-    The input's range is that of the contract, black to white, whatever the faces hold: it decides which integer each
-    gray level becomes, and which of them lie on a rounding tie (quantize.INPUT_STEPS).
-    UsageError where a method cannot draw its histogram: its bins are those of the first batch, and an activation that
-    was all but constant there and wide later would need millions of them.
+    The range of the input is that of the contract, black to white, whatever the faces contain: it determines the
+    integer of each gray level, and which of them are on a rounding tie (qdq.INPUT_STEPS).
+
+    Raises UsageError if a method cannot build its histogram: the width of its bins is that of the first batch, and an
+    activation that is nearly constant there and wide later would need millions of them.
     """
     kind, options = METHODS[method]
     bar = counter(f"calibrating, {method}", total=len(faces))
     with tempfile.TemporaryDirectory() as folder, bar as advance, silence():
         prepared = Path(folder) / "prepared.onnx"
-        # Symbolic shape inference fails on what torch's exporter writes; ONNX's own is enough.
+        # Symbolic shape inference fails on graphs of torch's exporter; ONNX's own shape inference is sufficient.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         calibrator = create_calibrator(
             prepared,
@@ -91,51 +94,46 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
             extra_options=options,
         )
         try:
-            for batch in batches(faces, contract, advance):
-                calibrator.collect_data(_Once({INPUT: batch}))
+            for batch in iterate_batches(faces, contract, advance):
+                calibrator.collect_data(_OneBatchReader({INPUT: batch}))
             if method == "entropy":
                 histograms = calibrator.collector.histogram_dict
-                histograms.update({name: coarser(found) for name, found in histograms.items()})
+                histograms.update({name: merge_bins(histogram) for name, histogram in histograms.items()})
             tensors = calibrator.compute_data()
         except (ValueError, MemoryError) as error:
             if method == "minmax":
                 raise
             raise UsageError(
-                f"--method {method} cannot draw a histogram of this network's activations on these faces ({error}).  "
-                "Use --method minmax, or auto, which passes over it"
+                f"--method {method} cannot build a histogram of this network's activations on these faces ({error}).  "
+                "Use --method minmax, or auto, which skips it"
             ) from error
         low, high = (np.array(end, np.float32) for end in contract.range)
         tensors[INPUT] = TensorData(lowest=low, highest=high)
         return Ranges(onnx.load(prepared), tensors, method)
 
 
-def coarser(histogram: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The histogram of an activation with as many bins added up to one as leaves at most MOST_BINS.
+def merge_bins(histogram: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Merge adjacent bins of the histogram of an activation, so that at most MAX_BINS remain.
 
-    (counts, edges, lowest, highest, limit) as ONNX Runtime collects it, symmetric about 0. It grows at the width of the
-    first batch's bins, and the search for the entropy takes the square of their number: one activation of an
-    EfficientNet-B4 came to 49,346 bins, and after an hour the search was not at its end.
+    histogram: (counts, edges, lowest, highest, limit) as ONNX Runtime collects it, symmetric about 0. Its bins keep the
+    width of the first batch's, and the search for the entropy threshold is quadratic in their number: an activation of
+    EfficientNet-B4 had 49,346 bins, for which the search did not end within an hour.
     """
     counts, edges, *rest = histogram
-    factor = ceil(len(counts) / MOST_BINS)
+    factor = ceil(len(counts) / MAX_BINS)
     if factor == 1:
         return histogram
-    missing = -(len(counts) // 2) % factor  # on either side, so that 0 stays an edge
-    added = np.pad(counts, missing).reshape(-1, factor).sum(1)
-    reach = missing * (edges[1] - edges[0])
-    return (added, np.linspace(edges[0] - reach, edges[-1] + reach, len(added) + 1, dtype=edges.dtype), *rest)
+    missing = -(len(counts) // 2) % factor  # to add on either side, so that 0 stays an edge
+    merged = np.pad(counts, missing).reshape(-1, factor).sum(1)
+    margin = missing * (edges[1] - edges[0])
+    return (merged, np.linspace(edges[0] - margin, edges[-1] + margin, len(merged) + 1, dtype=edges.dtype), *rest)
 
 
-def _layer_name(node: onnx.NodeProto) -> str:
-    weight: str = node.input[1]
-    return weight.removesuffix(".weight")
-
-
-def batches(
+def iterate_batches(
     faces: Faces, contract: InputContract, advance: Callable[[int, str], None] = lambda *_: None
 ) -> Iterator[np.ndarray]:
-    """The faces as input, (N, channels, size, size) float32, in batches whose activations fit in memory."""
-    size = max(1, min(LARGEST_BATCH, BATCH_PIXELS // contract.size**2))
+    """Yield the faces as (N, channels, size, size) float32 input, in batches whose activations fit in memory."""
+    size = max(1, min(MAX_BATCH, BATCH_PIXELS // contract.size**2))
     for number in range(ceil(len(faces) / size)):
         pixels = faces.pixels[number * size : (number + 1) * size]
         advance(len(pixels), "")
@@ -143,8 +141,8 @@ def batches(
 
 
 @dataclass
-class _Once:
-    """One batch, then nothing: what ONNX Runtime calls a CalibrationDataReader."""
+class _OneBatchReader:
+    """A CalibrationDataReader of ONNX Runtime that returns one batch, then None."""
 
     batch: dict[str, np.ndarray] | None = field(repr=False)
 
@@ -153,9 +151,9 @@ class _Once:
         return batch
 
 
-def file_logits(path: Path, faces: Faces, contract: InputContract, *, threads: int) -> np.ndarray:
-    """(N, K) float32 logits of an ONNX file that has no card yet, computed in exact integers on every processor."""
+def predict_onnx(path: Path, faces: Faces, contract: InputContract, *, threads: int) -> np.ndarray:
+    """Return (N, K) float32 logits of an ONNX file that has no card yet, in exact arithmetic on every processor."""
     backend = OnnxBackend(path, threads=threads, exact=kernels_saturate())
-    out = np.concatenate([backend.logits(batch) for batch in batches(faces, contract)])
+    logits = np.concatenate([backend.logits(batch) for batch in iterate_batches(faces, contract)])
     backend.close()
-    return out
+    return logits

@@ -1,4 +1,4 @@
-"""FP16: sixteen bits inside, and no number beyond them."""
+"""FP16 conversion, and the checks that nothing overflows."""
 
 from __future__ import annotations
 
@@ -22,35 +22,37 @@ def ranges(float_model: Path, calibration_faces: Faces) -> Ranges:
 
 
 @pytest.fixture(scope="module")
-def halved(float_model: Path) -> Path:
+def fp16_model(float_model: Path) -> Path:
     path = float_model.with_name("half.onnx")
-    fp16.halve(float_model, path)
+    fp16.convert(float_model, path)
     return path
 
 
-def test_it_is_half_as_large_and_says_the_same(
-    float_model: Path, halved: Path, ranges: Ranges, calibration_faces: Faces
+def test_it_is_half_as_large_and_predicts_the_same(
+    float_model: Path, fp16_model: Path, ranges: Ranges, calibration_faces: Faces
 ) -> None:
-    """Every weight float16, input and logits float32, the same label for every face but near ties."""
-    found = fp16.overflow(float_model, halved, ranges, calibration_faces, read_card(float_model).input, threads=1)
-    assert set(found.weight_types) <= {"float16", "int64"}
-    assert found.fidelity.agreement >= 0.98
-    assert halved.stat().st_size < 0.55 * float_model.stat().st_size
-    graph = onnx.load(halved).graph
+    """Weights are float16, input and logits float32, and the label of every face is the same except for near ties."""
+    section = fp16.check_overflow(
+        float_model, fp16_model, ranges, calibration_faces, read_card(float_model).input, threads=1
+    )
+    assert set(section.weight_types) <= {"float16", "int64"}
+    assert section.fidelity.agreement >= 0.98
+    assert fp16_model.stat().st_size < 0.55 * float_model.stat().st_size
+    graph = onnx.load(fp16_model).graph
     assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {onnx.TensorProto.FLOAT}
 
 
 def test_an_activation_near_the_end_of_float16_is_refused(
-    float_model: Path, halved: Path, ranges: Ranges, calibration_faces: Faces
+    float_model: Path, fp16_model: Path, ranges: Ranges, calibration_faces: Faces
 ) -> None:
-    """Faces that reach 20,000 leave too little for those to come."""
+    """With 20,000 on these faces, there is too little headroom for new ones."""
     wide = replace(ranges, tensors=Wide())
     with pytest.raises(GateError, match=r"far reaches 20000 on 64 train faces; float16 ends at 65504"):
-        fp16.overflow(float_model, halved, wide, calibration_faces, read_card(float_model).input, threads=1)
+        fp16.check_overflow(float_model, fp16_model, wide, calibration_faces, read_card(float_model).input, threads=1)
 
 
 class Wide:
-    """Ranges of one tensor that goes far."""
+    """Ranges with one wide tensor."""
 
     range_value = (np.float32(-3), np.float32(20_000))
 
@@ -63,34 +65,34 @@ class Wide:
 
 
 def test_a_weight_beyond_float16_is_refused(float_model: Path, tmp_path: Path) -> None:
-    """The converter would clip it, and the network would be another."""
+    """The converter would clip it, which changes the network."""
     model = onnx.load(float_model)
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, 1e5, np.float32), bias.name))
     onnx.save(model, tmp_path / "wide.onnx")
     with pytest.raises(GateError, match=r"head\.1\.bias has a weight of 100000; float16 ends at 65504"):
-        fp16.halve(tmp_path / "wide.onnx", tmp_path / "half.onnx")
+        fp16.convert(tmp_path / "wide.onnx", tmp_path / "half.onnx")
 
 
-def test_a_form_that_names_other_emotions_is_refused(
+def test_different_predictions_are_refused(
     float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path
 ) -> None:
-    """Rounded weights may cost a near tie, not the answer."""
+    """Rounded weights may change the label of near ties only."""
     model = onnx.load(float_model)
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.arange(6, dtype=np.float32) * 9, bias.name))
     onnx.save(model, tmp_path / "other.onnx")
     other = tmp_path / "other.onnx"
     with pytest.raises(GateError, match="expected 98 % or more"):
-        fp16.overflow(float_model, other, ranges, calibration_faces, read_card(float_model).input, threads=1)
+        fp16.check_overflow(float_model, other, ranges, calibration_faces, read_card(float_model).input, threads=1)
 
 
-def test_a_nan_is_refused(float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path) -> None:
-    """A file that gives no finite logits does not pass for a model."""
+def test_nan_logits_are_refused(float_model: Path, ranges: Ranges, calibration_faces: Faces, tmp_path: Path) -> None:
+    """A file without finite logits is not a model."""
     model = onnx.load(float_model)
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(6, np.nan, np.float32), bias.name))
     onnx.save(model, tmp_path / "broken.onnx")
     broken = tmp_path / "broken.onnx"
     with pytest.raises(GateError, match="64 of 64 train faces no finite logits"):
-        fp16.overflow(float_model, broken, ranges, calibration_faces, read_card(float_model).input, threads=1)
+        fp16.check_overflow(float_model, broken, ranges, calibration_faces, read_card(float_model).input, threads=1)
