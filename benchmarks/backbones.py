@@ -1,11 +1,11 @@
-"""Does every backbone survive compression? Train on drawn faces, prune, quantize, and ask both forms about new faces.
+"""Does every backbone survive compression? Train on synthetic faces, prune, quantize, and evaluate on new faces.
 
 python benchmarks/backbones.py [OUT.json [BACKBONE...]]   (default: all, into results/compression/backbones.json)
 
-INT8 must name the same emotion as its float form on 98 % of 512 drawn faces that neither has seen. Where it does not,
-the other calibrations are tried, then quantization-aware tuning, layers in float, and both; what still does not agree
-is refused as `edgeemo compress` would refuse it. The file is written after every backbone, and one that stands there
-under the same settings is not measured again.
+INT8 must predict the same label as its float form on 98 % of 512 synthetic faces that neither has seen. If it does not,
+other calibration methods are tried, then quantization-aware training, layers in float, and both; a network that still
+disagrees is refused as `edgeemo compress` would refuse it. The file is written after every backbone; backbones that it
+has under the same settings are not measured again.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from edgeemo.train.network import BACKBONES
 from edgeemo.train.run import run as train
 
 OUT = Path(__file__).parent / "results" / "compression" / "backbones.json"
-LEAST_NAMED = 5  # labels; a network that names fewer has not learned, and agrees by knowing nothing
-ENOUGH = 0.98  # of the faces on which INT8 and float name the same emotion
-JUDGES = "synthetic:2560"  # its valid split has 512 faces
+MIN_LABELS = 5  # a network that predicts fewer labels has not learned, so its agreement means nothing
+MIN_AGREEMENT = 0.98  # fraction of the faces with the same label in INT8 and float
+EVALUATION = "synthetic:2560"  # its valid split has 512 faces
 TRAIN = Train(
     data="synthetic:4000",
     weights="none",
@@ -60,7 +60,7 @@ TRAIN = Train(
     schedule="cosine",
     threads=1,
 )
-# At 48 px their last feature maps are 2 by 2, and in so few steps they learn little: 17 to 47 % at best.
+# At 48 px their last feature maps are 2 by 2, and they learn little in so few steps: 17 to 47 % at best.
 LARGER = {"size": 96}
 # Depthwise convolutions train twice as fast in fp32 as in bf16 on this CPU; in 1,500 steps two of them learn 62 %.
 DEPTHWISE = {"precision": "fp32", "epochs": 12, **LARGER}
@@ -83,8 +83,8 @@ COMPRESS = Compress(
     min_agreement=0,
     time=False,
     threads=1,
-)  # no gate of its own: what fails is measured too
-ROADS = {
+)  # no gates, so that failures are measured too
+ATTEMPTS = {
     "minmax": {},
     "auto": {"method": "auto"},
     "tuned": {"method": "auto", "qat": True},
@@ -94,53 +94,53 @@ ROADS = {
 
 
 def main() -> None:
-    """Every backbone, and its table."""
+    """Measure every backbone and print the table."""
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    gates = {"agreement": ENOUGH, "labels_named": LEAST_NAMED}
+    gates = {"agreement": MIN_AGREEMENT, "labels_named": MIN_LABELS}
     how = {
         "train": public_settings(TRAIN),
         "own": OWN,
         "compress": public_settings(COMPRESS),
-        "roads": ROADS,
-        "judges": JUDGES,
+        "roads": ATTEMPTS,
+        "judges": EVALUATION,
     }
     settings = {**how, "gates": gates, "versions": versions()}
-    rows = kept(out, settings)
+    rows = read_rows(out, settings)
     names = sys.argv[2:] or list(BACKBONES)
     for name in track(names, "compressing", total=len(names)):
         if name not in {row["backbone"] for row in rows}:
-            rows.append(survived(name))
+            rows.append(compress_backbone(name))
             rows.sort(key=lambda row: list(BACKBONES).index(row["backbone"]))
             result = Measurement(header=make_header(), script="backbones", settings=settings, rows=rows)
-            written_down(out, result, page(result))
+            write_result(out, result, page(result))
     print(table(rows).to_markdown())
 
 
-def kept(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a run that was cut off, if it had the same settings."""
+def read_rows(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the rows of an interrupted run, if it had the same settings."""
     if not out.is_file():
         return []
     before = files.read_as(Measurement, out)
     return before.rows if before.settings == settings else []
 
 
-def written_down(out: Path, result: Measurement, page: str) -> None:
-    """The rows so far as JSON with what made them, and their page beside it."""
+def write_result(out: Path, result: Measurement, page: str) -> None:
+    """Write the rows so far as JSON with their settings, and the page next to it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write(result, out)
     write_text(out.with_suffix(".md"), page)
 
 
-def survived(name: str) -> dict[str, Any]:
-    """The first road on which INT8 agrees with float, with what the roads before it gave."""
+def compress_backbone(name: str) -> dict[str, Any]:
+    """Return the attempts up to the first one in which INT8 agrees with float."""
     start, tried = perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         config = replace(TRAIN, backbone=name, out=folder, **OWN.get(name, {}))
         run = train(config).parent
-        for road, options in ROADS.items():
+        for road, options in ATTEMPTS.items():
             rate = config.classifier_lr
-            tried.append({"road": road, **attempt(run, Path(folder) / "compressed", options, rate)})
+            tried.append({"road": road, **compress_run(run, Path(folder) / "compressed", options, rate)})
             print(name, tried[-1], flush=True)
             if _agrees(tried[-1]):
                 break
@@ -149,21 +149,22 @@ def survived(name: str) -> dict[str, Any]:
     return {**about, "tried": tried, "seconds": round(perf_counter() - start, 1)}
 
 
-def _agrees(found: dict[str, Any]) -> bool:
-    return found.get("agreement", 0) >= ENOUGH and found["labels_named"] >= LEAST_NAMED
+def _agrees(attempt: dict[str, Any]) -> bool:
+    return attempt.get("agreement", 0) >= MIN_AGREEMENT and attempt["labels_named"] >= MIN_LABELS
 
 
-def _refusal(found: dict[str, Any]) -> str:
-    """What `edgeemo compress` says of an INT8 file like this one, when no option is left to try."""
+def _refusal(attempt: dict[str, Any]) -> str:
+    """Return the error of `edgeemo compress` for an INT8 file like this one, when no option is left to try."""
     try:
-        fidelity.check_agreement(fidelity.Fidelity(math.nan, found["agreement"]), found["n"], least=ENOUGH)
+        fidelity.check_agreement(fidelity.Fidelity(math.nan, attempt["agreement"]), attempt["n"], least=MIN_AGREEMENT)
     except GateError as error:
         return str(error)
-    return f"it names {found['labels_named']} labels, {LEAST_NAMED} at least were expected: the network has not learned"
+    labels = attempt["labels_named"]
+    return f"it predicts {labels} labels, expected at least {MIN_LABELS}: the network has not learned"
 
 
-def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[str, Any]:
-    """Compress, then ask the float and the INT8 file about faces that neither has seen."""
+def compress_run(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[str, Any]:
+    """Compress, then evaluate the float and the INT8 file on faces that neither has seen."""
     try:
         tuning = {"qat_lr": rate / 20} if options.get("qat") else {}
         config = replace(COMPRESS, run=str(run), out=str(out), lr=rate / 3, **tuning, **options)
@@ -171,7 +172,7 @@ def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[
     except EdgeemoError as error:
         return {"refused": str(error)}
     card = read_card(path)
-    faces = load(JUDGES, "valid", label_set("six"), contract=card.input)
+    faces = load(EVALUATION, "valid", label_set("six"), contract=card.input)
     exact, rounded = (predict_model(path.with_name(name), faces, threads=1) for name in ("model.float.onnx", path.name))
     return {
         "agreement": float((exact.argmax(1) == rounded.argmax(1)).mean()),
@@ -187,24 +188,24 @@ def attempt(run: Path, out: Path, options: dict[str, Any], rate: float) -> dict[
 
 
 def page(result: Measurement) -> str:
-    """What was compared, and the table."""
+    """Return the page: the comparison in a sentence, and the table."""
     n = result.rows[0]["tried"][-1].get("n", 0)
-    about = f"INT8 against the pruned (30 %) float form it was made of, {n} synthetic faces neither saw."
+    about = f"INT8 against the pruned (30 %) float form of the same network, on {n} synthetic faces new to both."
     return f"{about}\n\n{table(result.rows).to_markdown()}\n"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """A row per backbone with the road that ended well, or the best that was found."""
-    head = ("backbone", "px", "agreement %", "labels named", "float %", "INT8 %", "in integers %", "road", "KB")
+    """Make a table with a row per backbone: the attempt that succeeded, or else the best one."""
+    head = ("backbone", "px", "agreement %", "labels predicted", "float %", "INT8 %", "in integers %", "options", "KB")
     return Table("backbones", head, [_cells(row) for row in rows], align="lrrrrrrlr")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    found = [one for one in row["tried"] if "agreement" in one]
-    if not found:
+    measured = [one for one in row["tried"] if "agreement" in one]
+    if not measured:
         refused = f"refused: {row['tried'][-1]['refused']}"
         return (row["backbone"], str(row["size"]), refused, "", "", "", "", "", "")
-    best = max(found, key=lambda one: one["agreement"])
+    best = max(measured, key=lambda one: one["agreement"])
     agreement, *shares = (
         f"{100 * best[name]:.1f}" for name in ("agreement", "float_accuracy", "int8_accuracy", "int8_share_of_macs")
     )

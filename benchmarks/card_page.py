@@ -1,6 +1,6 @@
 """Write edgeemo/card.schema.json and the tables of docs/card.md from the dataclasses of edgeemo/card: `make card`.
 
-A table stands in docs/card.md between `<!-- keys: SECTION -->`, the name of a dataclass, and `<!-- end -->`.
+A table is in docs/card.md between `<!-- keys: SECTION -->`, the name of a dataclass, and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def schema_text() -> str:
 
 
 def rendered(text: str) -> str:
-    """The page with every table written again."""
+    """Return the page with every table written again."""
     return BLOCK.sub(lambda block: block[1] + table(getattr(sections, block["section"])) + "\n" + block[3], text)
 
 

@@ -1,6 +1,6 @@
 """Write docs/cli.md, the reference of commands, options and exit codes: `make readme`.
 
-Everything stands in edgeemo/stages.py (commands, options, recipes), edgeemo/bench/gates.py (gates) and
+Everything is defined in edgeemo/stages.py (commands, options, recipes), edgeemo/bench/gates.py (gates) and
 edgeemo/errors.py (exit codes); this script only lays it out.
 """
 
@@ -28,7 +28,7 @@ be written with underscores (`--batch_size`). An option that would have no effec
 the option it needs. `edgeemo --quiet COMMAND` prints results and errors only.
 
 Thresholds on a measured rate, such as accuracy or agreement, are in percent. Fractions that are set, such as dropout or
-the share of channels to prune, are between 0 and 1.
+the fraction of channels to prune, are between 0 and 1.
 """
 EXTRAS = {
     "train": "Needs the extra `train`.",

@@ -3,7 +3,7 @@
 python benchmarks/compare_results.py REVISION
 
 Results of format 1 are compared by the paths that their values have in format 2, which RENAMED lists. Numbers must be
-the same to the last digit, and no number may be there that the revision does not have, but for those in COPIED.
+the same to the last digit, and there may be no number that the revision does not have, except those in COPIED.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RENAMED = [
     (r"(rows\[\d+\]\.against\[\d+\])\.stage", r"\1.name"),
 ]
 LEFT_OUT = re.compile(r"format|kind|candidates\[\d+\]\.refused")
-COPIED = {  # numbers that stand in format 2 twice
+COPIED = {  # numbers that format 2 has twice
     "accuracy.faces.n": "accuracy.n",
     "accuracy.other_protocol.faces.n": "accuracy.other_protocol.n",
 }
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], *, card: bool = False) -> list[str]:
-    """A line for each value of the old file that the new one lacks or changes, and for each new number."""
+    """Return a line for each value of the old file that the new one lacks or changes, and for each new number."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     if not card and old.get("format") != new.get("format"):
         script = new.get("kind") == "measurement"
@@ -83,7 +83,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], *, card: bool = False)
 
 
 def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Every value that is there, as JSON, by its path: rows[2].recall.fear; null is no value."""
+    """Yield every value as JSON with its path, as rows[2].recall.fear; null is not a value."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from _leaves(part, f"{at}.{name}" if at else name)

@@ -1,9 +1,9 @@
-"""Does every backbone become a TensorRT-RTX engine? Train a little on drawn faces, compress, build all three forms.
+"""Does every backbone build to a TensorRT for RTX engine? Train briefly on synthetic faces, compress, build all forms.
 
-python benchmarks/engines.py [OUT.json]   (default: results/engines/rtx.json, with a .md beside it)
+python benchmarks/engines.py [OUT.json]   (default: results/engines/rtx.json, with a .md next to it)
 
-Engines are compiled for several GPUs at once, on a machine that has none, so this proves that NVIDIA's parser and
-compiler take the files, and nothing of speed or answers on a GPU. Written after every backbone; what stands is kept.
+Engines are compiled for several GPUs at once, on a machine without one: this shows that NVIDIA's parser and compiler
+accept the files, but not their speed or outputs on a GPU. Written after every backbone; finished ones are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from backbones import TRAIN, kept, written_down
+from backbones import TRAIN, read_rows, write_result
 
 from edgeemo.build import run as build
 from edgeemo.card import read_card
@@ -31,7 +31,7 @@ from edgeemo.train.network import BACKBONES
 from edgeemo.train.run import run as train
 
 OUT = Path(__file__).parent / "results" / "engines" / "rtx.json"
-LITTLE = replace(TRAIN, data="synthetic:200", epochs=1)
+BRIEF = replace(TRAIN, data="synthetic:200", epochs=1)
 COMPRESS = Compress(
     run="to be replaced",
     int8=True,
@@ -43,7 +43,7 @@ COMPRESS = Compress(
     time=False,
     threads=1,
 )
-FORMS = {  # FP32 convolutions and products are not for compute capability 7.5, says the compiler
+FORMS = {  # the compiler refuses FP32 convolutions and matrix products for compute capability 7.5
     "model.float.onnx": "8.0,8.6,8.9,12.0,12.1",
     "model.fp16.onnx": "7.5,8.0,8.6,8.9,12.0,12.1",
     "model.int8.tensorrt.onnx": "8.0,8.6,8.9,12.0,12.1",
@@ -51,51 +51,51 @@ FORMS = {  # FP32 convolutions and products are not for compute capability 7.5, 
 
 
 def main() -> None:
-    """Every backbone, and its table."""
+    """Build every backbone and print the table."""
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    settings = {"train": public_settings(LITTLE), "compress": public_settings(COMPRESS), "forms": FORMS}
-    rows = kept(out, settings)
+    settings = {"train": public_settings(BRIEF), "compress": public_settings(COMPRESS), "forms": FORMS}
+    rows = read_rows(out, settings)
     for name in track(BACKBONES, "building", total=len(BACKBONES)):
         if name not in {row["backbone"] for row in rows}:
-            rows.append({"backbone": name, "engines": engines(name)})
+            rows.append({"backbone": name, "engines": build_engines(name)})
             result = Measurement(header=make_header(), script="engines", settings=settings, rows=rows)
-            written_down(out, result, page(result))
+            write_result(out, result, page(result))
     print(table(rows).to_markdown())
 
 
-def engines(name: str) -> dict[str, Any]:
-    """What became of each form of one backbone."""
-    found: dict[str, Any] = {}
+def build_engines(name: str) -> dict[str, Any]:
+    """Build each form of one backbone; return its sizes, or why it was refused."""
+    engines: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        run = train(replace(LITTLE, backbone=name, out=folder)).parent
+        run = train(replace(BRIEF, backbone=name, out=folder)).parent
         out = Path(folder) / "compressed"
         compress(replace(COMPRESS, run=str(run), out=str(out)))
         for form, capabilities in FORMS.items():
             try:
                 path = build(Build(model=str(out / form), library="rtx", compute_capability=capabilities))
             except EdgeemoError as error:
-                found[form] = {"refused": str(error).replace(folder, "")}
+                engines[form] = {"refused": str(error).replace(folder, "")}
                 continue
             card = read_card(path)
             built = card.history[-1]
-            found[form] = {
+            engines[form] = {
                 "size_bytes": path.stat().st_size,
                 "onnx_bytes": (out / form).stat().st_size,
                 "layers": built.measured["layers"],
                 "seconds": built.seconds,
                 "compute_capabilities": card.target.compute_capabilities,
             }
-    return found
+    return engines
 
 
 def page(result: Measurement) -> str:
-    """The table."""
+    """Return the page of the table."""
     return table(result.rows).to_markdown() + "\n"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """A row per backbone: megabytes of the engine, or that it was refused."""
+    """Make a table with a row per backbone: megabytes of the engine, or `refused`."""
     forms = list(FORMS)
     head = ("backbone", "float, MB", "FP16, MB", "INT8, MB", "INT8 built in s")
     cells = []

@@ -1,4 +1,4 @@
-"""The float form of an INT8 file: what its speed is compared with where the network that it came from is gone.
+"""Make the float form of an INT8 file, to compare its speed if the original network no longer exists.
 
 python benchmarks/float_form.py NAME.tensorrt.onnx OUT.onnx
 
@@ -21,9 +21,9 @@ from edgeemo.card import Precision, read_card, write_card
 
 
 def without_quantization(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A Q/DQ network with float biases → the same in float: stored weights multiplied out, activations as they come."""
+    """Convert a Q/DQ network with float biases to float: weights dequantized, activations not quantized."""
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    source: dict[str, str] = {}  # of a tensor that is left out, the one that takes its place
+    source: dict[str, str] = {}  # by removed tensor, its replacement
     kept = []
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:

@@ -1,4 +1,4 @@
-"""A shipped model with weights of the full 8-bit range, which saturate x86 kernels without VNNI."""
+"""Make a packaged model with weights of the full 8-bit range, which saturate x86 kernels without VNNI."""
 
 from __future__ import annotations
 

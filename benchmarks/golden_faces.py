@@ -1,8 +1,8 @@
-"""Draw the eight synthetic faces that come with edgeemo and that every card holds golden logits for.
+"""Draw the eight synthetic faces that are packaged with edgeemo, for which every card has golden logits.
 
 python benchmarks/golden_faces.py
 
-Changing them makes the golden logits of every earlier card void: doctor --check then says that there are none.
+Changing them invalidates the golden logits of every earlier card: doctor --check then reports that there are none.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Every backbone, mode and loss takes a few steps on drawn faces: does its loss fall? And does its export agree?
+"""Train every backbone, mode and loss for a few steps on synthetic faces: does the loss fall, does the export agree?
 
-python benchmarks/grid.py [OUT.json]   (default: benchmarks/results/training/grid.json, with a .md beside it)
+python benchmarks/grid.py [OUT.json]   (default: benchmarks/results/training/grid.json, with a .md next to it)
 
 The backbones start from random weights at 64 px, so `features` trains a head on random features: the table shows that
-each combination works and descends, not how good it gets. Written after every backbone; what stands is kept.
+each combination works and its loss falls, not how accurate it becomes. Written after every backbone; finished ones are
+kept.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from edgeemo.train.network import EmotionNet
 
 OUT = Path(__file__).parent / "results" / "training" / "grid.json"
 FACES, BATCH, EPOCHS, SIZE = 96, 16, 5, 64
-RARE = ("anger", "fear")  # of which every third face is kept, so that class weights have something to weigh
+RARE = ("anger", "fear")  # every third face of these is kept, so that class weights differ
 CALM = 0.2
 MODES = ("features", "finetune", "gradual")
 LOSSES: dict[str, dict[str, Any]] = {
@@ -74,25 +75,25 @@ def main() -> None:
     logging.getLogger("edgeemo").setLevel(logging.WARNING)
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
     settings = {
-        "faces": len(drawn("edge_vgg")),
+        "faces": len(load_faces("edge_vgg")),
         "batch": BATCH,
         "epochs": EPOCHS,
         "pixels": SIZE,
         "tolerance": TOLERANCE,
     }
-    cells, exports = kept(out, settings)
+    cells, exports = read_cells(out, settings)
     for name in track(networks.BACKBONES, "training and exporting", total=len(networks.BACKBONES)):
         if name not in exports:
-            cells += [cell(name, mode, loss) for mode, loss in product(MODES, LOSSES)]
-            exports[name] = export_gap(name)
-            written_down(out, settings, cells, exports)
-    result = written_down(out, settings, cells, exports)
+            cells += [train_cell(name, mode, loss) for mode, loss in product(MODES, LOSSES)]
+            exports[name] = measure_export(name)
+            write_result(out, settings, cells, exports)
+    result = write_result(out, settings, cells, exports)
     print(page(result))
     sys.exit(0 if result.facts["all_fall"] else 1)
 
 
-def kept(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The cells and exports of the backbones that stand in the file, if settings and versions are the same."""
+def read_cells(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Read the cells and exports of finished backbones, if settings and versions are the same."""
     if not out.is_file():
         return [], {}
     before = files.read_as(Measurement, out)
@@ -100,10 +101,10 @@ def kept(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dic
     return (before.rows, before.facts["exports"]) if same else ([], {})
 
 
-def written_down(
+def write_result(
     out: Path, settings: dict[str, Any], cells: list[dict[str, Any]], exports: dict[str, Any]
 ) -> Measurement:
-    """The result so far, as it now lies in the file, with its page beside it."""
+    """Write the result so far, and its page next to it; return the result."""
     facts = {"exports": exports, "all_fall": all(row["last_loss"] < row["first_loss"] for row in cells)}
     result = Measurement(header=make_header(), script="grid", settings=settings, rows=cells, facts=facts)
     files.write(result, out)
@@ -111,12 +112,12 @@ def written_down(
     return result
 
 
-def cell(name: str, mode: str, loss: str) -> dict[str, Any]:
-    """The mean loss of the first and of the last epoch of a short training."""
-    start, faces = perf_counter(), drawn(name)
+def train_cell(name: str, mode: str, loss: str) -> dict[str, Any]:
+    """Train briefly; return the mean loss of the first and of the last epoch."""
+    start, faces = perf_counter(), load_faces(name)
     config = replace(BASE, backbone=name, mode=mode, **LOSSES[loss])
     config = replace(config, **SLOW.get((name, mode), {}))
-    network = settled(name, torch.from_numpy(to_input(faces.pixels, contract(name))))
+    network = make_network(name, torch.from_numpy(to_input(faces.pixels, contract(name))))
     data = TrainingData(faces, faces, label_set("six").labels, contract(name))
     context, state = prepare(network, data, config=config, folder=Path("nowhere"))
     losses = []
@@ -128,12 +129,12 @@ def cell(name: str, mode: str, loss: str) -> dict[str, Any]:
 
 
 def contract(name: str) -> InputContract:
-    """The input of a backbone at the grid's size."""
+    """Return the input contract of a backbone at the grid's size."""
     return networks.contract_for(name, SIZE, gray_faces=True)
 
 
-def drawn(name: str) -> Faces:
-    """The drawn faces, as a backbone wants them: two labels thinned, and votes that are divided as a crowd's are."""
+def load_faces(name: str) -> Faces:
+    """Load the synthetic faces for a backbone: fewer faces of two labels, and votes spread as by a crowd."""
     labels = label_set("six")
     whole = load(BASE.data, "train", labels, contract=contract(name))
     rare = np.isin(whole.truth, [labels.index(label) for label in RARE])
@@ -143,12 +144,12 @@ def drawn(name: str) -> Faces:
     return replace(faces, votes=votes.astype(np.float32))
 
 
-def settled(name: str, batch: torch.Tensor) -> EmotionNet:
-    """A random network in evaluation mode whose BatchNorms know the statistics of a batch; else it fades to nothing.
+def make_network(name: str, batch: torch.Tensor) -> EmotionNet:
+    """Make a random network in evaluation mode with BatchNorm statistics of a batch; without them its outputs vanish.
 
-    They know those of as much noise as well, which `to_onnx` asks about. Residual branches are calmed: a random
-    EfficientNet-B4 magnifies float32's rounding to a tenth of a logit, in torch as well, which would hide what the
-    exporter does.
+    The statistics include as much noise, on which `to_onnx` compares. Residual branches are scaled down: a random
+    EfficientNet-B4 amplifies float32 rounding to a tenth of a logit, in torch as well, which would hide errors of the
+    export.
     """
     torch.manual_seed(0)
     network = networks.build(architecture(name))
@@ -167,24 +168,24 @@ def settled(name: str, batch: torch.Tensor) -> EmotionNet:
 
 
 def last_norm(block: nn.Module) -> nn.Module | None:
-    """The BatchNorm that ends the branch of a residual block of torchvision's, or None for other modules."""
+    """Return the last BatchNorm of the branch of a torchvision residual block; None for other modules."""
     if getattr(block, "use_res_connect", False):
         return [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)][-1]
     return getattr(block, "bn3", block.bn2) if hasattr(block, "downsample") else None
 
 
 def architecture(name: str) -> Architecture:
-    """The enhanced head with attention on a backbone."""
+    """Describe a backbone with the enhanced head and attention."""
     return networks.describe(name, labels=6, head="enhanced", attention=True, dropout=BASE.dropout)
 
 
-def export_gap(name: str) -> dict[str, float]:
-    """Largest difference of a logit between torch and the exported file in ONNX Runtime, on the drawn faces.
+def measure_export(name: str) -> dict[str, float]:
+    """Measure the largest difference of a logit between torch and the exported file in ONNX Runtime.
 
-    And the largest standard deviation of a logit over them: a network that says the same of each face proves nothing.
+    Also the largest standard deviation of a logit over the faces: constant outputs would prove nothing.
     """
-    batch = to_input(drawn(name).pixels, contract(name))
-    network = settled(name, torch.from_numpy(batch))
+    batch = to_input(load_faces(name).pixels, contract(name))
+    network = make_network(name, torch.from_numpy(batch))
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = Path(folder) / "model.onnx"
         to_onnx(network, Card(label_set("six").labels, "six", contract(name), architecture(name)), path)
@@ -195,7 +196,7 @@ def export_gap(name: str) -> dict[str, float]:
 
 
 def page(result: Measurement) -> str:
-    """A table per mode, of the loss of the first epoch → of the last, and one of the exports."""
+    """Return the page: a table per mode, of the loss of the first epoch → of the last, and one of the exports."""
     about = result.settings
     verdict = "every one falls" if result.facts["all_fall"] else "NOT EVERY ONE FALLS"
     setting = (
@@ -209,24 +210,24 @@ def page(result: Measurement) -> str:
 
 
 def losses_table(result: Measurement, mode: str) -> Table:
-    """A row per backbone, a column per loss."""
+    """Make a table with a row per backbone and a column per loss."""
     by_name = {
         name: [row for row in result.rows if (row["backbone"], row["mode"]) == (name, mode)]
         for name in networks.BACKBONES
     }
-    rows = [(name, *map(fall, found)) for name, found in by_name.items() if found]
+    rows = [(name, *map(format_losses, cells)) for name, cells in by_name.items() if cells]
     return Table(mode, ("backbone", *LOSSES), rows)
 
 
 def exports_table(result: Measurement) -> Table:
-    """A row per backbone."""
+    """Make a table with a row per backbone."""
     head = ("backbone", "largest difference of a logit, torch to ONNX Runtime", "its largest deviation over faces")
     exports = [(name, result.facts["exports"][name]) for name in networks.BACKBONES if name in result.facts["exports"]]
     return Table("export", head, [(name, f"{one['gap']:.1e}", f"{one['spread']:.2f}") for name, one in exports])
 
 
-def fall(row: dict[str, Any]) -> str:
-    """First and last loss of a cell."""
+def format_losses(row: dict[str, Any]) -> str:
+    """Format the first and the last loss of a cell."""
     return f"{row['first_loss']:.2f} → {row['last_loss']:.2f}"
 
 

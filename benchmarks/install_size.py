@@ -1,4 +1,4 @@
-"""What the base install puts into an empty environment: megabytes per package, and which packages are imported.
+"""Size of the base install in an empty environment: megabytes per package, and which packages are imported.
 
 python benchmarks/install_size.py [OUT.json]   (default: benchmarks/results/install.json)
 

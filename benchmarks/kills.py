@@ -1,4 +1,4 @@
-"""Kill a training twenty times at random moments, resume it each time, and compare the end with a run left in peace.
+"""Kill a training twenty times at random, resume it each time, and compare the result with an uninterrupted run.
 
 python benchmarks/kills.py [KILLS] [SEED]   (default: 20 0; exit 1 if a single bit differs)
 """
@@ -27,23 +27,23 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "training" / "kills.json"
 TRAIN = ["train", "--recipe", "demo", "--data", "synthetic:600", "--epochs", "110", "--batch-size", "64"]
 EXACT = ["--threads", "1", "--checkpoint-steps", "3", "--resume"]
-LONGEST = 20.0  # seconds until a kill; starting takes about five of them
+MAX_WAIT = 20.0  # seconds until a kill, of which starting takes about five
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    """A training in `folder`, from its last checkpoint on."""
+    """Start or resume the training in `folder`."""
     command = [sys.executable, str(ROOT / "cli.py"), "--quiet", *TRAIN, *EXACT, "--out", str(folder)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
 
 
 def newest(folder: Path) -> str:
-    """Name of the last whole checkpoint."""
+    """Return the name of the last complete checkpoint."""
     return max((path.name for path in (folder / "checkpoints").glob("[0-9]*")), default="none")
 
 
-def killed(folder: Path, rng: random.Random) -> dict[str, object] | None:
-    """Start, wait a random time, SIGKILL; None if the training ended before."""
-    process, wait = start(folder), rng.uniform(0.5, LONGEST)
+def kill(folder: Path, rng: random.Random) -> dict[str, object] | None:
+    """Start, wait a random time and send SIGKILL; return None if the training ended before."""
+    process, wait = start(folder), rng.uniform(0.5, MAX_WAIT)
     try:
         process.wait(timeout=wait)
     except subprocess.TimeoutExpired:
@@ -53,8 +53,8 @@ def killed(folder: Path, rng: random.Random) -> dict[str, object] | None:
     return None
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Hashes of what a run leaves: the model, and weights, optimizer and schedule of its last checkpoint."""
+def hash_run(folder: Path) -> dict[str, str]:
+    """Hash the output of a run: the model, and weights, optimizer and schedule of its last checkpoint."""
     last = folder / "checkpoints" / newest(folder)
     state = torch.load(last / "state.pt", weights_only=True)
     rest = io.BytesIO()
@@ -71,21 +71,21 @@ def main() -> None:
     kills, seed = (int(value) for value in (sys.argv[1:] + ["20", "0"][len(sys.argv) - 1 :])[:2])
     rng, rows = random.Random(seed), []
     with tempfile.TemporaryDirectory() as scratch:
-        peace, war = Path(scratch) / "peace", Path(scratch) / "war"
+        whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
         begun = time.perf_counter()
-        start(peace).wait()
-        print(f"left in peace: {time.perf_counter() - begun:.0f} s", flush=True)
+        start(whole).wait()
+        print(f"uninterrupted: {time.perf_counter() - begun:.0f} s", flush=True)
         while len(rows) < kills:
-            row = killed(war, rng)
+            row = kill(killed, rng)
             if row is None:
-                sys.exit(f"the training ended after {len(rows)} kills; ask for fewer, or make it longer")
+                sys.exit(f"the training ended after {len(rows)} kills; use fewer kills, or more epochs")
             rows.append(row)
             print(f"kill {len(rows)} after {row['seconds']} s, last checkpoint {row['last_checkpoint']}", flush=True)
-        start(war).wait()
-        same = contents(peace) == contents(war)
-        settings, facts = {"command": TRAIN + EXACT, "seed": seed}, {"bit_identical": same, **contents(war)}
+        start(killed).wait()
+        same = hash_run(whole) == hash_run(killed)
+        settings, facts = {"command": TRAIN + EXACT, "seed": seed}, {"bit_identical": same, **hash_run(killed)}
         files.write(Measurement(header=make_header(), script="kills", settings=settings, rows=rows, facts=facts), OUT)
-    print(f"{kills} kills: {'the same bits' if same else 'ANOTHER END'}")
+    print(f"{kills} kills: {'bit-identical' if same else 'DIFFERENT RESULT'}")
     sys.exit(0 if same else 1)
 
 

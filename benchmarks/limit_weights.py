@@ -1,4 +1,4 @@
-"""Limit the weights of finished INT8 files to +-64, where the float networks that they came from are gone.
+"""Limit the weights of finished INT8 files to +-64, if their float networks no longer exist.
 
 python benchmarks/limit_weights.py FOLDER DATA [NAME...]   (FOLDER: full-range NAME.onnx, NAME.tensorrt.onnx and cards)
 
@@ -117,32 +117,33 @@ def remake(name: str, target_format: str, folder: Path, data: str) -> None:
         round_weights(partial, exact, _calibration(card, data), card.input)
     write_card(target, card)
     before, after = (predict_model(path, valid, threads=1) for path in (source, target))
-    new = replace(_judged(card, target, valid, before, after), golden=record(predict_golden(target, threads=1)))
+    new = replace(_update_card(card, target, valid, before, after), golden=record(predict_golden(target, threads=1)))
     pair = compare_paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
-    told = {"accuracy": new.metrics["valid"].accuracy, "against_source": vars(pair), "n": len(valid)}
-    line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **told)
+    measured = {"accuracy": new.metrics["valid"].accuracy, "against_source": vars(pair), "n": len(valid)}
+    line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **measured)
     write_card(target, new.after(line))
-    print(f"{target.name}: {100 * told['accuracy']:.2f} %, {100 * pair.difference:+.2f} points, p = {pair.p_value:.2f}")
+    accuracy = measured["accuracy"]
+    print(f"{target.name}: {100 * accuracy:.2f} %, {100 * pair.difference:+.2f} points, p = {pair.p_value:.2f}")
 
 
 def _calibration(card: Card, data: str) -> Faces:
-    """The faces that gave the activations their ranges, drawn again; they must be those that the card names."""
-    drawn = card.precision.calibration
-    how = {"protocol": drawn.protocol, "count": drawn.count, "seed": drawn.seed}
+    """Return the calibration faces, sampled again; they must be those of the card."""
+    recorded = card.precision.calibration
+    how = {"protocol": recorded.protocol, "count": recorded.count, "seed": recorded.seed}
     chosen = calibrate.draw(data, label_set_of(card), **how)
-    if chosen.sha256 != drawn.ids_sha256:
-        sys.exit(f"{data} does not give the calibration faces that the card names")
+    if chosen.sha256 != recorded.ids_sha256:
+        sys.exit(f"{data} does not give the calibration faces of the card")
     return calibrate.load_faces(chosen, data, card.input)
 
 
-def _judged(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.ndarray) -> Card:
-    """The card with the temperature and scores of the new logits, and what the limit changed on the valid faces."""
+def _update_card(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.ndarray) -> Card:
+    """Return the card with temperature and scores of the new logits, and the effect of the limit on the valid faces."""
     temperature = fit_temperature(after, valid.truth)
-    found = scores(softmax(after, temperature=temperature), valid.truth, card.labels)
+    scored = scores(softmax(after, temperature=temperature), valid.truth, card.labels)
     changed = Fidelity.compare(before, after).to_card(len(valid))
     safety = check_weights(path)
     precision = replace(card.precision, overflow=safety, reduce_range=True, against_full_range=changed)
-    metrics = {"valid": from_json(Metrics, {**to_json(card.metrics["valid"]), **found.to_dict()})}
+    metrics = {"valid": from_json(Metrics, {**to_json(card.metrics["valid"]), **scored.to_dict()})}
     return replace(card, temperature=temperature, metrics=metrics, precision=precision)
 
 

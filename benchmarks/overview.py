@@ -20,13 +20,13 @@ INT8, FLOAT, PEER = "#1f5fa8", "#9a9a9a", "#b5482f"
 
 
 def points() -> dict[str, Any]:
-    """What is plotted: per model its accuracy with interval, and p50 in ms in INT8 and in float; fer's p50."""
+    """Read the points of the plot: per model accuracy with interval, p50 in ms in INT8 and in float; fer's p50."""
     rows = {row["name"]: row for row in _read("peers")["rows"]}
-    found = {}
+    models = {}
     for name in NAMES:
         result = _read(name)
         accuracy = result["accuracy"]
-        found[name] = {
+        models[name] = {
             "accuracy": [100 * accuracy[key] for key in ("accuracy", "accuracy_low", "accuracy_high")],
             "float_accuracy": 100 * (accuracy["accuracy"] - result["against"]["accuracy"]["difference"]),
             "ms": rows[f"{name}.onnx"]["total"]["ms_p50"],
@@ -34,13 +34,13 @@ def points() -> dict[str, Any]:
             "n": accuracy["n"],
         }
     (fer,) = (row for name, row in rows.items() if name.startswith("fer "))
-    return {"models": found, "fer": {"name": fer["name"], "ms": fer["total"]["ms_p50"]}}
+    return {"models": models, "fer": {"name": fer["name"], "ms": fer["total"]["ms_p50"]}}
 
 
-def draw(found: dict[str, Any]) -> Any:
-    """The figure."""
+def draw(values: dict[str, Any]) -> Any:
+    """Plot the points."""
     axes = plots.make_axes(7.2, 3.8)
-    models = found["models"]
+    models = values["models"]
     for name, one in models.items():
         accuracy, low, high = one["accuracy"]
         ends = ([one["ms"], one["float_ms"]], [accuracy, one["float_accuracy"]])
@@ -50,7 +50,7 @@ def draw(found: dict[str, Any]) -> Any:
         axes.annotate(name, (one["ms"], accuracy), (6, 6), textcoords="offset points", color=INT8, weight="bold")
     axes.errorbar([], [], yerr=[], fmt="o", color=INT8, capsize=3, label="INT8, 95 % interval")
     axes.plot([], [], "o", color=FLOAT, markerfacecolor="white", label="the same network in float")
-    fer = found["fer"]
+    fer = values["fer"]
     axes.axvline(fer["ms"], color=PEER, linewidth=1, linestyle="--", label=f"{fer['name']}: speed only")
     axes.set(xlim=(0, 1.8), ylim=(80, 87), xlabel="median latency of one face on one core, ms (Xeon with VNNI)")
     axes.set_ylabel(f"accuracy on FER+ valid, 8 labels, %\n(plurality, n = {models['small']['n']:,})")

@@ -2,7 +2,7 @@
 
 That is every table, from benchmarks/results/; docs/cli.md (cli_reference.py); and the plot of README.md (overview.py).
 
-The pages beside the results are written again, too; their pictures stay.
+The pages next to the results are also written again; their plots are kept.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
@@ -50,7 +50,7 @@ OTHERS = {  # of one result, by WHAT
 
 
 def rendered(text: str) -> str:
-    """The text with every table written anew."""
+    """Return the text with every table written again."""
     return BLOCK.sub(lambda block: block[1] + _table(block["what"], block["files"].split()) + "\n" + block[4], text)
 
 

@@ -1,4 +1,4 @@
-"""MkDocs hooks: what makes the pages of docs/, written for GitHub, read the same on the site.
+"""MkDocs hooks that adapt the pages of docs/, written for GitHub, to the site.
 
 A link to a file of the checkout, which the site does not hold, becomes the file's path. What belongs to a step of a
 numbered list is indented by three spaces on GitHub and by four in Python-Markdown.
@@ -17,7 +17,7 @@ NESTED = re.compile(r"^ {3}(?=\s*\S)", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The text of a page as the site needs it; code stays as it is."""
+    """Return the text of a page as the site needs it; code is not changed."""
     parts = FENCED.split(markdown)
     parts[::2] = [OUTSIDE.sub(_named, NESTED.sub(" " * 4, part)) for part in parts[::2]]
     return "".join(parts)

@@ -1,8 +1,8 @@
-"""How fast the small net trains: bf16 and fp32, one and two threads, alone and beside a busy process; what data cost.
+"""Training throughput of edge_vgg: bf16 and fp32, one and two threads, alone and next to a busy process.
 
-python benchmarks/throughput.py [OUT.json]   (default: benchmarks/results/training/throughput.json, a .md beside it)
+python benchmarks/throughput.py [OUT.json]   (default: benchmarks/results/training/throughput.json, a .md next to it)
 
-Each case is a process of its own, since a thread pool keeps its size. Run it when nothing else runs.
+Each case runs in its own process, because a thread pool keeps its size. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgeemo.report.result import Measurement
 from edgeemo.report.table import Table
 
 OUT = Path(__file__).parent / "results" / "training" / "throughput.json"
-COUNT, EPOCHS = 1500, 3  # drawn faces and epochs of a case; the first epoch warms up and does not count
+COUNT, EPOCHS = 1500, 3  # synthetic faces and epochs of a case; the first epoch warms up and is not counted
 CASE = """
 import json, logging, sys
 from pathlib import Path
@@ -53,7 +53,8 @@ def main() -> None:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
     rows = []
     for beside, threads, precision in product(("nothing", "a busy process"), (1, 2), ("fp32", "bf16")):
-        rows.append({"beside": beside, "threads": threads, "precision": precision, **case(beside, threads, precision)})
+        about = {"beside": beside, "threads": threads, "precision": precision}
+        rows.append({**about, **measure_case(beside, threads, precision)})
         print(rows[-1], flush=True)
     settings = {"network": "edge_vgg at 48 px, recipe edge, batch 128"}
     result = Measurement(header=make_header(), script="throughput", settings=settings, rows=rows)
@@ -62,8 +63,8 @@ def main() -> None:
     print(page(result))
 
 
-def case(beside: str, threads: int, precision: str) -> dict[str, Any]:
-    """Images a second, and the share of the time spent on making batches, of the epochs after the first."""
+def measure_case(beside: str, threads: int, precision: str) -> dict[str, Any]:
+    """Measure images per second, and the fraction of the time spent on batches, of the epochs after the first."""
     busy = None
     if beside != "nothing":
         busy = multiprocessing.Process(target=spin, daemon=True)
@@ -71,11 +72,11 @@ def case(beside: str, threads: int, precision: str) -> dict[str, Any]:
     try:
         command = [sys.executable, "-c", CASE, precision, str(threads), str(COUNT), str(EPOCHS)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     finally:
         if busy:
             busy.terminate()
-    epochs = json.loads(said.splitlines()[-1])
+    epochs = json.loads(output.splitlines()[-1])
     return {
         "images_per_second": [row["images_per_second"] for row in epochs],
         "data_share": round(sum(row["data_share"] for row in epochs) / len(epochs), 4),
@@ -89,14 +90,14 @@ def spin() -> None:
 
 
 def page(result: Measurement) -> str:
-    """The network, and a row per case."""
+    """Return the page: the network, and a table with a row per case."""
     head = ("beside", "threads", "arithmetic", "images/s", "ms an image", "making batches")
     table = Table("throughput", head, [cells(row) for row in result.rows], align="lrlrrr")
     return f"{result.settings['network']}\n\n{table.to_markdown()}\n"
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row of the table, with the mean of its epochs."""
+    """Return a row of the table, with the mean of its epochs."""
     speed = sum(row["images_per_second"]) / len(row["images_per_second"])
     about = (row["beside"], str(row["threads"]), row["precision"])
     return (*about, f"{speed:.0f}", f"{1000 / speed:.2f}", f"{100 * row['data_share']:.1f} %")

@@ -1,4 +1,4 @@
-"""Do the shipped models give the same logits in WebAssembly as here? Runs onnxruntime-web in Node.js.
+"""Do the packaged models give the same logits in WebAssembly as natively? Runs onnxruntime-web in Node.js.
 
 python benchmarks/wasm.py NODE_FOLDER DATA OUT.json   (in NODE_FOLDER: npm install onnxruntime-web)
 """
@@ -28,7 +28,7 @@ SCRIPT = Path(__file__).with_suffix(".mjs").resolve()
 
 
 def main() -> None:
-    """Compare every shipped model and write the result; exit 1 if a label differs."""
+    """Compare every packaged model and write the result; exit 1 if a label differs."""
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     folder, data, out = sys.argv[1:]
@@ -41,13 +41,13 @@ def main() -> None:
             hashes[name] = model.card.sha256
             file = str(model.path.resolve())
         batches.append({"name": name, "file": file, "shape": batch.shape, "values": batch.ravel().tolist()})
-    found = _run(Path(folder), batches)
+    outputs = _run(Path(folder), batches)
     rows = [
-        {"name": name, "sha256": hashes[name], **_compare(expected[name], found["models"][name])}
+        {"name": name, "sha256": hashes[name], **_compare(expected[name], outputs["models"][name])}
         for name in shipped.NAMES
     ]
     about = FacesBlock(kind_of(data), "valid", "plurality", len(faces), faces.fingerprint)
-    facts = {"onnxruntime_web": found["onnxruntime_web"]}
+    facts = {"onnxruntime_web": outputs["onnxruntime_web"]}
     files.write(Measurement(header=make_header(), script="wasm", rows=rows, facts=facts, faces=about), Path(out))
     print(json.dumps(rows))
     sys.exit(any(row["changed"] for row in rows))
@@ -55,12 +55,12 @@ def main() -> None:
 
 def _run(folder: Path, batches: list[dict[str, Any]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
-        given, answer = Path(temporary) / "batch.json", Path(temporary) / "logits.json"
-        given.write_text(json.dumps(batches), encoding="utf-8")
-        command = ["node", str(SCRIPT), str(given), str(answer)]
+        inputs, logits = Path(temporary) / "batch.json", Path(temporary) / "logits.json"
+        inputs.write_text(json.dumps(batches), encoding="utf-8")
+        command = ["node", str(SCRIPT), str(inputs), str(logits)]
         subprocess.run(command, check=True, cwd=folder)
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        return found
+        outputs: dict[str, Any] = json.loads(logits.read_text(encoding="utf-8"))
+        return outputs
 
 
 def _compare(ours: np.ndarray, theirs: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,14 @@ from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageErro
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime import shipped
 from edgeemo.runtime.backends.cuda import Cuda, Gpu
-from edgeemo.runtime.backends.tensorrt import LIBRARIES, given, knows, library, logger, reasons
+from edgeemo.runtime.backends.tensorrt import (
+    LIBRARIES,
+    import_library,
+    join_messages,
+    make_logger,
+    require_result,
+    supports,
+)
 from edgeemo.stages import Build
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ def run(config: Build) -> Path:
     card = read_card(source)
     _check_target_format(source, card)
     name, reason = _choose_library(config.library)
-    module = library(name)
+    module = import_library(name)
     log.info("%s %s (%s)", LIBRARIES[name].name, module.__version__, reason)
     if name == "rtx":
         _check_rtx(config)
@@ -138,7 +145,7 @@ def _choose_library(requested: str) -> tuple[str, str]:
         return requested, f"--library {requested}"
     for name in LIBRARIES:
         with suppress(MachineError):
-            library(name)
+            import_library(name)
             return name, "it is installed"
     raise MachineError(
         "no library that builds engines is installed:  pip install 'edgeemo[tensorrt]' on the device itself, or "
@@ -163,7 +170,7 @@ def _make_target(config: Build, name: str, version: str, source: Path, card: Car
     if not requested and gpu is None:
         remedies = {"rtx": "name the targets, as --compute-capability 8.6,8.9", "tensorrt": "build on the device"}
         raise MachineError(f"without {missing}, {remedies[name]}")
-    if not requested and gpu and not knows(name, library(name), gpu.capability):
+    if not requested and gpu and not supports(name, import_library(name), gpu.capability):
         raise MachineError(
             f"{LIBRARIES[name].name} {version} does not support the {gpu.name} of this machine, compute capability "
             f"{gpu.capability}; use --library tensorrt, or name GPUs to build for with --compute-capability"
@@ -198,8 +205,8 @@ def _is_up_to_date(out: Path, target: Target) -> bool:
 
 def _build_engine(module: Any, source: Path, card: Card, config: Build, target: Target) -> tuple[bytes, int]:
     """Return the serialised engine and the number of layers of its network."""
-    trt_logger = logger(module)
-    builder: trt.Builder = given(lambda: module.Builder(trt_logger), "builder", trt_logger)
+    trt_logger = make_logger(module)
+    builder: trt.Builder = require_result(lambda: module.Builder(trt_logger), "builder", trt_logger)
     network = _parse(module, builder, trt_logger, source)
     settings = builder.create_builder_config()
     _configure(module, builder, settings, config, target)
@@ -208,13 +215,13 @@ def _build_engine(module: Any, source: Path, card: Card, config: Build, target: 
     shapes: list[Any] = [(1, *face), (1, *face), (config.max_batch, *face)]  # a tuple becomes a Dims
     profile.set_shape(network.get_input(0).name, *shapes)
     if settings.add_optimization_profile(profile) < 0:
-        raise MachineError(f"TensorRT refused batches of 1 to {config.max_batch} faces: {reasons(trt_logger)}")
+        raise MachineError(f"TensorRT refused batches of 1 to {config.max_batch} faces: {join_messages(trt_logger)}")
     layers = int(network.num_layers)
     engine: trt.IHostMemory | None = builder.build_serialized_network(network, settings)
     if engine is None:
         raise MachineError(
             f"{LIBRARIES[target.library].name} {target.version} did not build {source} for compute capability "
-            f"{', '.join(target.compute_capabilities)}: {reasons(trt_logger)}"
+            f"{', '.join(target.compute_capabilities)}: {join_messages(trt_logger)}"
         )
     if config.timing_cache:
         with atomic_write(config.timing_cache) as partial:

@@ -1,8 +1,8 @@
-"""Does this machine still run models as it should? Golden answers and speed, without any data: `doctor --check`.
+"""Does this machine run models correctly and fast enough? Golden logits and latency, without data: `doctor --check`.
 
-Every card holds the logits of its model for eight synthetic faces that come with edgeemo. They are computed again in
-the kernels that ONNX Runtime chooses here, without the exact arithmetic that edgeemo falls back to for files that could
-saturate, because other hosts of the same file have no such fallback.
+Every card records its model's logits for eight synthetic faces that are packaged with edgeemo. They are computed again
+with the kernels that ONNX Runtime chooses on this machine, without the exact arithmetic that edgeemo uses for files
+that could saturate, because other hosts of the same file have no such fallback.
 """
 
 from __future__ import annotations
@@ -23,38 +23,39 @@ from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.probe import kernels_saturate
 from edgeemo.stages import Doctor
 
-# The cause of other answers where this processor's kernels saturate, by whether the card calls the weights safe.
+# The cause of other logits where this processor's kernels saturate, by whether the card calls the weights safe.
 SATURATED = {
-    False: "its weights saturate this processor's INT8 kernels.  edgeemo.load asks for exact arithmetic, which is "
-    "slower; other hosts need weights of at most 64:  edgeemo compress RUN --int8",
-    True: "the installed ONNX Runtime computes something else than where the model was made, or the weights saturate "
-    "this processor's INT8 kernels although the card calls them safe.  Make both again:  edgeemo compress RUN --int8",
+    False: "its weights saturate this processor's INT8 kernels.  edgeemo.load uses exact arithmetic, which is slower; "
+    "other hosts need weights of at most 64:  edgeemo compress RUN --int8",
+    True: "the installed ONNX Runtime computes other logits than the one that made the card, or the weights saturate "
+    "this processor's INT8 kernels although the card calls them safe.  Rebuild both:  edgeemo compress RUN --int8",
 }
 WARM_UP, RUNS = 20, 300
-SLOWEST_MS = 50.0  # p95 at batch 1 on one thread, the product's own gate
+MAX_P95_MS = 50.0  # at batch 1 on one thread, the gate of the default target
 BASELINE = "Make one:  edgeemo doctor --check --json > baseline.json"
-SLOWER = 1.5  # times the p50 of an earlier check; the same machine, quiet, repeats within 1.1
+MAX_SLOWDOWN = 1.5  # over the p50 of an earlier check; an idle machine repeats within 1.1
 
 
 def run(config: Doctor) -> CheckResult:
-    """Check the named models, or all that edgeemo ships; `passed` says whether all answers and times hold.
+    """Check the named models, by default all packaged ones; `passed`: all logits and latencies are as required.
 
-    config.baseline: JSON of an earlier check on this machine, whose times must not have grown by half; DataError for
-    another file, or one without these models.
+    config.baseline: JSON of an earlier check on this machine; the latency may be at most 1.5 times as high.
+
+    Raises DataError if the baseline is another kind of file, or has no times of these models.
     """
-    earlier = _read(config.baseline) if config.baseline else None
-    rows = [_check(name, earlier) for name in config.models or shipped.NAMES]
+    baseline = _read_baseline(config.baseline) if config.baseline else None
+    rows = [_check_model(name, baseline) for name in config.models or shipped.NAMES]
     passed = not any(row.failures for row in rows)
     return CheckResult(header=make_header(), kernels_saturate=kernels_saturate(), models=rows, passed=passed)
 
 
-def _check(name: str, earlier: dict[str, float] | None) -> CheckedModel:
+def _check_model(name: str, baseline: dict[str, float] | None) -> CheckedModel:
     with open_model(name) as model:
-        logits = _logits(model)
+        logits = _compute_logits(model)
         difference = golden.compare(model.card, logits)
-        p50, p95 = _milliseconds(model)
-        if earlier is not None and model.card.sha256 not in earlier:
-            raise DataError(f"--baseline has no times of {model.path.name} as it is now; {BASELINE}")
+        p50, p95 = _measure_latency(model)
+        if baseline is not None and model.card.sha256 not in baseline:
+            raise DataError(f"--baseline has no times of the current {model.path.name}; {BASELINE}")
         return CheckedModel(
             file=model.path.name,
             sha256=model.card.sha256,
@@ -62,12 +63,15 @@ def _check(name: str, earlier: dict[str, float] | None) -> CheckedModel:
             golden=GoldenDifference(**asdict(difference)) if difference else None,
             ms_p50=p50,
             ms_p95=p95,
-            failures=[*_wrong(model, difference), *_slow(p50, p95, (earlier or {}).get(model.card.sha256))],
+            failures=[
+                *_check_difference(model, difference),
+                *_check_latency(p50, p95, (baseline or {}).get(model.card.sha256)),
+            ],
         )
 
 
-def _logits(model: Model) -> np.ndarray:
-    """(8, K) in the fast kernels of ONNX Runtime, or in the model's own backend if it is no ONNX file."""
+def _compute_logits(model: Model) -> np.ndarray:
+    """Return (8, K) logits from the fast kernels of ONNX Runtime, or from the model's backend if it is no ONNX file."""
     batch = golden.golden_batch(model.card.input)
     if model.path.suffix != ".onnx":
         return model.logits(batch)
@@ -77,31 +81,31 @@ def _logits(model: Model) -> np.ndarray:
     return logits
 
 
-def _wrong(model: Model, difference: golden.Difference | None) -> list[str]:
+def _check_difference(model: Model, difference: golden.Difference | None) -> list[str]:
     if difference is None:
-        return ["its card holds no golden logits for the faces of this edgeemo.  Make it again:  edgeemo compress RUN"]
-    engine = model.path.suffix != ".onnx"  # a GPU rounds in its own way, by how much was not measured: labels count
-    if difference.passed or (engine and not difference.changed):
+        return ["its card has no golden logits for the faces of this edgeemo.  Rebuild it:  edgeemo compress RUN"]
+    is_engine = model.path.suffix != ".onnx"  # rounding on a GPU differs, by an unmeasured amount: only labels count
+    if difference.passed or (is_engine and not difference.changed):
         return []
-    cause = "the installed ONNX Runtime or the processor computes something else than where the model was made"
-    if kernels_saturate() and not engine:
+    cause = "the installed ONNX Runtime or the processor computes other logits than those that made the card"
+    if kernels_saturate() and not is_engine:
         cause = SATURATED[model.card.overflow_safe]
-    changed = f"{difference.changed} of {difference.faces} labels and logits by up to {difference.largest:.3f}"
-    return [f"{changed} differ from its card (at most {golden.TOLERANCE} is allowed): {cause}"]
+    changed = f"{difference.changed} of {difference.faces} labels differ from its card, and logits by up to"
+    return [f"{changed} {difference.largest:.3f} (at most {golden.TOLERANCE} is allowed): {cause}"]
 
 
-def _slow(p50: float, p95: float, before: float | None) -> list[str]:
-    """Milliseconds of now against the limit, and against the p50 of the baseline."""
-    found = []
-    if p95 >= SLOWEST_MS:
-        found.append(f"p95 on one thread is {p95:.1f} ms, limit {SLOWEST_MS:g} ms")
-    if before and p50 > SLOWER * before:
-        found.append(f"p50 is {p50:.3f} ms, {p50 / before:.1f} times the {before:.3f} ms of the baseline")
-    return found
+def _check_latency(p50: float, p95: float, baseline: float | None) -> list[str]:
+    """Check milliseconds against the limit, and against the p50 of the baseline."""
+    failures = []
+    if p95 >= MAX_P95_MS:
+        failures.append(f"p95 on one thread is {p95:.1f} ms, limit {MAX_P95_MS:g} ms")
+    if baseline and p50 > MAX_SLOWDOWN * baseline:
+        failures.append(f"p50 is {p50:.3f} ms, {p50 / baseline:.1f} times the {baseline:.3f} ms of the baseline")
+    return failures
 
 
-def _milliseconds(model: Model) -> tuple[float, float]:
-    """p50 and p95 of pixels → probabilities at batch 1, as the model is loaded by default."""
+def _measure_latency(model: Model) -> tuple[float, float]:
+    """Return p50 and p95 in ms of pixels → probabilities at batch 1, with the model loaded by default."""
     pixels = np.zeros((1, *model.card.input.pixels), np.uint8)
     spans = []
     for _ in range(WARM_UP + RUNS):
@@ -112,8 +116,8 @@ def _milliseconds(model: Model) -> tuple[float, float]:
     return round(float(p50), 4), round(float(p95), 4)
 
 
-def _read(path: Path) -> dict[str, float]:
-    """The p50 of each model of an earlier check, by its hash."""
+def _read_baseline(path: Path) -> dict[str, float]:
+    """Return the p50 in ms of each model of an earlier check, by its hash."""
     times = {row.sha256: row.ms_p50 for row in read_as(CheckResult, path).models}
     if not all(0 < time < inf for time in times.values()):
         raise DataError(f"--baseline {path}: expected a p50 above 0 ms for every model, got {times}.  {BASELINE}")

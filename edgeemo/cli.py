@@ -1,4 +1,4 @@
-"""The command line: one command per row of stages.STAGES, its options read off the stage's config."""
+"""The command line: one command per row of stages.STAGES, its options taken from the stage's config."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from edgeemo.machine import is_first_process
 from edgeemo.options import Typed, clauses, options, settings
 from edgeemo.stages import Stage
 
-INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+INTERRUPTED = 130  # 128 + SIGINT, by convention of the shell
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
     "max_content_width": 110,
-    "token_normalize_func": lambda token: token.replace("_", "-"),  # the origin document writes --batch_size
+    "token_normalize_func": lambda token: token.replace("_", "-"),  # accept --batch_size for --batch-size
 }
 
 
 class Commands(click.Group):
-    """Shows a user's mistake as one message and its exit code; a bug keeps its traceback."""
+    """A group that shows an EdgeemoError as one message with its exit code; a bug keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command; exit with the code of its error."""
         try:
             return super().invoke(ctx)
         except EdgeemoError as error:
@@ -47,29 +47,29 @@ class Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """In the order of the pipeline."""
+        """Return the commands in the order of the pipeline."""
         return list(self.commands)
 
 
 class StageCommand(click.Command):
-    """A command whose help shows the common options, in groups; --help-all shows every option."""
+    """A command whose help shows the common options in groups; --help-all shows every option."""
 
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Nothing: format_options writes them, because click before 8.4 has no such section."""
+        """Do nothing: format_options writes the arguments, because click before 8.4 has no section for them."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Arguments, then a section per group."""
+        """Write the arguments, then a section per group."""
         show_all = bool(ctx.meta.get("edgeemo.help_all"))
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            if record := _help_record(parameter, ctx, show_all=show_all):
+            if record := _make_help_record(parameter, ctx, show_all=show_all):
                 groups.setdefault(getattr(parameter, "group", ""), []).append(record)
         for group, records in groups.items():
             with formatter.section(group or "Options"):
                 formatter.write_dl(records)
 
 
-def _help_record(parameter: click.Parameter, ctx: click.Context, *, show_all: bool) -> tuple[str, str] | None:
+def _make_help_record(parameter: click.Parameter, ctx: click.Context, *, show_all: bool) -> tuple[str, str] | None:
     if isinstance(parameter, StageArgument):
         return (parameter.human_readable_name, parameter.text)
     if isinstance(parameter, StageOption) and parameter.rare and not show_all:
@@ -80,7 +80,7 @@ def _help_record(parameter: click.Parameter, ctx: click.Context, *, show_all: bo
 
 
 class StageOption(click.Option):
-    """An option with its group, shown by --help or by --help-all alone."""
+    """An option with its group, shown by --help or, if rare, by --help-all only."""
 
     def __init__(self, *declarations: Any, group: str = "", rare: bool = False, **about: Any) -> None:
         super().__init__(*declarations, **about)
@@ -106,58 +106,58 @@ class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic from
         self.name = unit
 
     def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """Each part by itself; spaces around it and empty parts go."""
+        """Convert each part; surrounding spaces and empty parts are dropped."""
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
         return tuple(self.items.convert(part, parameter, ctx) for part in parts)
 
 
-def _parameter(one: Typed) -> click.Parameter:
-    """The option or argument of a config's field."""
+def _make_parameter(one: Typed) -> click.Parameter:
+    """Return the click option or argument of a config's field."""
     required = one.default is MISSING
     if one.about.argument:
         count = {"nargs": -1} if one.many else {}
-        kind = _type(one)
+        kind = _click_type(one)
         return StageArgument([one.name], type=kind, required=required, text=one.about.help, **count)
     flag = f"--{one.name.replace('_', '-')}"
-    about: dict[str, Any] = {"group": one.about.group, "rare": one.about.rare, "help": _help(one)}
+    about: dict[str, Any] = {"group": one.about.group, "rare": one.about.rare, "help": _make_help(one)}
     if one.type is bool:
-        spelled = f"{flag}/--no-{flag[2:]}" if one.default else flag
-        return StageOption([spelled, one.name], is_flag=True, default=one.default, **about)
+        declaration = f"{flag}/--no-{flag[2:]}" if one.default else flag
+        return StageOption([declaration, one.name], is_flag=True, default=one.default, **about)
     if not required:
         about["default"] = ",".join(map(str, one.default)) if one.many else one.default
         about["show_default"] = one.default != ()
     if not one.about.choices or one.many:
         about["metavar"] = one.about.unit or {int: "N", float: "X", str: "TEXT", Path: "PATH"}[one.type]
-    kind = CommaSeparated(_type(one), one.about.unit) if one.many else _type(one)
+    kind = CommaSeparated(_click_type(one), one.about.unit) if one.many else _click_type(one)
     return StageOption([flag, one.name], type=kind, required=required, **about)
 
 
-def _help(one: Typed) -> str:
-    """With what the option needs."""
+def _make_help(one: Typed) -> str:
+    """Return the help with the options that it needs."""
     needed = [" or ".join(_spell(name) for name in clause) for clause in clauses(one.about.needs)]
     return f"{one.about.help} (needs {', and '.join(needed)})" if needed else one.about.help
 
 
 def _spell(condition: str) -> str:
-    """loss=focal as --loss focal."""
+    """Return loss=focal as --loss focal."""
     name, _, value = condition.partition("=")
     return f"--{name.replace('_', '-')} {value}".rstrip()
 
 
-def _type(one: Typed) -> Any:
+def _click_type(one: Typed) -> Any:
     about = one.about
     if about.choices:
         return click.Choice(about.choices)
     if one.type is Path:
         return click.Path(path_type=Path)
     if one.type in (int, float):
-        ranged: Any = click.IntRange if one.type is int else click.FloatRange
+        range_type: Any = click.IntRange if one.type is int else click.FloatRange
         lower = about.least if about.above is None else about.above
         upper = about.most if about.below is None else about.below
-        opened = {"min_open": about.above is not None, "max_open": about.below is not None}
-        return ranged(lower, upper, **opened)
+        exclusive = {"min_open": about.above is not None, "max_open": about.below is not None}
+        return range_type(lower, upper, **exclusive)
     return click.STRING
 
 
@@ -175,22 +175,22 @@ def data() -> None:
     """Check labelled faces before training on them."""
 
 
-def _add(stage: Stage) -> None:
-    """The command of a stage, at its place."""
+def _add_command(stage: Stage) -> None:
+    """Add the command of a stage to its group."""
     *_, word = stage.command.split()
     parent = data if stage.command.startswith("data ") else main
-    parameters = [_parameter(one) for one in options(stage.config)]
+    parameters = [_make_parameter(one) for one in options(stage.config)]
     if stage.config is stages.Train:
         parameters = [*RECIPE, *parameters]
     if not stage.makes:
         parameters.append(click.Option(["--json", "as_json"], is_flag=True, help="print the result as JSON"))
     if any(getattr(parameter, "rare", False) for parameter in parameters):
-        parameters.append(_help_all(stage.command))
+        parameters.append(_make_help_all(stage.command))
     callback = click.pass_context(_command_of(stage))
     parent.add_command(StageCommand(word, params=parameters, callback=callback, help=stage.config.__doc__))
 
 
-def _help_all(command: str) -> click.Option:
+def _make_help_all(command: str) -> click.Option:
     def show(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         if value:
             ctx.meta["edgeemo.help_all"] = True
@@ -215,7 +215,7 @@ RECIPE = (
 
 def _command_of(stage: Stage) -> Callable[..., None]:
     def command(ctx: click.Context, /, *, as_json: bool = False, **given: Any) -> None:
-        config = _config(ctx, stage, given)
+        config = _make_config(ctx, stage, given)
         if given.get("show_recipe"):
             click.echo(json.dumps(settings(config), indent=2))
             return
@@ -236,8 +236,8 @@ def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
     return _exit_code(result)
 
 
-def _config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
-    """The config of a command line; of train the recipe's, with what stands on the line."""
+def _make_config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
+    """Return the config of a command line; for train, the recipe's, changed by the options on the command line."""
     if stage.config is not stages.Train:
         return stage.config(**given)
     typed = {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
@@ -247,7 +247,7 @@ def _config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
 
 
 def _limit_threads(stage: Stage, config: Any) -> None:
-    """OpenMP reads its limit when torch is loaded, so it must stand in the environment before."""
+    """Set OpenMP's limit in the environment before torch is imported, because OpenMP reads it then."""
     threads = getattr(config, "threads", None)
     if threads and stage.extra == "train":
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -265,9 +265,9 @@ def _print_made(stage: Stage, config: Any, path: Path) -> None:
 
 def _print_result(result: Any, *, as_json: bool = False) -> None:
     if as_json:
-        found = result.to_json()
-        click.echo(found if isinstance(found, str) else json.dumps(found, indent=2, sort_keys=True))
-    elif hasattr(result, "kind"):  # of a result file
+        content = result.to_json()
+        click.echo(content if isinstance(content, str) else json.dumps(content, indent=2, sort_keys=True))
+    elif hasattr(result, "kind"):  # a Result of edgeemo.report
         import_module("edgeemo.report.render").show(result)
     else:
         click.echo(str(result))
@@ -280,11 +280,11 @@ def _print_file(path: Path) -> None:
 
 
 def _exit_code(result: Any) -> int:
-    """0, 1 for a failed gate, or that of unreadable data."""
+    """Return 0, that of a failed gate, or that of unreadable data."""
     if getattr(result, "unreadable", ()):
         return DataError.exit_code
     return 0 if getattr(result, "passed", True) else GateError.exit_code
 
 
 for _stage in stages.STAGES:
-    _add(_stage)
+    _add_command(_stage)

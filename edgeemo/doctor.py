@@ -1,4 +1,4 @@
-"""The doctor: which engines this machine can build and run, and what to install for the rest."""
+"""The doctor stage: which engines this machine can build and run, and what to install for the others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edgeemo.report.result import CheckResult, DoctorResult, GpuFacts, Part
 from edgeemo.runtime.backends.cuda import Cuda
 from edgeemo.runtime.backends.openvino import require_openvino
 from edgeemo.runtime.backends.ort import PROVIDERS, require_onnxruntime
-from edgeemo.runtime.backends.tensorrt import LIBRARIES, knows, library
+from edgeemo.runtime.backends.tensorrt import LIBRARIES, import_library, supports
 from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
 from edgeemo.stages import Doctor
 
-# Which instructions make INT8 fast on a CPU, best first, and what edgeemo's measurements or their makers say of them.
+# Instruction sets that accelerate INT8, fastest first, with their effect as measured by edgeemo or stated by the maker.
 INT8 = {
     "amx_int8": "AMX: OpenVINO uses it, ONNX Runtime does not",
     "avx512_vnni": "VNNI: INT8 is two to three times as fast as float",
@@ -27,45 +27,46 @@ INT8 = {
     "i8mm": "i8mm: INT8 matrix products",
     "asimddp": "dot product: INT8 is faster than float",
 }
-SLOW = "none of VNNI, AMX or dot product: INT8 is about one and a half times as fast as float"
+NO_INT8 = "none of VNNI, AMX or dot product: INT8 is about one and a half times as fast as float"
 SATURATES = (
-    "its INT8 kernels saturate on weights over 64, so models without that limit (--no-reduce-range) run in exact "
+    "its INT8 kernels saturate on weights above 64, so models without that limit (--no-reduce-range) run in exact "
     f"arithmetic, about {EXACT_COST} times the time"
 )
 
 
 def run(config: Doctor) -> DoctorResult | CheckResult:
-    """What this machine is and has, or with config.check whether models still give their answers."""
+    """Report this machine and its engines, or with config.check whether models still give their expected outputs."""
     options.check(config)
     return check.run(config) if config.check else survey()
 
 
 def survey() -> DoctorResult:
-    """What this machine is and has."""
-    gpu, lacking = _gpu()
-    parts = [_onnxruntime(gpu), _openvino(), *(_engines(name, gpu, lacking) for name in LIBRARIES), _workshop()]
-    int8 = "; ".join(filter(None, [int8_on(this_machine()), saturation()]))
+    """Report this machine and its engines."""
+    gpu, missing = _find_gpu()
+    engines = [_check_engines(name, gpu, missing) for name in LIBRARIES]
+    parts = [_check_onnxruntime(gpu), _check_openvino(), *engines, _check_torch()]
+    int8 = "; ".join(filter(None, [describe_int8(this_machine()), describe_saturation()]))
     return DoctorResult(header=make_header(), int8=int8, gpu=gpu, parts=parts)
 
 
-def int8_on(machine: Machine) -> str:
-    """What INT8 can expect of a CPU, by every set of instructions that it has for it."""
+def describe_int8(machine: Machine) -> str:
+    """Return what each instruction set of a CPU means for the speed of INT8."""
     if machine.features is None:
-        return "this system does not tell which instructions it has"
-    found = dict.fromkeys(text for feature, text in INT8.items() if feature in machine.features)
-    return "; ".join(found) or SLOW
+        return "this system does not report its instruction sets"
+    effects = dict.fromkeys(text for feature, text in INT8.items() if feature in machine.features)
+    return "; ".join(effects) or NO_INT8
 
 
-def saturation() -> str:
-    """What the kernels of this processor do to full-range weights; empty if nothing, or without ONNX Runtime."""
+def describe_saturation() -> str:
+    """Return the effect of full-range weights on this processor; empty if none, or without ONNX Runtime."""
     try:
         return SATURATES if kernels_saturate() else ""
     except MachineError:
         return ""
 
 
-def _gpu() -> tuple[GpuFacts | None, str]:
-    """The GPU, or what is missing."""
+def _find_gpu() -> tuple[GpuFacts | None, str]:
+    """Return the GPU, or what is missing for one."""
     try:
         gpu = Cuda().gpu()
     except MachineError as error:
@@ -73,48 +74,49 @@ def _gpu() -> tuple[GpuFacts | None, str]:
     return GpuFacts(gpu.name, gpu.capability, gpu.driver), ""
 
 
-def _onnxruntime(gpu: GpuFacts | None) -> Part:
-    """With the CPU, and with what it was compiled for of a GPU that is there."""
-    name, (version, advice) = "ONNX Runtime (.onnx)", _version(require_onnxruntime)
+def _check_onnxruntime(gpu: GpuFacts | None) -> Part:
+    """Check ONNX Runtime; its version names the CPU, and the GPU providers if there is a GPU."""
+    name, (version, advice) = "ONNX Runtime (.onnx)", _read_version(require_onnxruntime)
     if advice:
         return Part(name, runs=False, builds=False, version="", advice=advice)
-    compiled = require_onnxruntime().get_available_providers()
-    here = [kind for kind, provider in PROVIDERS.items() if provider in compiled and (gpu or kind == "onnxruntime")]
-    places = ", ".join("CPU" if kind == "onnxruntime" else kind.removeprefix("onnxruntime-") for kind in here)
-    return Part(name, runs=True, builds=False, version=f"{version} ({places})", advice="")
+    providers = require_onnxruntime().get_available_providers()
+    usable = [kind for kind, provider in PROVIDERS.items() if provider in providers and (gpu or kind == "onnxruntime")]
+    names = ", ".join("CPU" if kind == "onnxruntime" else kind.removeprefix("onnxruntime-") for kind in usable)
+    return Part(name, runs=True, builds=False, version=f"{version} ({names})", advice="")
 
 
-def _openvino() -> Part:
-    version, advice = _version(require_openvino)
+def _check_openvino() -> Part:
+    version, advice = _read_version(require_openvino)
     return Part("OpenVINO (.onnx)", bool(version), False, version, advice)
 
 
-def _engines(name: str, gpu: GpuFacts | None, lacking: str) -> Part:
-    """RTX engines are built without a GPU; TensorRT's only where they run."""
+def _check_engines(name: str, gpu: GpuFacts | None, missing: str) -> Part:
+    """Check a library; engines of TensorRT for RTX are built without a GPU, those of TensorRT only where they run."""
     title = f"{LIBRARIES[name].name} (.trt)"
     try:
-        version = str(library(name).__version__)
+        version = str(import_library(name).__version__)
     except MachineError as error:
-        return Part(title, False, False, "", _advice(error))
-    if gpu and not knows(name, library(name), gpu.capability):
-        return Part(title, False, True, version, f"to run: a GPU that it knows; {gpu.capability} is TensorRT's alone")
+        return Part(title, False, False, "", _extract_advice(error))
+    if gpu and not supports(name, import_library(name), gpu.capability):
+        advice = f"to run: a GPU that it supports; only TensorRT supports {gpu.capability}"
+        return Part(title, False, True, version, advice)
     builds = name == "rtx" or gpu is not None
-    return Part(title, gpu is not None, builds, version, "" if gpu else f"to run: {lacking}")
+    return Part(title, gpu is not None, builds, version, "" if gpu else f"to run: {missing}")
 
 
-def _workshop() -> Part:
-    version, advice = _version(partial(require, "torch", purpose="training", extra="train"))
+def _check_torch() -> Part:
+    version, advice = _read_version(partial(require, "torch", purpose="training", extra="train"))
     return Part("PyTorch (training)", bool(version), bool(version), version, advice)
 
 
-def _version(load: Callable[[], ModuleType]) -> tuple[str, str]:
-    """The version and no advice, or no version and what to do."""
+def _read_version(load: Callable[[], ModuleType]) -> tuple[str, str]:
+    """Return the version and no advice, or no version and what to do."""
     try:
-        return str(load().__version__).partition("-")[0], ""  # OpenVINO adds its build
+        return str(load().__version__).partition("-")[0], ""  # OpenVINO appends its build number
     except MachineError as error:
-        return "", _advice(error)
+        return "", _extract_advice(error)
 
 
-def _advice(error: MachineError) -> str:
-    """What a missing package's error says after its name."""
+def _extract_advice(error: MachineError) -> str:
+    """Return the part of a missing package's error after the package."""
     return str(error).partition(":")[2].strip()

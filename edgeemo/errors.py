@@ -1,4 +1,4 @@
-"""What a command can end with, one class per exit code; anything else is a bug and shows its traceback.
+"""Errors that end a command, one class per exit code; any other exception is a bug and shows its traceback.
 
 0: success. 1: a gate failed. 2: wrong usage. 3: unusable data. 4: a damaged or foreign file. 5: the machine lacks
 something. 130: interrupted.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class EdgeemoError(Exception):
-    """A mistake that the message explains: what was expected, what came, where from, the next command."""
+    """An error that its message explains: what was expected, the actual value, its source, and the next command."""
 
     exit_code = 2
 
@@ -19,7 +19,7 @@ class EdgeemoError(Exception):
 class GateError(EdgeemoError):
     """A measured value misses its required threshold.
 
-    result: the file with all that was measured, if one was written.
+    result: the file with all measured values, if one was written.
     """
 
     exit_code = 1
@@ -34,7 +34,7 @@ class UsageError(EdgeemoError):
 
 
 class DataError(EdgeemoError):
-    """Faces or labels that cannot be used as they are."""
+    """Faces or labels that cannot be used."""
 
     exit_code = 3
 
@@ -46,11 +46,11 @@ class IntegrityError(EdgeemoError):
 
 
 class MachineError(EdgeemoError):
-    """Something this machine lacks: a package, a device, a network, disk space."""
+    """Something that this machine lacks: a package, a device, a network, disk space."""
 
     exit_code = 5
 
 
 def known(what: str, name: str, names: Iterable[str]) -> UsageError:
-    """The error for a name that a table does not hold; it lists the names that the table does hold."""
+    """Return the error for an unknown name, which lists the known ones."""
     return UsageError(f"unknown {what} {name!r}; known: {', '.join(names)}")

@@ -1,8 +1,8 @@
 """From one image to the model's input, exactly as its card defines it. Training and all runtimes share this code.
 
-Trained and served pixels must agree: the usual silent loss of emotion models is a colour order or a resize filter
-that differs between the two. A ready crop (`central_square`) and a detector's box (`crop`) become squares by
-indexing alone, so that both meet one resampling, `resize`.
+Preprocessing must be identical in training and deployment: emotion models often lose accuracy silently to a colour
+order or a resize filter that differs. A ready crop (`central_square`) and a detector's box (`crop`) become squares by
+indexing only, so that both are resampled once, by `resize`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edgeemo.card import InputContract
 from edgeemo.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # decoders we allow; the rest of Pillow's is attack surface
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # allowed decoders; Pillow's others are attack surface
 MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
-MIN_SIDE = 16  # pixels; below it no expression can be seen
-MAX_CROP = 7094  # pixels a side of a crop that reaches over the edges; its square is MAX_PIXELS
-MID_GREY = 128  # what shows through transparency
+MIN_SIDE = 16  # pixels; below it no expression is recognisable
+MAX_CROP = 7094  # pixels a side of a crop that extends over the edges; its square is MAX_PIXELS
+MID_GREY = 128  # background of transparent pixels
 
 
 def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
@@ -48,7 +48,7 @@ def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
 
 
 def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:
-    """Crop, convert and resize one ready crop, which the face fills, to what the contract asks.
+    """Crop, convert and resize one ready crop, which the face fills, as the contract defines.
 
     image: (H, W) gray or (H, W, 3) RGB, uint8, at least 16 px a side.
 
@@ -58,9 +58,9 @@ def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:
 
 
 def central_square(image: np.ndarray) -> np.ndarray:
-    """The largest square in the middle of a ready crop, as a view: (H, W[, 3]) → (min(H, W), min(H, W)[, 3]) uint8.
+    """Return the largest central square of a ready crop, as a view: (H, W[, 3]) → (min(H, W), min(H, W)[, 3]) uint8.
 
-    DataError for another shape or type, or under 16 px a side.
+    Raises DataError for another shape or type, or less than 16 px a side.
     """
     _check(image)
     height, width = image.shape[:2]
@@ -70,39 +70,41 @@ def central_square(image: np.ndarray) -> np.ndarray:
 
 
 def crop(image: np.ndarray, box: Sequence[float], contract: InputContract) -> np.ndarray:
-    """The square around a detector's box, without resampling: (H, W[, 3]) uint8 → (side, side[, 3]) uint8.
+    """Return the square around a detector's box, without resampling: (H, W[, 3]) uint8 → (side, side[, 3]) uint8.
 
-    box: x, y, width, height in pixels, x and y of its top left corner; it may reach over the edges of the image. Its
-    longer side is scaled by the contract's crop_margin about the box's centre, and the square rounded to whole pixels
-    (step 1 of InputContract). Outside the image the nearest pixel of its edge is repeated: a square that was moved or
-    shrunk into the image would show a face at the edge off its place and size, and models bear only little of both
-    (on held-back faces 10 % of the side and 5 % of shift cost nothing that could be measured; 30 % of the side cost 1
-    to 3.5 points). DataError for another image than `to_pixels` takes, a box without width or height or beside the
-    image, or a square under 16 px or over 50 megapixels.
+    box: x, y, width, height in pixels, x and y of its top left corner; it may extend over the edges of the image. Its
+    longer side is scaled by the contract's crop_margin about the box's centre, and the square is rounded to whole
+    pixels (step 1 of InputContract). Outside the image the nearest pixel of its edge is repeated: moving or shrinking
+    the square into the image would change position and size of a face at the edge, and models tolerate little of
+    either (on held-out faces 10 % of the side and 5 % of shift had no measurable cost; 30 % of the side cost 1 to 3.5
+    points).
+
+    Raises DataError for an image that `to_pixels` does not accept, a box without width or height or outside the image,
+    or a square below 16 px or above 50 megapixels.
     """
     _check(image)
-    left, top, side = _square_of(box, contract.crop_margin)
+    left, top, side = _compute_square(box, contract.crop_margin)
     height, width = image.shape[:2]
     if not (-side < left < width and -side < top < height):
         raise DataError(f"the box {tuple(box)} lies outside the image of {width}x{height} px")
     rows = np.clip(np.arange(top, top + side), 0, height - 1)
     columns = np.clip(np.arange(left, left + side), 0, width - 1)
-    found: np.ndarray = image[rows[:, None], columns]
-    return found
+    square: np.ndarray = image[rows[:, None], columns]
+    return square
 
 
 def resize(square: np.ndarray, contract: InputContract) -> np.ndarray:
-    """A square from `crop` or `central_square` in the colour and size of the contract.
+    """Convert and resize a square from `crop` or `central_square` to the colour and size of the contract.
 
-    Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. DataError for what is no such square.
+    Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. Raises DataError for anything else.
     """
     _check(square)
     if square.shape[0] != square.shape[1]:
         raise DataError(f"expected a square, got {square.shape[1]}x{square.shape[0]} px; crop it first")
-    picture = Image.fromarray(square).convert("RGB" if contract.colour == "rgb" else "L")
-    if picture.width != contract.size:
-        picture = picture.resize((contract.size, contract.size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture)
+    image = Image.fromarray(square).convert("RGB" if contract.colour == "rgb" else "L")
+    if image.width != contract.size:
+        image = image.resize((contract.size, contract.size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
     return np.repeat(pixels[..., None], 3, axis=2) if contract.colour == "gray3" else pixels
 
 
@@ -116,7 +118,7 @@ def to_input(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
     return values
 
 
-@cache  # mean and std would otherwise take 1.5 µs per face
+@cache  # without it, mean and std take 1.5 µs per face
 def _per_channel(numbers: tuple[float, ...]) -> np.ndarray:
     return np.array(numbers, np.float32).reshape(-1, 1, 1)
 
@@ -137,15 +139,15 @@ def _check(image: np.ndarray) -> None:
         raise DataError(f"image is {image.shape[1]}x{image.shape[0]} px; a face needs at least {MIN_SIDE} px a side")
 
 
-def _square_of(box: Sequence[float], margin: float) -> tuple[int, int, int]:
-    """Left, top and side of the square around a box, in whole pixels."""
+def _compute_square(box: Sequence[float], margin: float) -> tuple[int, int, int]:
+    """Return left, top and side of the square around a box, in whole pixels."""
     if len(box) != 4 or not all(map(isfinite, box)) or min(box[2:]) <= 0:
         raise DataError(f"expected a box as x, y, width, height with a width and height above 0 px, got {tuple(box)}")
     x, y, width, height = box
-    longer = max(width, height) * margin
-    side = floor(min(longer, MAX_CROP + 1) + 0.5)
+    exact = max(width, height) * margin
+    side = floor(min(exact, MAX_CROP + 1) + 0.5)
     if not MIN_SIDE <= side <= MAX_CROP:
-        raise DataError(f"the box {tuple(box)} gives a square of {longer:.0f} px; expected {MIN_SIDE} to {MAX_CROP}")
+        raise DataError(f"the box {tuple(box)} gives a square of {exact:.0f} px; expected {MIN_SIDE} to {MAX_CROP}")
     return floor(x + width / 2 - side / 2 + 0.5), floor(y + height / 2 - side / 2 + 0.5), side
 
 
@@ -166,5 +168,5 @@ def _from_16_bit(image: Image.Image) -> np.ndarray:
 
 def _flatten(image: Image.Image) -> Image.Image:
     layer = image.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, (MID_GREY, MID_GREY, MID_GREY, 255))
-    return Image.alpha_composite(ground, layer).convert("RGB")
+    background = Image.new("RGBA", layer.size, (MID_GREY, MID_GREY, MID_GREY, 255))
+    return Image.alpha_composite(background, layer).convert("RGB")

@@ -1,7 +1,7 @@
-"""Options of a stage: each is one dataclass field that says all about itself, once.
+"""Options of a stage: each one is defined once, by a dataclass field.
 
-Its type comes from the annotation; default, range, choices, help, what it needs and its group from `option`. The
-command line, the checks of `check`, the line in a card's history and the reference in docs/cli.md are read off it.
+The annotation gives its type; `option` gives default, range, choices, help, required options and group. The command
+line, the checks of `check`, the entry in a card's history and the reference in docs/cli.md are derived from it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from edgeemo.errors import UsageError, known
 
 @dataclass(frozen=True)
 class Option:
-    """What is known about an option besides its type and default."""
+    """The properties of an option besides its type and default."""
 
     help: str
-    unit: str = ""  # of its value, as the help shows it: PIXELS, MS
+    unit: str = ""  # of its value, as shown in the help: PIXELS, MS
     choices: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
     above: float | None = None  # exclusive
     below: float | None = None  # exclusive
     needs: str = ""  # other options without which it has no effect: "int8", "prune|size & epochs", "loss=focal"
-    group: str = ""  # heading in the help; empty: the first one, without a heading
-    rare: bool = False  # shown by --help-all alone
-    argument: bool = False  # given by its place on the command line, not by name
-    may_be_path: bool = False  # text that can hold a path of this machine, which no card must show
+    group: str = ""  # heading in the help; empty: the default heading
+    rare: bool = False  # shown by --help-all only
+    argument: bool = False  # positional on the command line
+    may_be_path: bool = False  # text that can contain a path on this machine, which no card must show
 
     @property
     def expected(self) -> str:
@@ -43,7 +43,7 @@ class Option:
         return lower if self.above is not None else f"{lower} or more" if lower else upper
 
     def allows(self, value: float) -> bool:
-        """Whether a number is in the range."""
+        """Return whether a number is in the range."""
         return not (
             (self.least is not None and value < self.least)
             or (self.most is not None and value > self.most)
@@ -54,27 +54,27 @@ class Option:
 
 
 def option(default: Any, text: str, **about: Any) -> Any:
-    """A config field that is also an option of a command; `about`: fields of Option."""
+    """Define a config field that is also an option of a command; `about`: fields of Option."""
     return field(default=default, metadata={"option": Option(text, **about)})
 
 
 def argument(text: str, *, default: Any = MISSING, **about: Any) -> Any:
-    """A config field that a command takes by its place; without a default it must be given."""
+    """Define a config field that is a positional argument of a command; without a default it is required."""
     return field(default=default, metadata={"option": Option(text, argument=True, **about)})
 
 
 def like(config: type, name: str, *, default: Any = MISSING, **changes: Any) -> Any:
-    """The same option as in another config, with a default of its own or other changes."""
+    """Define the same option as in another config, with another default or other changes."""
     source = {f.name: f for f in fields(config)}[name]
     kept = source.default if default is MISSING else default
     return field(default=kept, metadata={"option": replace(source.metadata["option"], **changes)})
 
 
 class Config:
-    """The base of every stage's config: paths may be given as text, and lists as any sequence."""
+    """Base class of every stage's config: paths may be given as text, and lists as any sequence."""
 
     def __post_init__(self) -> None:
-        """Turn text into paths and sequences into tuples, where the annotation asks for them."""
+        """Convert text to paths and sequences to tuples according to the annotations."""
         for one in options(type(self)):
             object.__setattr__(self, one.name, one.convert(getattr(self, one.name)))
 
@@ -87,16 +87,16 @@ class Typed:
     type: type  # bool, int, float, str or Path; of a list, of its items
     many: bool  # a tuple of values
     optional: bool  # None stands for "not given"
-    default: Any  # MISSING if it must be given
+    default: Any  # MISSING if it is required
     about: Option
 
     @property
     def flag(self) -> str:
-        """As it is typed: --batch-size; MODEL for an argument."""
+        """As on the command line: --batch-size; MODEL for an argument."""
         return self.name.upper() if self.about.argument else f"--{self.name.replace('_', '-')}"
 
     def convert(self, value: Any) -> Any:
-        """Text as a path, and a sequence, or text with commas, as a tuple; everything else as it is."""
+        """Convert text to a path, and a sequence or comma-separated text to a tuple; return other values unchanged."""
         if not self.many:
             return self._convert_one(value)
         parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -113,11 +113,11 @@ class Typed:
         return self.type(value) if self.type is Path or self.many else value
 
     def is_default(self, value: Any) -> bool:
-        """Whether the value is what stands where nothing is given."""
+        """Return whether the value is the default."""
         return bool(value == self.default)
 
     def check(self, value: Any) -> None:
-        """UsageError for a value of another type, outside the range or none of the choices."""
+        """Raise UsageError for a value of another type, outside the range or not among the choices."""
         if value is None and self.optional:
             return
         if self.many:
@@ -142,17 +142,17 @@ _ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", st
 
 
 def options(config: type) -> tuple[Typed, ...]:
-    """The options of a config in their order."""
+    """Return the options of a config, in order."""
     return _options(config)
 
 
 @cache
 def _options(config: Any) -> tuple[Typed, ...]:
     hints = get_type_hints(config)
-    return tuple(_typed(f, hints[f.name]) for f in fields(config))
+    return tuple(_make_typed(f, hints[f.name]) for f in fields(config))
 
 
-def _typed(one: Field[Any], hint: Any) -> Typed:
+def _make_typed(one: Field[Any], hint: Any) -> Typed:
     parts = [part for part in get_args(hint) if part is not NoneType]
     many = get_origin(hint) is tuple
     kind = parts[0] if parts else hint
@@ -160,7 +160,7 @@ def _typed(one: Field[Any], hint: Any) -> Typed:
 
 
 def check(config: Any) -> None:
-    """UsageError for the first option that is out of range, unknown, missing or without effect."""
+    """Raise UsageError for the first option that is out of range, unknown, missing or without effect."""
     for one in options(type(config)):
         one.check(getattr(config, one.name))
     for one in options(type(config)):
@@ -172,14 +172,14 @@ def check(config: Any) -> None:
 def _check_needs(config: Any, one: Typed, value: Any) -> None:
     flag = one.flag.replace("--", "--no-", 1) if value is False else one.flag
     if excluded := [name for name in _excluded(one.about.needs) if getattr(config, name)]:
-        raise UsageError(f"{flag} has no effect beside {_spelled(config, excluded[0])}: leave out one of them")
-    if lacking := [clause for clause in clauses(one.about.needs) if not any(_given(config, name) for name in clause)]:
-        needed = ", and ".join(" or ".join(_spelled(config, name) for name in clause) for clause in lacking)
+        raise UsageError(f"{flag} has no effect with {_spell(config, excluded[0])}: leave out one of them")
+    if missing := [clause for clause in clauses(one.about.needs) if not any(_given(config, name) for name in clause)]:
+        needed = ", and ".join(" or ".join(_spell(config, name) for name in clause) for clause in missing)
         raise UsageError(f"{flag} has no effect without {needed}: add it, or leave out {flag}")
 
 
 def clauses(needs: str) -> list[list[str]]:
-    """`"prune|size & epochs"` as [["prune", "size"], ["epochs"]]: one of each is needed."""
+    """Parse `"prune|size & epochs"` to [["prune", "size"], ["epochs"]]: one of each is needed."""
     parts = (part.strip() for part in needs.split("&") if part.strip() and not part.strip().startswith("!"))
     return [[name.strip() for name in part.split("|")] for part in parts]
 
@@ -189,46 +189,46 @@ def _excluded(needs: str) -> Iterator[str]:
 
 
 def has_effect(config: Any, name: str) -> bool:
-    """Whether what an option needs is given in this config."""
+    """Return whether the options that an option needs are given in this config."""
     needs = {one.name: one.about.needs for one in options(type(config))}[name]
     return all(any(_given(config, other) for other in clause) for clause in clauses(needs))
 
 
 def _given(config: Any, condition: str) -> bool:
-    name, _, wanted = condition.partition("=")
+    name, _, required = condition.partition("=")
     value = getattr(config, name)
-    return bool(value == wanted if wanted else value)
+    return bool(value == required if required else value)
 
 
-def _spelled(config: Any, condition: str) -> str:
-    name, _, wanted = condition.partition("=")
+def _spell(config: Any, condition: str) -> str:
+    name, _, required = condition.partition("=")
     flag = next(one.flag for one in options(type(config)) if one.name == name)
-    return f"{flag} {wanted}".strip()
+    return f"{flag} {required}".strip()
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """A config as JSON-ready values, paths whole."""
-    return {name: _plain(value) for name, value in asdict(config).items()}
+    """Return a config as JSON-ready values, with full paths."""
+    return {name: _to_json(value) for name, value in asdict(config).items()}
 
 
 def public_settings(config: Any) -> dict[str, Any]:
-    """A config as JSON-ready values; of paths only the last part is kept, so that no card shows where it was made."""
-    found = settings(config)
+    """Return a config as JSON-ready values; of paths only the last part, so that no card shows a machine's folders."""
+    values = settings(config)
     for one in options(type(config)):
         if one.type is Path or one.about.may_be_path:
-            found[one.name] = _without_folders(found[one.name])
-    return found
+            values[one.name] = _strip_folders(values[one.name])
+    return values
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return str(value) if isinstance(value, PurePath) else value
 
 
-def _without_folders(value: Any) -> Any:
+def _strip_folders(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_folders(item) for item in value]
+        return [_strip_folders(item) for item in value]
     if not isinstance(value, str):
         return value
     kind, colon, where = value.partition(":")  # faces are KIND:PATH
@@ -237,13 +237,13 @@ def _without_folders(value: Any) -> Any:
     return f"{kind}{colon}{PurePath(where).name}"
 
 
-def read_settings(config: type, found: dict[str, Any]) -> Any:
-    """A config from `settings`, this edgeemo's or an earlier one's; what the config does not know is left out.
+def read_settings(config: type, values: dict[str, Any]) -> Any:
+    """Return a config from `settings` of this or an earlier edgeemo; unknown ones are ignored.
 
-    Earlier ones wrote empty text or a number outside the range where nothing was given, and lists as text with commas.
-    KeyError or TypeError for what are no settings.
+    Earlier versions wrote empty text or a number outside the range for options that were not given, and lists as
+    comma-separated text. Raises KeyError or TypeError for anything but settings.
     """
-    return config(**{one.name: _read(one, found[one.name]) for one in options(config) if one.name in found})
+    return config(**{one.name: _read(one, values[one.name]) for one in options(config) if one.name in values})
 
 
 def _read(one: Typed, value: Any) -> Any:

@@ -75,7 +75,7 @@ def backbone_as_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
         contract = grid.contract(name)
         pixels = np.random.default_rng(0).integers(0, 256, (16, *contract.pixels), dtype=np.uint8)
         faces = to_input(pixels, contract)
-        network = grid.settled(name, torch.from_numpy(faces))
+        network = grid.make_network(name, torch.from_numpy(faces))
         path = tmp_path_factory.mktemp(name) / "float.onnx"
         to_onnx(network, Card(LABEL_SETS["six"].labels, "six", contract, grid.architecture(name)), path)
         with torch.inference_mode():

@@ -158,7 +158,7 @@ def test_a_gpu_that_the_library_does_not_support_is_reported(source: Path, monke
 def test_a_builder_that_does_not_start_is_reported(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when CUDA cannot be initialised."""
     monkeypatch.setattr(Scene, "starts", False)
-    with pytest.raises(MachineError, match="gave no builder"):
+    with pytest.raises(MachineError, match="returned no builder"):
         run(make_config(source))
 
 

@@ -1,4 +1,4 @@
-"""`doctor --check` passes where answers and speed hold, and fails, with the cause, where they do not."""
+"""`doctor --check` passes if outputs and latency are as required, and otherwise fails with the cause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from full_range import full_range
 from PIL import Image
 
 from edgeemo import check
-from edgeemo.bench.processors import PROCESSORS, stand_in
+from edgeemo.bench.processors import PROCESSORS, make_launcher
 from edgeemo.card import InputContract, card_path, read_card, write_card
 from edgeemo.card.layout import seal_of
 from edgeemo.cli import main
@@ -67,7 +67,7 @@ def test_other_answers_fail(shift: float, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["doctor", "--check", str(path)])
     assert done.exit_code == 1
     found = " ".join(done.output.split())
-    assert f"logits by up to {abs(shift):.3f} differ from its card" in found
+    assert f"differ from its card, and logits by up to {abs(shift):.3f}" in found
     assert f"{int(shift < -1)} of 8 labels" in found
 
 
@@ -92,7 +92,7 @@ def test_a_model_slower_than_its_baseline_fails(tmp_path: Path) -> None:
 
 def test_a_model_over_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product's own gate, 50 ms."""
-    monkeypatch.setattr(check, "_milliseconds", lambda _: (40.0, 60.0))
+    monkeypatch.setattr(check, "_measure_latency", lambda _: (40.0, 60.0))
     assert check.run(Doctor(models=("nano",), check=True)).models[0].failures == [
         "p95 on one thread is 60.0 ms, limit 50 ms"
     ]
@@ -126,7 +126,7 @@ def test_a_baseline_without_a_time_is_refused(time: float, tmp_path: Path) -> No
 def test_a_baseline_without_the_model_is_refused(tmp_path: Path) -> None:
     """What was not compared has not passed."""
     write(check.run(Doctor(models=("nano",), check=True)), tmp_path / "baseline.json")
-    with pytest.raises(DataError, match=r"no times of small.onnx as it is now"):
+    with pytest.raises(DataError, match=r"no times of the current small.onnx"):
         check.run(Doctor(models=("nano", "small"), check=True, baseline=str(tmp_path / "baseline.json")))
 
 
@@ -163,10 +163,10 @@ def test_weights_that_saturate_fail_without_vnni(tmp_path: Path) -> None:
         exact = golden.record(model.logits(golden.golden_batch(card.input)))
     write_card(path, replace(card, golden=exact))
     try:
-        with stand_in(PROCESSORS["avx2"]) as stand:
+        with make_launcher(PROCESSORS["avx2"]) as launcher:
             start = "from edgeemo.cli import main; main()"
-            command = [*stand.command, "-c", start, "doctor", "--check", str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=stand.environment)
+            command = [*launcher.command, "-c", start, "doctor", "--check", str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=launcher.environment)
     except MachineError as error:
         pytest.skip(str(error))
     assert done.returncode == 1, done.stderr
@@ -174,7 +174,7 @@ def test_weights_that_saturate_fail_without_vnni(tmp_path: Path) -> None:
 
 
 def test_the_faces_are_eight_and_fit_every_contract() -> None:
-    """64 px gray; a colour model of another size gets them too."""
+    """64 px gray; they are also converted for a colour model of another size."""
     with Image.open(golden.FACES) as strip:
         assert (strip.mode, strip.size) == ("L", (golden.COUNT * 64, 64))
     rgb = InputContract(size=32, colour="rgb", mean=(0.5,) * 3, std=(0.25,) * 3)

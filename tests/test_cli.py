@@ -140,7 +140,7 @@ def test_a_report_is_printed_or_written(tmp_path):
 
 
 def test_a_report_shows_every_kind_and_refuses_what_is_none():
-    """A page each; a card is told with exit code 3 and the command that makes a result."""
+    """A page each; a card ends with exit code 3 and the command that makes a result."""
     folder = Path(__file__).parents[1] / "benchmarks" / "results"
     kinds = {
         "compression/search.json": "# Search",
@@ -159,7 +159,7 @@ def test_a_report_shows_every_kind_and_refuses_what_is_none():
 
 @pytest.mark.parametrize(("words", "level"), [([], logging.INFO), (["--quiet"], logging.WARNING)])
 def test_quiet_is_quiet(words, level, caplog):
-    """Only warnings and errors are told then."""
+    """Then only warnings and errors are printed."""
     caplog.set_level(logging.DEBUG, logger="edgeemo")  # what it was comes back after the test
     assert call(*words, "doctor").exit_code == 0
     assert logging.getLogger("edgeemo").level == level
@@ -177,12 +177,12 @@ def test_names_are_printed_as_they_are(capsys):
 @pytest.mark.parametrize(("level", "bars"), [(logging.INFO, 1), (logging.WARNING, 0)], ids=["", "--quiet"])
 def test_a_quiet_command_draws_no_bar(level, bars, monkeypatch, caplog):
     """Nor does any but the first of several processes, whose level is the same."""
-    drawn = []
-    monkeypatch.setattr(progress.Progress, "start", lambda _: drawn.append(1))
+    started = []
+    monkeypatch.setattr(progress.Progress, "start", lambda _: started.append(1))
     monkeypatch.setattr(progress.sys, "stderr", Terminal())
     caplog.set_level(level, logger="edgeemo")
     assert list(progress.track(range(3), "counting", total=3)) == [0, 1, 2]
-    assert len(drawn) == bars
+    assert len(started) == bars
 
 
 class Terminal(io.StringIO):

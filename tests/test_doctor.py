@@ -1,4 +1,4 @@
-"""The doctor tells what is here, what is not, and what would mend it."""
+"""The doctor reports what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_bare_device_is_told_what_to_install(monkeypatch):
 
 
 def test_a_package_that_does_not_load_is_told_with_its_reason(monkeypatch, tmp_path):
-    """As a torch for CUDA on a machine without CUDA's libraries; no traceback, and not said to be missing."""
+    """As a torch for CUDA on a machine without CUDA's libraries; no traceback, and not reported as missing."""
     for name in ("torch", "openvino"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
@@ -84,11 +84,11 @@ def test_a_gpu_that_rtx_does_not_know_is_told(monkeypatch):
 
 
 def test_what_int8_can_expect_is_read_off_the_cpu():
-    """A CPU without the instructions is told so, and one that does not tell is not slandered."""
-    assert "does not tell" in doctor.int8_on(replace(this_machine(), features=None))
+    """A CPU without the instructions is reported as slow, but not one whose instructions are unknown."""
+    assert "does not report" in doctor.describe_int8(replace(this_machine(), features=None))
     for none_for_it in ((), ("avx2",)):
-        assert doctor.int8_on(replace(this_machine(), features=none_for_it)) == doctor.SLOW
-    both = doctor.int8_on(replace(this_machine(), features=("avx512_vnni", "avx_vnni", "amx_int8")))
+        assert doctor.describe_int8(replace(this_machine(), features=none_for_it)) == doctor.NO_INT8
+    both = doctor.describe_int8(replace(this_machine(), features=("avx512_vnni", "avx_vnni", "amx_int8")))
     assert both.count("VNNI") == 1
     assert "AMX" in both
     assert "VNNI" in both
@@ -109,7 +109,7 @@ def test_the_cpu_line_says_what_full_range_weights_cost(saturates, monkeypatch):
     """Only where the kernels saturate, whatever /proc/cpuinfo lists; with the option that makes such weights."""
     monkeypatch.setattr(doctor, "kernels_saturate", lambda: saturates)
     text = " ".join(CliRunner().invoke(main, ["doctor"]).output.split())
-    assert ("its INT8 kernels saturate on weights over 64" in text) == saturates
+    assert ("its INT8 kernels saturate on weights above 64" in text) == saturates
     assert ("(--no-reduce-range) run in exact arithmetic, about 1.5 times the time" in text) == saturates
 
 

@@ -115,9 +115,9 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_runs_that_tell_other_labels_are_refused(tmp_path: Path) -> None:
-    """Six cannot be judged as eight; before any face is read."""
+    """Six labels cannot be reported as eight; before any face is read."""
     runs = [made(tmp_path / "eight", labels="ferplus8"), made(tmp_path / "six")]
-    with pytest.raises(UsageError, match="six tells"):
+    with pytest.raises(UsageError, match="six has the labels"):
         evaluate.run(replace(HERE, runs=runs, data="folder:/nowhere"))
 
 
@@ -183,7 +183,7 @@ def test_last_weights_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_flatters_is_told(tmp_path: Path) -> None:
-    """An epoch chosen on the judged faces, the ensemble's temperature, and faces that were trained on."""
+    """An epoch chosen on the evaluated faces, the ensemble's temperature, and faces that were trained on."""
     runs = [made(tmp_path / "fixed"), made(tmp_path / "chosen")]
     card = read_card(runs[1] / "model.safetensors")
     write_card(

@@ -168,7 +168,7 @@ def test_invalid_options_are_refused(run: Path, changes: dict[str, object], mess
 @pytest.mark.parametrize("options", [{"data": "synthetic:30"}, {"split": "train"}, {"count": 3}])
 def test_options_of_a_data_set_beside_images_are_refused(run: Path, photo: Path, options: dict[str, Any]) -> None:
     """They would have no effect."""
-    with pytest.raises(UsageError, match=f"--{next(iter(options))} has no effect beside IMAGES"):
+    with pytest.raises(UsageError, match=f"--{next(iter(options))} has no effect with IMAGES"):
         explain.run(Explain(run=str(run), **options, images=[photo]))
 
 

@@ -1,4 +1,4 @@
-"""Reading pictures and the image contract."""
+"""Reading images and the image contract."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -17,9 +17,9 @@ RGB = InputContract(48, "rgb", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 GRAY3 = InputContract(48, "gray3", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def encoded(picture, kind="PNG", **options):
+def encoded(image, kind="PNG", **options):
     stream = BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -34,7 +34,7 @@ def test_contract_shapes(face):
 def test_colour_does_not_reach_a_net_trained_on_gray_faces(face):
     """gray3: a photo and its gray version give the same three channels, whatever the size."""
     gray = np.asarray(Image.fromarray(face).convert("L"))
-    colour, plain = (images.to_pixels(picture, GRAY3) for picture in (face, gray))
+    colour, plain = (images.to_pixels(image, GRAY3) for image in (face, gray))
     assert colour.shape == (48, 48, 3)
     assert np.array_equal(colour, plain)
     assert np.array_equal(colour, np.repeat(images.to_pixels(face, GRAY)[..., None], 3, axis=2))
@@ -42,7 +42,7 @@ def test_colour_does_not_reach_a_net_trained_on_gray_faces(face):
 
 
 def resized(pixels, size):
-    """(side, side) → (side, size): the horizontal pass as InputContract tells it."""
+    """(side, side) → (side, size): the horizontal pass as InputContract defines it."""
     side = pixels.shape[1]
     reach = max(1, side / size)
     centre = (np.arange(size)[:, None] + 0.5) * side / size
@@ -52,16 +52,16 @@ def resized(pixels, size):
 
 @pytest.mark.parametrize("shape", [(61, 50, 3), (200, 331, 3), (24, 31, 3), (48, 53, 3)])
 def test_contract_is_what_its_docstring_tells(rng, shape):
-    """A host that follows InputContract's five steps gets our pixels, but for the ties that Pillow rounds down."""
+    """A host that follows InputContract's five steps computes our pixels, except for ties that Pillow rounds down."""
     photo = rng.integers(0, 256, shape, dtype=np.uint8)
     side = min(shape[:2])
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     red, green, blue = photo[top : top + side, left : left + side].astype(int).transpose(2, 0, 1)
     gray = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
-    told = gray if side == 48 else resized(resized(gray, 48).T, 48).T
+    expected = gray if side == 48 else resized(resized(gray, 48).T, 48).T
     got = images.to_pixels(photo, GRAY)
-    assert abs(got - told).max() <= 1
-    assert (got == told).mean() > 0.95
+    assert abs(got - expected).max() <= 1
+    assert (got == expected).mean() > 0.95
     channels = images.to_input(images.to_pixels(photo, GRAY3)[None], GRAY3)[0]
     for channel, mean, std in zip(channels, GRAY3.mean, GRAY3.std, strict=True):
         assert channel == pytest.approx((got / 255 - mean) / std, abs=1e-5)  # float32
@@ -145,12 +145,12 @@ def test_face_of_the_right_size_is_not_touched(rng):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_does_not_change_the_face(face, orientation):
-    """All eight ways a camera can be held show the same upright picture."""
+    """All eight ways a camera can be held show the same upright image."""
     undo = [None, *(Image.Transpose(k) for k in (0, 3, 1, 5, 2, 6, 4))][orientation - 1]
-    picture = Image.fromarray(face) if undo is None else Image.fromarray(face).transpose(undo)
+    image = Image.fromarray(face) if undo is None else Image.fromarray(face).transpose(undo)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(images.read(encoded(picture, exif=exif)), face)
+    assert np.array_equal(images.read(encoded(image, exif=exif)), face)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
@@ -179,7 +179,7 @@ def test_truncated_picture_is_refused(face, cut):
 
 
 def test_damaged_exif_is_refused(face):
-    """A camera's name under the number of the image's width: turning the picture upright raises struct.error."""
+    """A camera's name under the number of the image's width: turning the image upright raises struct.error."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "camera"
     data = encoded(Image.fromarray(face), "JPEG", exif=exif)
@@ -237,7 +237,7 @@ def test_picture_bomb_is_refused_by_its_header(monkeypatch):
     [np.zeros((48, 48), np.float32), np.zeros((48, 48, 4), np.uint8), np.zeros((2, 48, 48, 3), np.uint8)],
 )
 def test_other_arrays_are_refused(bad):
-    """Only 8-bit gray or RGB pictures are taken."""
+    """Only 8-bit gray or RGB images are accepted."""
     with pytest.raises(DataError, match="expected"):
         images.to_pixels(bad, GRAY)
 

@@ -28,7 +28,7 @@ def test_an_arm_board_is_identified_by_its_name(monkeypatch: pytest.MonkeyPatch,
     pi = simulate(monkeypatch, tmp_path, cpuinfo=PI_4, board="Raspberry Pi 4 Model B Rev 1.4\0")
     assert pi.processor == "Raspberry Pi 4 Model B Rev 1.4"
     assert pi.features == ()
-    assert doctor.int8_on(pi) == doctor.SLOW
+    assert doctor.describe_int8(pi) == doctor.NO_INT8
 
 
 def test_a_processor_is_identified_by_its_own_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_unreported_features_are_unknown_rather_than_missing(monkeypatch: pytest
     mac = simulate(monkeypatch, tmp_path)
     assert mac.processor
     assert mac.features is None
-    assert "does not tell" in doctor.int8_on(mac)
+    assert "does not report" in doctor.describe_int8(mac)
 
 
 def test_memory_that_the_system_does_not_report_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_text_becomes_what_the_annotation_says() -> None:
         ({"out": 3}, "--out 3: expected a path"),
         ({"of_flag": 1}, "--of-flag has no effect without --flag: add it, or leave out --of-flag"),
         ({"of_both": 1}, "--of-both has no effect without --mode y"),
-        ({"beside": 1, "out": "x"}, "--beside has no effect beside --out: leave out one of them"),
+        ({"beside": 1, "out": "x"}, "--beside has no effect with --out: leave out one of them"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(change: dict[str, Any], message: str) -> None:
@@ -165,6 +165,6 @@ def test_choices_are_those_of_the_tables_behind_them() -> None:
 def test_a_stage_runs_by_its_config_alone() -> None:
     """As its command does; something else is refused."""
     result = edgeemo.run(stages.Predict(sample=True, model="nano"))
-    assert result.found[0][1].label == "surprise"
+    assert result.predictions[0][1].label == "surprise"
     with pytest.raises(UsageError, match=r"Sample is no config of a stage; known: Audit, Train"):
         edgeemo.run(Sample(run=Path("r")))

@@ -45,5 +45,5 @@ def test_a_package_that_does_not_load_is_to_be_reinstalled(
     name = f"broken_{abs(hash(request.node.name))}"
     (tmp_path / f"{name}.py").write_text(fault)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(MachineError, match=r"does not load \(libcudart.so.12\); reinstall that package"):
+    with pytest.raises(MachineError, match=r"does not load \(libcudart.so.12\); reinstall it"):
         require(name, purpose="training", extra="train")

@@ -64,7 +64,7 @@ def test_import_needs_none_of_the_heavy_packages():
     ids=["as a sentence", "as JSON"],
 )
 def test_a_face_is_told_without_the_heavy_packages(options, says, face, tmp_path):
-    """`edgeemo predict` on a device: one line for each picture."""
+    """`edgeemo predict` on a device: one line per image."""
     Image.fromarray(face).save(tmp_path / "face.png")
     command = ["predict", str(tmp_path / "face.png"), *options]
     done = run_blocked(f"from edgeemo.cli import main; main({command!r})", HEAVY)
@@ -76,7 +76,7 @@ def test_a_face_is_told_without_the_heavy_packages(options, says, face, tmp_path
 
 @pytest.mark.parametrize("command", [["train"], ["compress", "run"]], ids=lambda words: words[0])
 def test_missing_packages_are_named_with_the_extra_that_brings_them(command):
-    """The workshop commands on a device: one line, exit 5, no traceback."""
+    """The training commands on a device: one line, exit 5, no traceback."""
     done = run_blocked(f"from edgeemo.cli import main; main({command!r})", HEAVY)
     assert done.returncode == 5
     assert "pip install 'edgeemo[train]'" in done.stderr

@@ -94,7 +94,7 @@ def test_commands_were_found():
 
 @pytest.mark.parametrize("body", PYTHON)
 def test_python_blocks_run(body, tmp_path, monkeypatch, face):
-    """With the picture that they need beside them."""
+    """In a folder with the image that they need."""
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
@@ -149,7 +149,7 @@ def of_compression(name):
 
 
 def test_every_backbone_survives_compression_or_is_refused():
-    """INT8 names the emotion of its float form on 98 % of 512 drawn faces, and the float form knows five labels."""
+    """INT8 predicts the label of its float form on 98 % of 512 synthetic faces; the float form predicts five labels."""
     found = of_compression("backbones.json")
     assert {row["backbone"] for row in found["rows"]} == set(BACKBONES)
     for row in found["rows"]:

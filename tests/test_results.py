@@ -54,17 +54,17 @@ def test_every_page_beside_a_result_is_what_the_code_renders() -> None:
 def test_a_script_goes_on_with_the_rows_of_the_same_settings(tmp_path: Path) -> None:
     """What it wrote down is read back, and left out where settings differ."""
     out = tmp_path / "backbones.json"
-    assert backbones.kept(out, {}) == []
+    assert backbones.read_rows(out, {}) == []
     made = Measurement(header=make_header(), script="backbones", settings={"size": 48}, rows=[{"backbone": "edge_vgg"}])
-    backbones.written_down(out, made, "a page")
-    assert backbones.kept(out, {"size": 48}) == made.rows
-    assert backbones.kept(out, {"size": 64}) == []
+    backbones.write_result(out, made, "a page")
+    assert backbones.read_rows(out, {"size": 48}) == made.rows
+    assert backbones.read_rows(out, {"size": 64}) == []
     assert out.with_suffix(".md").read_text(encoding="utf-8") == "a page"
     exports = {"edge_vgg": {"gap": 1e-6, "spread": 1.0}}
     cells = [{"backbone": "edge_vgg", "mode": "features", "first_loss": 2.0, "last_loss": 1.0}]
     about = {"faces": 96, "batch": 16, "epochs": 5, "pixels": 64}
-    assert grid.written_down(out, about, cells, exports).facts["all_fall"]
-    assert grid.kept(out, about) == (cells, exports)
+    assert grid.write_result(out, about, cells, exports).facts["all_fall"]
+    assert grid.read_cells(out, about) == (cells, exports)
 
 
 OLD = {"format": 1, "machine": {"load_1min": 0.5}, "accuracy": {"n": 3, "split": "valid", "accuracy": 0.5}}

@@ -1,1 +1,1 @@
-"""Measure a model on this machine and hold it against the gates of a target."""
+"""Measure a model on this machine and check it against the gates of a target."""

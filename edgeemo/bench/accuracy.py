@@ -1,4 +1,4 @@
-"""Accuracy of an open model on labelled faces: under both protocols, without copies of train faces, and in pairs."""
+"""Accuracy of an open model on labelled faces: under both protocols, without copies of training faces, and paired."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import LabelSet
-from edgeemo.measure.logits import logits_of
+from edgeemo.measure.logits import compute_logits
 from edgeemo.metrics import PairedComparison, compare_paired, scores, wilson
 from edgeemo.progress import track
 from edgeemo.report.facts import FacesBlock
@@ -21,141 +21,142 @@ from edgeemo.runtime import Model
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The faces that a bench asks about, before any model has seen them."""
+class EvalSet:
+    """The labelled faces that a bench evaluates a model on, independent of the model's input contract."""
 
     data: str
     split: str
-    protocol: str
+    protocol: str  # the requested one
     labels: LabelSet
-    chosen: faces.LabelledSamples  # under plurality, which keeps every face that majority keeps, with the same label
-    kept: dict[str, np.ndarray]  # by protocol that keeps any face, (N,) bool over the chosen
-    copies: np.ndarray | None  # (N,) bool: the same pixels stand in train; None: there is nothing to compare with
-    as_trained: str  # fingerprint of the split as the card's own labels and protocol keep it; empty if they keep none
+    labelled: faces.LabelledSamples  # under plurality, which keeps every face of majority, with the same label
+    masks: dict[str, np.ndarray]  # by protocol that keeps any face, (N,) bool over `labelled`
+    copies: np.ndarray | None  # (N,) bool: train has the same pixels; None: nothing to compare with
+    card_ids_sha256: str  # fingerprint of the split under the card's own labels and protocol; empty if none is kept
 
     @property
-    def asked(self) -> np.ndarray:
-        """(N,) bool: the faces of the protocol that was asked for."""
-        return self.kept[self.protocol]
+    def requested(self) -> np.ndarray:
+        """(N,) bool: the faces of the requested protocol."""
+        return self.masks[self.protocol]
 
     def ids_sha256(self, protocol: str) -> str:
-        """Fingerprint of the faces that a protocol keeps, as training writes it into a card."""
-        kept = zip(self.chosen.samples, self.kept[protocol], strict=True)
+        """Return the fingerprint of the faces that a protocol keeps, computed as training writes it into a card."""
+        kept = zip(self.labelled.samples, self.masks[protocol], strict=True)
         return sha256_of_lines([sample.id for sample, keep in kept if keep])
 
 
-def trial(name: str, split: str, protocol: str, card: Card, *, labels: LabelSet | None = None) -> Trial:
-    """Label the faces of a split and find those that are copies of train faces; labels: None means the card's own."""
+def make_eval_set(data: str, split: str, protocol: str, card: Card, *, labels: LabelSet | None = None) -> EvalSet:
+    """Label the faces of a split and find copies of training faces; labels: None means the card's own."""
     labels = labels or label_set_of(card)
-    found = faces.samples(name, split, labels)
-    chosen = faces.label(found, labels, protocol="plurality")
-    kept = {"plurality": np.ones(len(chosen.samples), bool)}
+    samples = faces.samples(data, split, labels)
+    labelled = faces.label(samples, labels, protocol="plurality")
+    masks = {"plurality": np.ones(len(labelled.samples), bool)}
     try:
-        clear = {sample.id for sample in faces.label(found, labels, protocol="majority").samples}
-        kept["majority"] = np.array([sample.id in clear for sample in chosen.samples])
-    except DataError:  # no face has a majority: an error only for those who asked for it
+        clear = {sample.id for sample in faces.label(samples, labels, protocol="majority").samples}
+        masks["majority"] = np.array([sample.id in clear for sample in labelled.samples])
+    except DataError:  # no face has a majority: an error only if majority was requested
         if protocol == "majority":
             raise
-    copies = _copies(name, split, labels, chosen.samples)
-    return Trial(name, split, protocol, labels, chosen, kept, copies, _as_trained(found, card))
+    copies = _find_copies(data, split, labels, labelled.samples)
+    return EvalSet(data, split, protocol, labels, labelled, masks, copies, _hash_card_ids(samples, card))
 
 
-def _as_trained(found: list[Sample], card: Card) -> str:
+def _hash_card_ids(samples: list[Sample], card: Card) -> str:
     try:
-        kept = faces.label(found, label_set_of(card), protocol=card.data.protocol if card.data else "plurality")
-    except (DataError, UsageError):  # these faces have none of the model's labels, or others
+        kept = faces.label(samples, label_set_of(card), protocol=card.data.protocol if card.data else "plurality")
+    except (DataError, UsageError):  # none of these faces has a label of the model, or some have others
         return ""
     return sha256_of_lines([sample.id for sample in kept.samples])
 
 
-def decoded(asked: Trial, contract: InputContract) -> np.ndarray:
-    """(N, size, size[, 3]) uint8: every chosen face as a contract asks."""
-    return faces.decode(asked.chosen, contract, what=f"{asked.split} faces").pixels
+def decode_faces(eval_set: EvalSet, contract: InputContract) -> np.ndarray:
+    """Return (N, size, size[, 3]) uint8: every labelled face, decoded for an input contract."""
+    return faces.decode(eval_set.labelled, contract, what=f"{eval_set.split} faces").pixels
 
 
-def probabilities(model: Model, pixels: np.ndarray) -> np.ndarray:
-    """(N, K) probabilities of the model's labels, while a bar counts."""
-    return model.shares(logits_of(model, pixels))
+def predict_probabilities(model: Model, pixels: np.ndarray) -> np.ndarray:
+    """Return (N, K) probabilities of the model's labels, with a progress bar."""
+    return model.merge_probabilities(compute_logits(model, pixels))
 
 
-def judged(predicted: np.ndarray, asked: Trial, *, caveat: str = "") -> Accuracy:
-    """Scores under the protocol that was asked for, under the other one, and without copies of train faces."""
-    other = next((name for name, rows in asked.kept.items() if (rows != asked.asked).any()), None)
+def score(predicted: np.ndarray, eval_set: EvalSet, *, caveat: str = "") -> Accuracy:
+    """Score (N, K) probabilities under the requested protocol, the other one, and without copies of training faces."""
+    requested = eval_set.requested
+    other = next((name for name, mask in eval_set.masks.items() if (mask != requested).any()), None)
     return Accuracy(
-        **vars(_scored(predicted, asked, asked.protocol)),
-        other_protocol=_scored(predicted, asked, other) if other else None,
-        without_copies=_without_copies(predicted, asked),
+        **vars(_score_protocol(predicted, eval_set, eval_set.protocol)),
+        other_protocol=_score_protocol(predicted, eval_set, other) if other else None,
+        without_copies=_score_without_copies(predicted, eval_set),
         caveat=caveat,
     )
 
 
-def compared(other: np.ndarray, predicted: np.ndarray, asked: Trial) -> PairedComparison:
-    """The model, second, with another, first, on the faces that were asked about."""
-    rows = asked.asked
+def compare_models(other: np.ndarray, predicted: np.ndarray, eval_set: EvalSet) -> PairedComparison:
+    """Compare the model, second, with another, first, on the faces of the requested protocol."""
+    rows = eval_set.requested
     first, second = other[rows].argmax(1), predicted[rows].argmax(1)
-    return compare_paired(first, second, asked.chosen.truth[rows], asked.labels.labels)
+    return compare_paired(first, second, eval_set.labelled.truth[rows], eval_set.labels.labels)
 
 
-def caveat(card: Card, asked: Trial) -> str:
-    """What the model has seen of these very faces before, as far as its card tells; empty if nothing."""
-    if not _known_to(card, asked):
+def make_caveat(card: Card, eval_set: EvalSet) -> str:
+    """Return sentences on how training used these faces, as far as the card records it; empty if it did not."""
+    if not _used_in_training(card, eval_set):
         return ""
-    chosen = card.metrics.get(asked.split)
-    seen = {
-        "The model was trained on these faces: new ones will be harder.": asked.split == "train",
-        "The epoch was chosen on these faces: expect a little less on new ones.": chosen and chosen.selected_on_valid,
+    metrics = card.metrics.get(eval_set.split)
+    caveats = {
+        "The model was trained on these faces: new ones will be harder.": eval_set.split == "train",
+        "The epoch was chosen on these faces: expect a little less on new ones.": metrics and metrics.selected_on_valid,
         "The temperature was fitted on these faces: expect a larger calibration error (ECE) on new ones.": (
-            chosen and chosen.temperature_fitted_on == asked.split
+            metrics and metrics.temperature_fitted_on == eval_set.split
         ),
     }
-    return " ".join(sentence for sentence, holds in seen.items() if holds)
+    return " ".join(sentence for sentence, holds in caveats.items() if holds)
 
 
 def check_comparable(first: Model, second: Model) -> None:
-    """UsageError unless both models name the same labels in the same order."""
+    """Raise UsageError unless both models have the same labels in the same order."""
     if first.labels != second.labels:
         raise UsageError(
             f"--against needs a model of the same labels; this one has {', '.join(first.labels)}, "
-            f"the other {', '.join(second.labels)}.  Labels that both tell can be named with --label-set"
+            f"the other {', '.join(second.labels)}.  Name labels that both can report with --label-set"
         )
 
 
-def _scored(predicted: np.ndarray, asked: Trial, protocol: str) -> FaceScores:
-    rows = asked.kept[protocol]
-    result = scores(predicted[rows], asked.chosen.truth[rows], asked.labels.labels)
-    about = FacesBlock(faces.kind_of(asked.data), asked.split, protocol, result.n, asked.ids_sha256(protocol))
-    return FaceScores(**vars(result), faces=about)
+def _score_protocol(predicted: np.ndarray, eval_set: EvalSet, protocol: str) -> FaceScores:
+    rows = eval_set.masks[protocol]
+    result = scores(predicted[rows], eval_set.labelled.truth[rows], eval_set.labels.labels)
+    kind, ids_sha256 = faces.kind_of(eval_set.data), eval_set.ids_sha256(protocol)
+    return FaceScores(**vars(result), faces=FacesBlock(kind, eval_set.split, protocol, result.n, ids_sha256))
 
 
-def _known_to(card: Card, asked: Trial) -> bool:
-    """Whether the card names these faces, by the labels and protocol of its training: bench may judge only some."""
-    if card.data is None or card.data.kind != faces.kind_of(asked.data):
+def _used_in_training(card: Card, eval_set: EvalSet) -> bool:
+    """Return whether the card lists these faces, under its own labels and protocol: bench may evaluate a part only."""
+    if card.data is None or card.data.kind != faces.kind_of(eval_set.data):
         return False
-    known = card.data.of(asked.split)
-    return known is not None and known.ids_sha256 == asked.as_trained
+    recorded = card.data.of(eval_set.split)
+    return recorded is not None and recorded.ids_sha256 == eval_set.card_ids_sha256
 
 
-def _without_copies(predicted: np.ndarray, asked: Trial) -> WithoutCopies | None:
-    if asked.copies is None:
+def _score_without_copies(predicted: np.ndarray, eval_set: EvalSet) -> WithoutCopies | None:
+    if eval_set.copies is None:
         return None
-    rows = asked.asked & ~asked.copies
-    copies, n = int((asked.asked & asked.copies).sum()), int(rows.sum())
+    rows = eval_set.requested & ~eval_set.copies
+    copies, n = int((eval_set.requested & eval_set.copies).sum()), int(rows.sum())
     if not n:
         return WithoutCopies(copies, n)
-    right = int((predicted[rows].argmax(1) == asked.chosen.truth[rows]).sum())
-    return WithoutCopies(copies, n, right / n, *wilson(right, n))
+    correct = int((predicted[rows].argmax(1) == eval_set.labelled.truth[rows]).sum())
+    return WithoutCopies(copies, n, correct / n, *wilson(correct, n))
 
 
-def _copies(name: str, split: str, labels: LabelSet, chosen: list[Sample]) -> np.ndarray | None:
-    if split == "train" or faces.kind_of(name) == "synthetic":  # every synthetic face has a seed of its own
+def _find_copies(data: str, split: str, labels: LabelSet, samples: list[Sample]) -> np.ndarray | None:
+    if split == "train" or faces.kind_of(data) == "synthetic":  # every synthetic face has its own seed
         return None
     try:
-        train = faces.samples(name, "train", labels)
+        train = faces.samples(data, "train", labels)
     except NoSuchSplit:
         return None
-    known = set(_hashes(train, "train"))
-    return np.array([digest in known for digest in _hashes(chosen, split)])
+    known = set(_hash_faces(train, "train"))
+    return np.array([digest in known for digest in _hash_faces(samples, split)])
 
 
-def _hashes(samples: list[Sample], split: str) -> list[str]:
+def _hash_faces(samples: list[Sample], split: str) -> list[str]:
     return [faces.hash_pixels(sample.read()) for sample in track(samples, f"hashing {split} faces", total=len(samples))]

@@ -1,7 +1,7 @@
-"""What a model must reach: targets, gates and the verdict.
+"""Targets, gates and the verdict: the limits that a model must meet.
 
 A target is a TOML file with a name and one line per gate. Rates and differences of rates are in percent, as in the
-options: `accuracy = 80`. Some targets come with edgeemo, by name.
+options: `accuracy = 80`. Some targets are packaged with edgeemo, by name.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Value = Callable[[BenchResult], float | str]
 
 @dataclass(frozen=True)
 class Gate:
-    """One property with its unit, the comparison that passes, where a result holds it, and what measures it."""
+    """A property of a result: its unit, the comparison with the limit, how to read it, and which options measure it."""
 
     what: str
     unit: str  # share, points, ms, bytes or ratio
     sign: str  # of the limit: >=, <= or <
-    value: Value  # from a result that has what it needs; a text: why there is none
+    value: Value  # reads it from a result made with the options of `needs`; a text: why there is none
     needs: tuple[str, ...] = ()  # options without which it is not measured
 
 
-def _of_accuracy(value: Callable[[Accuracy], float | str]) -> Value:
-    """The value for a result; where it has no accuracy, `needs` has said so before."""
+def _from_accuracy(value: Callable[[Accuracy], float | str]) -> Value:
+    """Return a `Value` that reads the accuracy; without one, `needs` reports the missing option first."""
     return lambda result: value(result.accuracy) if result.accuracy else "no faces"
 
 
@@ -53,27 +53,27 @@ def _lowest_recall(scored: Accuracy) -> float | str:
     return min(share for share in scored.recall.values() if share is not None)
 
 
-def _robust(result: BenchResult) -> float | str:
+def _robust_accuracy(result: BenchResult) -> float | str:
     return result.robustness.mean if result.robustness else "no corrupted faces"
 
 
-def _drop(result: BenchResult) -> float | str:
+def _accuracy_drop(result: BenchResult) -> float | str:
     paired = result.against.accuracy if result.against else None
     return -paired.difference if paired else "no other accuracy"
 
 
-def _ratio(result: BenchResult) -> float | str:
+def _latency_ratio(result: BenchResult) -> float | str:
     return result.against.latency_ratio_p50 if result.against else "no other model"
 
 
 DATA, AGAINST, ROBUSTNESS = "--data", "--against", "--robustness"
 CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 GATES = {
-    "accuracy": Gate("accuracy", "share", ">=", _of_accuracy(lambda scored: scored.accuracy), (DATA,)),
-    "macro_f1": Gate("macro-F1", "share", ">=", _of_accuracy(lambda scored: scored.macro_f1), (DATA,)),
-    "min_recall": Gate("lowest recall", "share", ">=", _of_accuracy(_lowest_recall), (DATA,)),
-    "ece": Gate("calibration error", "share", "<=", _of_accuracy(lambda scored: scored.ece), (DATA,)),
-    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", _robust, (DATA, ROBUSTNESS)),
+    "accuracy": Gate("accuracy", "share", ">=", _from_accuracy(lambda scored: scored.accuracy), (DATA,)),
+    "macro_f1": Gate("macro-F1", "share", ">=", _from_accuracy(lambda scored: scored.macro_f1), (DATA,)),
+    "min_recall": Gate("lowest recall", "share", ">=", _from_accuracy(_lowest_recall), (DATA,)),
+    "ece": Gate("calibration error", "share", "<=", _from_accuracy(lambda scored: scored.ece), (DATA,)),
+    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", _robust_accuracy, (DATA, ROBUSTNESS)),
     "latency_ms_p50": Gate("p50 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p50),
     "latency_ms_p95": Gate("p95 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p95),
     "latency_ms_p99": Gate("p99 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p99),
@@ -82,20 +82,22 @@ GATES = {
     "memory_bytes": Gate(
         "peak memory", "bytes", "<=", lambda result: result.cold_start.memory_bytes or "this system does not report it"
     ),
-    "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _drop, (DATA, AGAINST)),
-    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _ratio, (AGAINST,)),
+    "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _accuracy_drop, (DATA, AGAINST)),
+    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _latency_ratio, (AGAINST,)),
 }
 
-# Two of the gates of targets/origin.toml. Not strict: they were not requested, and a machine without faces can still
-# measure speed.
-DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: right and in time", False)
+# Two gates of targets/origin.toml. Not strict: they were not requested, and speed can be measured without faces.
+DEFAULT = Target("default", {"accuracy": 0.80, "latency_ms_p95": 50.0}, "any edge device: accurate and fast", False)
 
 
 def read_target(target: str | None) -> Target:
-    """The target of a name or in a TOML file, strict; None: the default. UsageError for what is no gate or no limit."""
+    """Read a packaged target by name, or a TOML file; both are strict. None: the default.
+
+    Raises UsageError for an unknown gate or an invalid limit.
+    """
     if not target:
         return DEFAULT
-    path = _file_of(target)
+    path = _find_file(target)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,14 +105,14 @@ def read_target(target: str | None) -> Target:
     except ValueError as error:
         raise UsageError(f"target {path} is not TOML: {error}") from error
     texts = {key: str(raw.pop(key)) for key in TEXTS if key in raw}
-    limits = {key: _limit(key, value, path) for key, value in raw.items()}
+    limits = {key: _parse_limit(key, value, path) for key, value in raw.items()}
     if not limits:
         raise UsageError(f"target {path} has no gate; known: {', '.join(GATES)}")
     return Target(texts.get("name", path.stem), limits, texts.get("about", ""))
 
 
-def _file_of(target: str) -> Path:
-    """The file of a name, or the path as given."""
+def _find_file(target: str) -> Path:
+    """Return the file of a packaged target, or the path as given."""
     if not re.fullmatch(r"[\w-]+", target):
         return Path(target)
     names = sorted(file.stem for file in FOLDER.glob("*.toml"))
@@ -119,15 +121,15 @@ def _file_of(target: str) -> Path:
     return FOLDER / f"{target}.toml"
 
 
-def judge(target: Target, result: BenchResult) -> list[GateRow]:
-    """One row per gate."""
+def check_gates(target: Target, result: BenchResult) -> list[GateRow]:
+    """Return one row per gate of the target."""
     parts = {DATA: result.accuracy, AGAINST: result.against, ROBUSTNESS: result.robustness}
     given = {option for option, part in parts.items() if part}
-    return [_row(key, limit, result, given) for key, limit in target.limits.items()]
+    return [_check_gate(key, limit, result, given) for key, limit in target.limits.items()]
 
 
-def verdict(target: Target, rows: list[GateRow]) -> tuple[bool, str]:
-    """Whether the model passed, and the sentence that says so."""
+def make_verdict(target: Target, rows: list[GateRow]) -> tuple[bool, str]:
+    """Return whether the model passed, and the verdict in words."""
     missing = [row.says for row in rows if row.outcome == "not measured"]
     failed = [row.says for row in rows if row.outcome == "fail"] + (missing if target.strict else [])
     if failed:
@@ -137,7 +139,7 @@ def verdict(target: Target, rows: list[GateRow]) -> tuple[bool, str]:
     return True, f"PASS ({len(rows)} of {len(rows)} gates)"
 
 
-def _limit(key: str, value: Any, path: Path) -> float:
+def _parse_limit(key: str, value: Any, path: Path) -> float:
     if key not in GATES:
         raise known(f"gate in {path.name}:", key, GATES)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
@@ -153,7 +155,7 @@ def _limit(key: str, value: Any, path: Path) -> float:
     return value / 100
 
 
-def _row(key: str, limit: float, result: BenchResult, given: set[str]) -> GateRow:
+def _check_gate(key: str, limit: float, result: BenchResult, given: set[str]) -> GateRow:
     gate = GATES[key]
     missing = " and ".join(option for option in gate.needs if option not in given)
     measured = f"add {missing}" if missing else gate.value(result)

@@ -1,9 +1,9 @@
-"""The bench stage: a model, and faces if there are any → a result with machine facts, raw samples and a verdict."""
+"""The bench stage: a model, and faces if given → a result with machine facts, raw samples and a verdict."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +26,8 @@ from edgeemo.stages import Bench
 log = logging.getLogger(__name__)
 
 
-class Judged(NamedTuple):
-    """What the faces say of a model; None where there are none, or no other model."""
+class FaceMetrics(NamedTuple):
+    """What is measured on faces; None without faces, and `paired` also without another model."""
 
     accuracy: Accuracy | None = None
     robustness: Robustness | None = None
@@ -35,16 +35,18 @@ class Judged(NamedTuple):
 
 
 def run(config: Bench) -> BenchResult:
-    """Measure as configured. With `out`, JSON goes there and a Markdown report with plots beside it."""
+    """Measure as configured; with `out`, write JSON there and a Markdown report with plots next to it."""
     _check(config)
     target = gates.read_target(config.target)
     with ExitStack() as opened:
         model = opened.enter_context(open_model(config.engine, backend=config.backend, labels=config.label_set))
-        other = _other(config)
-        opened.enter_context(other or nullcontext())
-        measured = _measured(config, target, model, other)
-    rows = gates.judge(target, measured)
-    passed, verdict = gates.verdict(target, rows)
+        other = None
+        if config.against:
+            other = open_model(config.against, backend=config.against_backend, labels=config.label_set)
+            opened.enter_context(other)
+        measured = _measure(config, target, model, other)
+    rows = gates.check_gates(target, measured)
+    passed, verdict = gates.make_verdict(target, rows)
     result = replace(measured, gates=rows, passed=passed, verdict=verdict)
     if config.out:
         log.info("%s and %s", config.out, write(result, config.out))
@@ -52,22 +54,16 @@ def run(config: Bench) -> BenchResult:
 
 
 def write(result: BenchResult, path: Path) -> Path:
-    """Write the result's JSON and, beside it, its page with plots where matplotlib is installed; returns the page."""
+    """Write the JSON and, next to it, the page, with plots if matplotlib is installed; return the path of the page."""
     try:
-        pictures = [picture.name for picture in plots.draw(result, path.with_suffix(""))]
+        images = [image.name for image in plots.draw(result, path.with_suffix(""))]
     except MachineError as error:
-        pictures = [f"No plots: {error}"]
-    return render.write(result, path, pictures=pictures)
+        images = [f"No plots: {error}"]
+    return render.write(result, path, images=images)
 
 
-def _other(config: Bench) -> Model | None:
-    if not config.against:
-        return None
-    return open_model(config.against, backend=config.against_backend, labels=config.label_set)
-
-
-def about(model: Model) -> ModelFacts:
-    """What identifies a model, from its card and its file."""
+def describe_model(model: Model) -> ModelFacts:
+    """Return the facts that identify a model, from its card and its file."""
     card = model.card
     return ModelFacts(
         file=model.path.name,
@@ -87,26 +83,26 @@ def about(model: Model) -> ModelFacts:
 def _check(config: Bench) -> None:
     options.check(config)
     if config.out and config.out.suffix != ".json":
-        raise UsageError(f"--out {config.out}: expected a .json file; the report goes beside it as .md")
+        raise UsageError(f"--out {config.out}: expected a .json file; the report is written next to it as .md")
     if config.out:
         check_replaceable(config.out, BenchResult, page=page_path(config.out))
 
 
-def _measured(config: Bench, target: Target, model: Model, other: Model | None) -> BenchResult:
-    """The result before its gates are judged."""
-    about_here = make_header(timed=True)
-    judged = _judged(config, config.data, model, other) if config.data else Judged()
+def _measure(config: Bench, target: Target, model: Model, other: Model | None) -> BenchResult:
+    """Return the result before its gates are checked."""
+    header = make_header(timed=True)
+    metrics = _evaluate(config, config.data, model, other) if config.data else FaceMetrics()
     models = [(model.path, config.backend or "")] + ([(other.path, config.against_backend or "")] if other else [])
     latency, *rest = measure_latency(models, runs=config.runs)
     return BenchResult(
-        header=about_here,
+        header=header,
         runs_asked=config.runs,
-        model=about(model),
+        model=describe_model(model),
         latency=latency,
         cold_start=measure_cold_start(model.path, config.backend or ""),
-        accuracy=judged.accuracy,
-        robustness=judged.robustness,
-        against=_against(model, latency, other, rest[0], judged.paired) if other else None,
+        accuracy=metrics.accuracy,
+        robustness=metrics.robustness,
+        against=_compare(model, latency, other, rest[0], metrics.paired) if other else None,
         target=target,
         gates=[],
         passed=False,
@@ -114,27 +110,27 @@ def _measured(config: Bench, target: Target, model: Model, other: Model | None) 
     )
 
 
-def _against(model: Model, latency: Latency, other: Model, its: Latency, paired: PairedComparison | None) -> Against:
-    ratio = latency.one_core.total.ms_p50 / its.one_core.total.ms_p50
-    advice = advise_on_int8(ratio, 1.0) if _is_int8(model) and not _is_int8(other) else []
-    return Against(about(other), its, round(ratio, 4), paired, advice)
+def _compare(
+    model: Model, latency: Latency, other: Model, other_latency: Latency, paired: PairedComparison | None
+) -> Against:
+    ratio = latency.one_core.total.ms_p50 / other_latency.one_core.total.ms_p50
+    is_gain_of_int8 = model.card.precision.is_int8 and not other.card.precision.is_int8
+    advice = advise_on_int8(ratio, 1.0) if is_gain_of_int8 else []
+    return Against(describe_model(other), other_latency, round(ratio, 4), paired, advice)
 
 
-def _is_int8(model: Model) -> bool:
-    return model.card.precision.is_int8
-
-
-def _judged(config: Bench, data: str, model: Model, other: Model | None) -> Judged:
-    """Accuracy, robustness if it is requested, and the paired comparison if there is another model."""
+def _evaluate(config: Bench, data: str, model: Model, other: Model | None) -> FaceMetrics:
+    """Measure accuracy, robustness if requested, and the paired comparison if there is another model."""
     if other:
         accuracy.check_comparable(model, other)
-    asked = accuracy.trial(data, config.split, config.protocol, model.card, labels=model.view)
-    pixels = accuracy.decoded(asked, model.card.input)
-    ours = accuracy.probabilities(model, pixels)
-    own = accuracy.judged(ours, asked, caveat=accuracy.caveat(model.card, asked))
-    corrupted = robustness.judged(model, pixels, asked) if config.robustness else None
+    eval_set = accuracy.make_eval_set(data, config.split, config.protocol, model.card, labels=model.label_set)
+    pixels = accuracy.decode_faces(eval_set, model.card.input)
+    predicted = accuracy.predict_probabilities(model, pixels)
+    scored = accuracy.score(predicted, eval_set, caveat=accuracy.make_caveat(model.card, eval_set))
+    corrupted = robustness.measure_robustness(model, pixels, eval_set) if config.robustness else None
     if not other:
-        return Judged(own, corrupted)
+        return FaceMetrics(scored, corrupted)
     if other.card.input != model.card.input:
-        pixels = accuracy.decoded(asked, other.card.input)
-    return Judged(own, corrupted, accuracy.compared(accuracy.probabilities(other, pixels), ours, asked))
+        pixels = accuracy.decode_faces(eval_set, other.card.input)
+    other_predicted = accuracy.predict_probabilities(other, pixels)
+    return FaceMetrics(scored, corrupted, accuracy.compare_models(other_predicted, predicted, eval_set))

@@ -12,7 +12,7 @@ from edgeemo.card.format1 import precision_of
 from edgeemo.compress.prune.channels import Size
 from edgeemo.data import Faces
 from edgeemo.measure.latency import advise_on_int8
-from edgeemo.measure.logits import logits_of
+from edgeemo.measure.logits import compute_logits
 from edgeemo.metrics import Scores, compare_paired, scores, softmax
 from edgeemo.report.facts import FacesBlock, PairedWith, Timing, make_header
 from edgeemo.report.result import ComparedRow, ComparisonResult
@@ -35,7 +35,7 @@ class StageResult:
 def predict_model(path: Path, faces: Faces, *, threads: int) -> np.ndarray:
     """Return (N, K) logits of a model file, computed by the runtime, as on a device."""
     with open_model(path, threads=threads) as model:
-        return logits_of(model, faces.pixels)
+        return compute_logits(model, faces.pixels)
 
 
 def predict_golden(path: Path, *, threads: int) -> np.ndarray:

@@ -106,6 +106,27 @@ def load(data: str, split: str, labels: LabelSet, *, contract: InputContract, pr
     return decode(label(samples(data, split, labels), labels, protocol=protocol), contract, what=f"{split} faces")
 
 
+class DecodedFaces:
+    """The faces of one split, decoded once per input contract."""
+
+    def __init__(self, data: str, split: str, labels: LabelSet, *, protocol: str = "plurality", count: int = 0) -> None:
+        """`count`: at most so many faces, at even intervals; 0: all."""
+        self.data, self.split, self.labels, self.protocol, self.count = data, split, labels, protocol, count
+        self._by_contract: dict[InputContract, Faces] = {}
+
+    def decode(self, contract: InputContract) -> Faces:
+        """Return the faces as a contract defines them; only the first call for a contract reads them."""
+        if contract not in self._by_contract:
+            faces = load(self.data, self.split, self.labels, contract=contract, protocol=self.protocol)
+            self._by_contract[contract] = faces.take_evenly(self.count or len(faces))
+        return self._by_contract[contract]
+
+    @property
+    def first(self) -> Faces:
+        """The faces as decoded first: labels and ids do not depend on the contract."""
+        return next(iter(self._by_contract.values()))
+
+
 def label(samples: list[Sample], labels: LabelSet, *, protocol: str) -> LabelledSamples:
     """Label each sample by its votes; drop those without a label.
 

@@ -1,8 +1,8 @@
-"""A process that starts, loads a model, predicts once and prints how long each part took: measure.py runs it.
+"""A process that starts, loads a model, predicts once and prints the time of each part; started by latency.py.
 
     python -m edgeemo.measure.cold_start MODEL BACKEND STARTED_NS
 
-Nothing heavy is imported at the top, because what is imported is part of what is measured.
+Nothing heavy is imported at the top, because importing is part of what is measured.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from time import perf_counter_ns
 PARTS = ("interpreter_ms", "import_ms", "load_ms", "first_prediction_ms")
 
 
-def cold_start(model: str, backend: str, started_ns: int) -> dict[str, float | None]:
-    """Milliseconds from the start of the process to the first prediction, by part, and the peak memory in bytes.
+def time_cold_start(model: str, backend: str, started_ns: int) -> dict[str, float | None]:
+    """Return milliseconds from the start of the process to the first prediction, by part, and peak memory in bytes.
 
     started_ns: perf_counter_ns of the parent just before it started this process; the clock is system-wide.
     """
@@ -31,13 +31,13 @@ def cold_start(model: str, backend: str, started_ns: int) -> dict[str, float | N
     opened.predict(np.arange(96 * 96, dtype=np.uint8).reshape(96, 96))
     marks.append(perf_counter_ns())
     spans = {name: (end - start) / 1e6 for name, start, end in zip(PARTS, marks[:-1], marks[1:], strict=True)}
-    return {**spans, "total_ms": (marks[-1] - started_ns) / 1e6, "memory_bytes": peak_memory_bytes()}
+    return {**spans, "total_ms": (marks[-1] - started_ns) / 1e6, "memory_bytes": read_peak_memory()}
 
 
-def peak_memory_bytes() -> int | None:
-    """The largest resident size of this process so far; None where the system does not tell.
+def read_peak_memory() -> int | None:
+    """Return the largest resident size of this process so far in bytes; None if the system does not report it.
 
-    Linux: VmHWM, not ru_maxrss, which after fork and exec still counts the pages of the parent.
+    On Linux VmHWM, because ru_maxrss still counts the parent's pages after fork and exec.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -51,4 +51,4 @@ def peak_memory_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    json.dump(cold_start(sys.argv[1], sys.argv[2], int(sys.argv[3])), sys.stdout)
+    json.dump(time_cold_start(sys.argv[1], sys.argv[2], int(sys.argv[3])), sys.stdout)

@@ -1,4 +1,4 @@
-"""Latency, cold start and peak memory, each measured in a process of its own."""
+"""Latency, cold start and peak memory, each measured in its own process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from edgeemo.progress import track
 from edgeemo.report.decode import decode
 from edgeemo.report.facts import ColdStart, Latency, SettingTiming, Timing
 
-MIN_SECONDS = 1.0  # of turns per model and setting, however fast it is; or turns.MAX_RUNS
+MIN_SECONDS = 1.0  # of timed runs per model and setting, however fast it is; or turns.MAX_RUNS
 COLD_STARTS = 3
-PAYS = 1.3  # times as fast as its float form that INT8 must be to be worth its loss
-UNSTABLE = 2.0  # p95 / p50 above which something else held the core
-# Runs the module that is named first, without the current folder on the path: what python -P does from 3.11 on.
+MIN_INT8_SPEEDUP = 1.3  # over the float form; below it, INT8 is not worth its loss of accuracy
+UNSTABLE = 2.0  # p95 / p50 above which another process used the core
+# Runs the module of the first argument without the current folder on the path, as python -P does from 3.11 on.
 START = "import runpy, sys; sys.path[:] = filter(None, sys.path); runpy.run_module(sys.argv.pop(1), None, '__main__')"
 SETTINGS = ("one_core", "all_cores")
 
@@ -31,11 +31,11 @@ SETTINGS = ("one_core", "all_cores")
 def measure_latency(
     models: list[tuple[Path, str]], *, runs: int, settings: tuple[str, ...] = SETTINGS
 ) -> list[Latency]:
-    """Per model and backend (empty: its format's first): latency on one core and, where asked and there, on all.
+    """Measure latency per model and backend (empty: the default of its format), on one core and on all if available.
 
-    Models take turns.
+    The models alternate in one process.
     """
-    cores_of = {name: cores for name, cores in _settings(usable_cores()).items() if name in settings}
+    cores_of = {name: cores for name, cores in _list_settings(usable_cores()).items() if name in settings}
     measured: list[dict[str, SettingTiming]] = [{} for _ in models]
     for name, cores in track(cores_of.items(), "timing", total=len(cores_of)):
         job = {
@@ -44,32 +44,33 @@ def measure_latency(
             "runs": runs,
             "seconds": MIN_SECONDS,
         }
-        found = _child("turns", json.dumps(job))
-        for model, samples in zip(measured, found["models"], strict=True):
-            model[name] = _timing(samples, cores, pinned=found["pinned"])
+        output = _run_module("turns", json.dumps(job))
+        for model, samples in zip(measured, output["models"], strict=True):
+            model[name] = _make_timing(samples, cores, pinned=output["pinned"])
     return [Latency(**timings) for timings in measured]
 
 
 def measure_cold_start(model: Path, backend: str = "") -> ColdStart:
-    """The median of three fresh processes that import edgeemo, load the model and predict once, with peak memory."""
+    """Return the median of three new processes that import edgeemo, load the model and predict once."""
     steps = track(range(COLD_STARTS), "cold starts", total=COLD_STARTS)
-    found = [_child("cold_start", str(model), backend, str(perf_counter_ns())) for _ in steps]
-    median = sorted(found, key=lambda one: one["total_ms"])[COLD_STARTS // 2]
+    starts = [_run_module("cold_start", str(model), backend, str(perf_counter_ns())) for _ in steps]
+    median = sorted(starts, key=lambda one: one["total_ms"])[COLD_STARTS // 2]
     rounded = {name: None if value is None else round(value, 1) for name, value in median.items()}
     return decode(ColdStart, rounded, source="the measuring process")
 
 
 def advise_on_int8(int8_ms: float, float_ms: float) -> list[str]:
-    """A sentence if INT8 is less than PAYS times as fast as its float form on this processor; none otherwise."""
-    gain = float_ms / int8_ms
-    if gain >= PAYS:
+    """Return a sentence if INT8 is less than MIN_INT8_SPEEDUP times as fast as float on this processor, else none."""
+    speedup = float_ms / int8_ms
+    if speedup >= MIN_INT8_SPEEDUP:
         return []
-    found = f"INT8 is {gain:.2f} times as fast as float on this processor, less than {PAYS}: ship the float file here"
-    return [f"{found}. Very small networks, and those with Hardswish, SiLU or squeeze-and-excitation, gain little."]
+    measured = f"INT8 is {speedup:.2f} times as fast as float on this processor, less than {MIN_INT8_SPEEDUP}"
+    measured += ": ship the float file here"
+    return [f"{measured}. Very small networks, and those with Hardswish, SiLU or squeeze-and-excitation, gain little."]
 
 
-def summary(samples_ns: list[int]) -> Timing:
-    """Milliseconds at the quantiles, and every run in whole microseconds."""
+def summarise(samples_ns: list[int]) -> Timing:
+    """Return the quantiles in milliseconds, and every run in whole microseconds."""
     values = np.asarray(samples_ns) / 1e6
     p50, p95, p99 = (round(float(np.percentile(values, q)), 4) for q in (50, 95, 99))
     return Timing(
@@ -83,25 +84,25 @@ def summary(samples_ns: list[int]) -> Timing:
     )
 
 
-def _settings(cores: list[int]) -> dict[str, list[int]]:
-    chosen = (cores[-1:], cores)  # one core: the last, interrupts prefer the first
-    return dict(zip(SETTINGS, chosen[: min(2, len(cores))], strict=False))
+def _list_settings(cores: list[int]) -> dict[str, list[int]]:
+    by_setting = (cores[-1:], cores)  # one core: the last, because interrupts prefer the first
+    return dict(zip(SETTINGS, by_setting[: min(2, len(cores))], strict=False))
 
 
-def _timing(samples: dict[str, list[int]], cores: list[int], *, pinned: bool) -> SettingTiming:
-    total = summary(samples["total"])
+def _make_timing(samples: dict[str, list[int]], cores: list[int], *, pinned: bool) -> SettingTiming:
+    total = summarise(samples["total"])
     return SettingTiming(
         threads=len(cores),
         cores=cores,
         pinned=pinned,
         unstable=total.ms_p95 > UNSTABLE * total.ms_p50,
         total=total,
-        inference=summary(samples["inference"]),
+        inference=summarise(samples["inference"]),
     )
 
 
-def _child(module: str, *arguments: str) -> dict[str, Any]:
-    """What a fresh process found; it runs the same edgeemo as this one, from wherever that was imported."""
+def _run_module(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module of this package in a new process, with the same edgeemo as in this one; return its JSON output."""
     package = str(Path(edgeemo.__file__).parent.parent)
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(  # noqa: S603  our own module, run by our own interpreter
@@ -112,7 +113,7 @@ def _child(module: str, *arguments: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": paths},
     )
     if done.returncode:
-        reason = done.stderr.strip().rpartition("Error: ")[2] or "no message"  # all lines of the last one
+        reason = done.stderr.strip().rpartition("Error: ")[2] or "no message"  # all lines of the last error
         raise MachineError(f"the measuring process ended with {done.returncode}: {reason}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    output: dict[str, Any] = json.loads(done.stdout)
+    return output

@@ -1,4 +1,4 @@
-"""Many faces through an open model, while a bar counts: for the workshop; a device asks face by face."""
+"""Run an open model on many faces with a progress bar: for the training side; a device predicts face by face."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 
 from edgeemo.images import to_input
 from edgeemo.progress import track
-from edgeemo.runtime.model import SLICE, Model
+from edgeemo.runtime.model import BATCH_SIZE, Model
 
 
-def logits_of(model: Model, pixels: np.ndarray) -> np.ndarray:
-    """(N, size, size) or (N, size, size, 3) uint8, as the card's input says → (N, K) float32 logits."""
-    starts = range(0, len(pixels), SLICE)
-    parts = track(starts, f"asking {model.path.name}", total=len(starts))
-    return np.concatenate([model.logits(to_input(pixels[k : k + SLICE], model.card.input)) for k in parts])
+def compute_logits(model: Model, pixels: np.ndarray) -> np.ndarray:
+    """Return (N, K) float32 logits of (N, size, size) or (N, size, size, 3) uint8, as the card's input defines them."""
+    starts = range(0, len(pixels), BATCH_SIZE)
+    steps = track(starts, f"running {model.path.name}", total=len(starts))
+    batches = (to_input(pixels[start : start + BATCH_SIZE], model.card.input) for start in steps)
+    return np.concatenate([model.logits(batch) for batch in batches])

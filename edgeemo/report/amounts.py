@@ -1,10 +1,10 @@
-"""Measured values in words."""
+"""Format measured values with their units."""
 
 from __future__ import annotations
 
 
 def format_amount(value: float, unit: str) -> str:
-    """A measured value with its unit: 82.01 %, 1.25 points, 61.3 ms, 1.53 MB (10^6 bytes) or 0.31x."""
+    """Format a measured value with its unit: 82.01 %, 1.25 points, 61.3 ms, 1.53 MB (10^6 bytes) or 0.31x."""
     if unit in ("share", "points"):
         hundredths = round(100 * value, 2) + 0.0  # a small loss below zero is 0.00, not -0.00
         return f"{hundredths:.2f} {'%' if unit == 'share' else 'points'}"
@@ -14,17 +14,17 @@ def format_amount(value: float, unit: str) -> str:
 
 
 def format_optional(value: float | None, unit: str) -> str:
-    """The amount, or a dash where nothing was measured."""
+    """Format an amount; a dash if nothing was measured."""
     return "-" if value is None else format_amount(value, unit)
 
 
 def format_milliseconds(value: float) -> str:
-    """Three digits, whatever the size: 0.412, 61.3, 1204."""
+    """Format milliseconds with three significant digits: 0.412, 61.3, 1204."""
     return format_amount(value, "ms").removesuffix(" ms")
 
 
 def format_interval(low: float, high: float) -> str:
-    """A 95 % interval of shares in percent: 80.73 to 83.25."""
+    """Format a 95 % interval of rates in percent: 80.73 to 83.25."""
     return f"{100 * low:.2f} to {100 * high:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""JSON → frozen dataclasses, by their annotations."""
+"""Decode JSON to frozen dataclasses, by their annotations."""
 
 from __future__ import annotations
 
@@ -11,94 +11,94 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from edgeemo.errors import DataError
 
 T = TypeVar("T")
-SHOWN = 40  # characters of an unexpected value
+SHOWN = 40  # characters of an unexpected value in the error
 
 
 class _MismatchError(Exception):
-    """Something else than the annotation says."""
+    """A value does not match the annotation."""
 
     def __init__(self, at: str, expected: str, found: str) -> None:
         super().__init__(f"{at or 'the file'}: expected {expected}, found {found}")
 
 
 def decode(kind: type[T], value: object, *, source: str, remedy: str = "") -> T:
-    """A value of parsed JSON as an instance of `kind`, a dataclass; numbers stay as they are.
+    """Decode a value of parsed JSON to an instance of `kind`, a dataclass; numbers are not converted.
 
     Args:
         kind: a dataclass whose fields are str, int, float, bool, Any, lists, tuples, dicts by str, other dataclasses
-            or unions of these. In a union of dataclasses the first whose required fields are all there is taken.
-        value: what json.loads returned.
-        source: the file or option that the value comes from, for the error.
-        remedy: what to do about it, appended to the error.
+            or unions of these. Of a union of dataclasses, the first whose required fields are all present is used.
+        value: returned by json.loads.
+        source: the file or option of the value, for the error.
+        remedy: appended to the error.
 
     Raises:
-        DataError: a field is missing, unknown or of another type; it says which, what was expected and what was found.
+        DataError: a field is missing, unknown or of another type; the error has its path, expected and actual value.
     """
     try:
-        decoded: T = _decoded(kind, value, "")
+        decoded: T = _decode(kind, value, "")
     except _MismatchError as error:
         raise DataError(f"{source}: {error}{remedy}") from None
     return decoded
 
 
-def _decoded(kind: Any, value: Any, at: str) -> Any:
+def _decode(kind: Any, value: Any, at: str) -> Any:
     origin = get_origin(kind)
     if kind is Any:
         return value
     if origin in (Union, UnionType):
-        return _member(get_args(kind), value, at)
+        return _decode_union(get_args(kind), value, at)
     if isinstance(kind, type) and is_dataclass(kind):
-        return _instance(kind, value, at)
+        return _decode_instance(kind, value, at)
     if origin in (list, tuple):
-        return _sequence(origin, get_args(kind)[0], value, at)
+        return _decode_sequence(origin, get_args(kind)[0], value, at)
     if origin is dict:
-        return _mapping(get_args(kind)[1], value, at)
-    return _plain(kind, value, at)
+        return _decode_mapping(get_args(kind)[1], value, at)
+    return _decode_plain(kind, value, at)
 
 
-def _member(kinds: tuple[Any, ...], value: Any, at: str) -> Any:
-    """The value as that member of a union which it fits."""
+def _decode_union(kinds: tuple[Any, ...], value: Any, at: str) -> Any:
+    """Decode a value as the member of a union that it matches."""
     if value is None and NoneType in kinds:
         return None
-    left = [kind for kind in kinds if kind is not NoneType]
-    if len(left) > 1 and isinstance(value, dict):
-        left = [kind for kind in left if _fits(kind, value)] or left
-    return _decoded(left[0], value, at)
+    members = [kind for kind in kinds if kind is not NoneType]
+    if len(members) > 1 and isinstance(value, dict):
+        members = [kind for kind in members if _fits(kind, value)] or members
+    return _decode(members[0], value, at)
 
 
 def _fits(kind: Any, value: dict[str, Any]) -> bool:
     return isinstance(kind, type) and is_dataclass(kind) and _required(kind) <= set(value)
 
 
-def _instance(kind: Any, value: Any, at: str) -> Any:
+def _decode_instance(kind: Any, value: Any, at: str) -> Any:
     if not isinstance(value, dict):
-        raise _MismatchError(at, "an object", _shown(value))
+        raise _MismatchError(at, "an object", _shorten(value))
     known = {field.name for field in fields(kind)}
     if missing := sorted(_required(kind) - set(value)):
-        raise _MismatchError(_below(at, missing[0]), "a value", "nothing")
+        raise _MismatchError(_join(at, missing[0]), "a value", "nothing")
     if unknown := sorted(set(value) - known):
         raise _MismatchError(at, f"no other fields than {', '.join(sorted(known))}", unknown[0])
     hints = _hints(kind)
-    return kind(**{name: _decoded(hints[name], part, _below(at, name)) for name, part in value.items()})
+    return kind(**{name: _decode(hints[name], part, _join(at, name)) for name, part in value.items()})
 
 
-def _sequence(origin: type, kind: Any, value: Any, at: str) -> Any:
+def _decode_sequence(origin: type, kind: Any, value: Any, at: str) -> Any:
     if not isinstance(value, list):
-        raise _MismatchError(at, "a list", _shown(value))
-    return origin(_decoded(kind, part, f"{at}[{number}]") for number, part in enumerate(value))
+        raise _MismatchError(at, "a list", _shorten(value))
+    return origin(_decode(kind, part, f"{at}[{number}]") for number, part in enumerate(value))
 
 
-def _mapping(kind: Any, value: Any, at: str) -> dict[str, Any]:
+def _decode_mapping(kind: Any, value: Any, at: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _MismatchError(at, "an object", _shown(value))
-    return {name: _decoded(kind, part, _below(at, name)) for name, part in value.items()}
+        raise _MismatchError(at, "an object", _shorten(value))
+    return {name: _decode(kind, part, _join(at, name)) for name, part in value.items()}
 
 
-def _plain(kind: type, value: Any, at: str) -> Any:
-    """A number without a fraction stands for a float as well; a bool is no number."""
+def _decode_plain(kind: type, value: Any, at: str) -> Any:
+    """Return a value of exactly this type; an int is accepted as a float, a bool is not a number."""
     if type(value) is kind or (kind is float and type(value) is int):
         return value
-    raise _MismatchError(at, kind.__name__, _shown(value))
+    raise _MismatchError(at, kind.__name__, _shorten(value))
 
 
 @cache
@@ -115,10 +115,10 @@ def _is_required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _below(at: str, name: str) -> str:
+def _join(at: str, name: str) -> str:
     return f"{at}.{name}" if at else name
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"

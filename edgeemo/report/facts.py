@@ -1,4 +1,4 @@
-"""What results of several kinds hold: where they were measured, on which faces, and how long it took."""
+"""Parts that several kinds of results share: the machine, the faces, the model and its latency."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Section = dict[str, Any]  # a section of a card, as the card holds it
 
 @dataclass(frozen=True)
 class Header:
-    """Which software on which machine made a result. None and {}: the result does not record it."""
+    """The software and the machine that made a result. None and {}: not recorded."""
 
     edgeemo: str | None
     versions: dict[str, str]  # by package
     machine: Machine | None
-    measured_utc: str | None = None  # ISO 8601; of results that time something
+    measured_utc: str | None = None  # ISO 8601; of results with timings
     load_1min: float | None = None  # load average just before it
 
 
 def make_header(*, timed: bool = False) -> Header:
-    """The header of a result that is made here and now; timed: with the time and the machine's load."""
+    """Return the header of a new result; timed: with the time and the machine's load."""
     common = (edgeemo.__version__, versions(), this_machine())
     if not timed:
         return Header(*common)
@@ -43,7 +43,7 @@ class FacesBlock:
     split: str
     protocol: str
     n: int
-    ids_sha256: str | None  # fingerprint of their ids in order; None: the result does not record it
+    ids_sha256: str | None  # fingerprint of their ids in order; None: not recorded
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class SettingTiming:
     threads: int
     cores: list[int]
     pinned: bool
-    unstable: bool  # p95 is far above p50: something else held the cores
+    unstable: bool  # p95 is far above p50: another process used the cores
     total: Timing
     inference: Timing  # the part of it inside the backend
 
@@ -84,7 +84,7 @@ class Latency:
     all_cores: SettingTiming | None = None
 
     def by_setting(self) -> dict[str, SettingTiming]:
-        """The settings that were measured, one core first."""
+        """Return the measured settings, one core first."""
         both = {"one core": self.one_core, "all cores": self.all_cores}
         return {name: timing for name, timing in both.items() if timing}
 
@@ -103,7 +103,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What identifies a model, from its card and its file; no path."""
+    """The facts that identify a model, from its card and its file; without a path."""
 
     file: str
     sha256: str
@@ -112,7 +112,7 @@ class ModelFacts:
     architecture: Section
     precision: Section
     input: Section
-    backend: str | None = None  # None, here and below: the result does not record it
+    backend: str | None = None  # None, here and below: not recorded
     overflow_safe: bool | None = None
     exact_arithmetic: bool | None = None
     advice: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Result files: written whole, read back as what they are, and nothing else written over."""
+"""Result files: written atomically, read back as their kind; no other file is overwritten."""
 
 from __future__ import annotations
 
@@ -15,63 +15,63 @@ R = TypeVar("R", bound=Result)
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the JSON of a result, whole or not at all."""
+    """Write the JSON of a result, atomically."""
     write_json(path, result.to_json())
 
 
 def read(path: Path) -> Result:
-    """The result in a file, of whatever kind.
+    """Read a result of any kind from a file.
 
     Raises:
-        DataError: the file cannot be read, is no result, has another format, or lacks something.
+        DataError: the file cannot be read, is not a result, has another format, or lacks a field.
     """
     return _read(path, "a result", BenchResult.made_by)
 
 
 def read_as(kind: type[R], path: Path) -> R:
-    """The result in a file, which must be of this kind; DataError otherwise."""
-    found = _read(path, f"a {kind.kind} result", kind.made_by)
-    if not isinstance(found, kind):
+    """Read a result of this kind from a file; raise DataError for any other."""
+    result = _read(path, f"a {kind.kind} result", kind.made_by)
+    if not isinstance(result, kind):
         raise DataError(
-            f"{path}: expected a {kind.kind} result, found a {found.kind} result; make one:  {kind.made_by}"
+            f"{path}: expected a {kind.kind} result, found a {result.kind} result; make one:  {kind.made_by}"
         )
-    return found
+    return result
 
 
 def _read(path: Path, expected: str, made_by: str) -> Result:
-    """The result in a file; expected and made_by are for the error where there is no result at all."""
-    found = _object_in(path, f"expected {expected}; make one:  {made_by}")
-    kind = KINDS.get(str(found.get("kind")))
+    """Read a result; expected and made_by are for the error if the file has none."""
+    content = _read_object(path, f"expected {expected}; make one:  {made_by}")
+    kind = KINDS.get(str(content.get("kind")))
     if kind is None:
-        raise DataError(f"{path}: expected {expected} of format {FORMAT}, found {_looks_like(found, made_by)}")
-    if found.get("format") != FORMAT:
+        raise DataError(f"{path}: expected {expected} of format {FORMAT}, found {_describe_other(content, made_by)}")
+    if content.get("format") != FORMAT:
         raise DataError(
-            f"{path}: expected format {FORMAT}, found a {kind.kind} result of format {found.get('format')}; make it "
+            f"{path}: expected format {FORMAT}, found a {kind.kind} result of format {content.get('format')}; make it "
             f"again:  {kind.made_by}"
         )
-    content = {name: part for name, part in found.items() if name not in ("kind", "format")}
-    return decode(kind, content, source=str(path), remedy=f"; make it again:  {kind.made_by}")
+    values = {name: part for name, part in content.items() if name not in ("kind", "format")}
+    return decode(kind, values, source=str(path), remedy=f"; make it again:  {kind.made_by}")
 
 
 def page_path(result: Path) -> Path:
-    """Where the Markdown page of a result file lies: model.int8.json has model.int8.md."""
+    """Return the path of a result file's Markdown page: model.int8.md for model.int8.json."""
     return result.with_name(f"{result.stem}.md")
 
 
 def check_replaceable(path: Path, kind: type[Result], *, page: Path | None = None) -> None:
-    """Make sure that a result of this kind may be written to `path`.  Call it before anything is measured.
+    """Check that a result of this kind may be written to `path`; call this before measuring.
 
     Args:
-        path: where the result goes; an earlier result of the same kind there may be replaced.
+        path: of the result; an earlier result of the same kind may be replaced.
         kind: of the result.
-        page: what is written beside it; where there is no result yet, nothing may stand there either.
+        page: written next to it; if there is no result yet, the page must not exist either.
 
     Raises:
-        UsageError: another file exists there.
-        MachineError: nothing can be written there.
+        UsageError: `path` or `page` is another file.
+        MachineError: the folder is not writable.
     """
     if path.exists():
-        foreign = path if _kind_in(path) != kind.kind else None
+        foreign = path if _read_kind(path) != kind.kind else None
     else:
         foreign = page if page and page.exists() else None
     if foreign:
@@ -79,32 +79,32 @@ def check_replaceable(path: Path, kind: type[Result], *, page: Path | None = Non
     check_writable(path.parent)
 
 
-def _kind_in(path: Path) -> object:
+def _read_kind(path: Path) -> object:
     try:
-        return _object_in(path, "").get("kind")
+        return _read_object(path, "").get("kind")
     except DataError:
         return None
 
 
-def _object_in(path: Path, expected: str) -> dict[str, Any]:
-    """The JSON object in a file."""
+def _read_object(path: Path, expected: str) -> dict[str, Any]:
+    """Read the JSON object in a file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {expected}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); {expected}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds no JSON object; {expected}")
-    return found
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a JSON object; {expected}")
+    return content
 
 
-# What a file of format 1, which did not say its kind, is recognised by.
+# Keys by which files of format 1, which did not record their kind, are recognised.
 FORMAT_1 = {"gates": "bench", "min_agreement": "parity", "candidates": "search", "copies_across": "audit"}
 
 
-def _looks_like(found: dict[str, Any], made_by: str) -> str:
-    """What was found instead of a result of this format, and the command that makes one."""
+def _describe_other(found: dict[str, Any], made_by: str) -> str:
+    """Describe content that is not a result of this format, and the command that makes one."""
     kind = next((kind for key, kind in FORMAT_1.items() if key in found), "")
     if not kind and {"rows", "labels"} <= set(found):
         kind = "evaluation" if "machine" in found else "comparison"

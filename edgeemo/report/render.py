@@ -1,4 +1,4 @@
-"""Results for people: in the terminal, as a Markdown page each, and as one table over several."""
+"""Render results: in the terminal, as a Markdown page each, and as one table of several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeemo.report.result import BenchResult, Result
 from edgeemo.report.sections import audit, bench, comparison, doctor, evaluation, measurement, parity, search
 from edgeemo.report.table import Page
 
-MARK = "<!-- edgeemo report -->"  # the first line of what `edgeemo report` wrote; a table of benches alone has its head
+MARK = "<!-- edgeemo report -->"  # first line of the output of `edgeemo report`, unless it is only a table of benches
 PAGES: dict[str, Callable[[Any], Page]] = {
     "audit": audit.make_page,
     "bench": bench.make_page,
@@ -31,31 +31,31 @@ PAGES: dict[str, Callable[[Any], Page]] = {
 
 
 def make_page(result: Result) -> Page:
-    """The result's tables and sentences."""
+    """Return the result's tables and sentences."""
     return PAGES[result.kind](result)
 
 
 def show(result: Result, console: Console | None = None) -> None:
     """Print a result, the verdict last; by default to the terminal."""
     page = make_page(result)
-    console = console or Console(markup=False, emoji=False)  # names of files are no markup
+    console = console or Console(markup=False, emoji=False)  # file names are not markup
     console.print(page.to_terminal(), soft_wrap=page.wide)
 
 
-def write(result: Result, path: Path, *, pictures: Sequence[str] = ()) -> Path:
-    """Write a result's JSON, and beside it its Markdown page; returns the path of the page.
+def write(result: Result, path: Path, *, images: Sequence[str] = ()) -> Path:
+    """Write a result's JSON and, next to it, its Markdown page; return the path of the page.
 
-    pictures: names of image files beside the page, or a sentence in their place.
+    images: names of image files next to the page, or a sentence instead.
     """
     files.write(result, path)
-    write_text(page_path(path), make_page(result).to_markdown(pictures))
+    write_text(page_path(path), make_page(result).to_markdown(images))
     return page_path(path)
 
 
 def render_files(paths: Sequence[Path]) -> str:
-    """Markdown over result files: one table with a row per bench result, then a page per other result.
+    """Render result files as Markdown: one table with a row per bench result, then a page per other result.
 
-    DataError names a file that is no result.
+    Raises DataError with the name of a file that is not a result.
     """
     results = [read(path) for path in paths]
     benches = [result for result in results if isinstance(result, BenchResult)]
@@ -66,13 +66,13 @@ def render_files(paths: Sequence[Path]) -> str:
 
 
 def write_files(out: Path, paths: Sequence[Path]) -> None:
-    """Write `render_files` to `out`; UsageError if that would replace anything but an earlier one."""
+    """Write `render_files` to `out`; raise UsageError if that would replace anything but an earlier one."""
     check_out(out, paths)
     write_text(out, render_files(paths))
 
 
 def check_out(out: Path, results: Sequence[Path]) -> None:
-    """UsageError if `out` is one of the results, or its page, or a file that the report command did not write."""
+    """Raise UsageError if `out` is one of the results, its page, or a file that the report command did not write."""
     if out.resolve() in {path.resolve() for result in results for path in (result, page_path(result))}:
         raise UsageError(f"--out {out} is one of the results, or its page, and would be replaced; choose another name")
     if out.exists() and not out.read_bytes().startswith((MARK.encode(), bench.make_summary([]).to_markdown().encode())):

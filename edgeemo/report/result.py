@@ -22,7 +22,7 @@ FORMAT = 2  # of every kind
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command measured."""
+    """The measurements of a command."""
 
     kind: ClassVar[str]
     made_by: ClassVar[str]  # the command that makes one
@@ -30,20 +30,20 @@ class Result:
     header: Header
 
     def to_json(self) -> dict[str, Any]:
-        """The result with its kind and format, of what JSON knows: a file that is parsed is equal to it."""
-        return {"kind": self.kind, "format": FORMAT, **_plain(asdict(self))}
+        """Return the result with its kind and format, in JSON types: equal to its parsed file."""
+        return {"kind": self.kind, "format": FORMAT, **_to_json(asdict(self))}
 
 
-def _plain(value: Any) -> Any:
-    """Lists in place of tuples."""
+def _to_json(value: Any) -> Any:
+    """Convert tuples to lists."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
+        return {name: _to_json(part) for name, part in value.items()}
+    return list(map(_to_json, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
 class WithoutCopies:
-    """Accuracy without the faces that are copies of train faces; None where no face is left."""
+    """Accuracy without the faces that are copies of training faces; None if no face is left."""
 
     copies: int
     n: int
@@ -54,18 +54,18 @@ class WithoutCopies:
 
 @dataclass(frozen=True, kw_only=True)
 class FaceScores(Scores):
-    """Scores with the faces that they are of."""
+    """Scores with the faces on which they were measured."""
 
     faces: FacesBlock
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(FaceScores):
-    """Scores under the requested protocol, under the other one, and without copies of train faces."""
+    """Scores under the requested protocol, under the other one, and without copies of training faces."""
 
     other_protocol: FaceScores | None
     without_copies: WithoutCopies | None
-    caveat: str = ""  # what the model has seen of these faces before
+    caveat: str = ""  # how training used these faces
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Against:
-    """The other model of a comparison. Its accuracy is that of the benched model, second, beside it, first."""
+    """The other model of a comparison; `accuracy` compares it, first, with the benched model, second."""
 
     model: ModelFacts
     latency: Latency
@@ -97,7 +97,7 @@ class Target:
     name: str
     limits: dict[str, float]
     about: str = ""
-    strict: bool = True  # a gate that is not measured fails, because somebody asked for it
+    strict: bool = True  # a gate that is not measured fails, because it was requested
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class GateRow:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult(Result):
-    """Accuracy, speed, size and memory of one model, and whether it reaches its target."""
+    """Accuracy, speed, size and memory of one model, and whether it meets its target."""
 
     kind: ClassVar[str] = "bench"
     made_by: ClassVar[str] = "edgeemo bench --engine MODEL --out FILE.json"
@@ -137,22 +137,22 @@ class BenchResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Differences(PairedComparison):
-    """How far the answers of a row are from those of an earlier one."""
+    """How far the outputs of a row are from those of an earlier one."""
 
     backend: str  # of the earlier row
     largest_difference: float  # of a probability
-    largest_logit_difference: float | None = None  # None: the result does not record it
+    largest_logit_difference: float | None = None  # None: not recorded
     moved: dict[str, int]  # faces that left or joined a label
 
 
 # Of a logit on x86 processors. The last float product may be rounded once (fused) or twice: 1e-6 was measured.
-# Saturation moves a logit by 0.1.
+# Saturation changes a logit by 0.1.
 SAME_LOGIT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityPlace:
-    """A file, and what ran it: a backend, or ONNX Runtime as another processor runs it."""
+    """A file, and where it ran: in a backend, or in ONNX Runtime as another processor."""
 
     file: str
     backend: str
@@ -160,7 +160,7 @@ class ParityPlace:
 
     @property
     def where(self) -> str:
-        """The processor, or else the backend: as avx2, openvino."""
+        """The processor, otherwise the backend: as avx2, openvino."""
         return f"as {self.processor}" if self.processor else self.backend
 
     @property
@@ -171,7 +171,7 @@ class ParityPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRow(ParityPlace):
-    """What a file answered there."""
+    """What a file predicted there."""
 
     model: ModelFacts
     not_finite: int  # faces for which a logit is NaN or infinite
@@ -179,7 +179,7 @@ class ParityRow(ParityPlace):
     same_file: Differences | None  # against the file's first row; None: this is it
     first_file: Differences | None  # against the first row of all
     passed: bool
-    how: str | None = None  # this machine stood in for the processor
+    how: str | None = None  # the processor was masked or emulated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ class NotRun(ParityPlace):
 
 @dataclass(frozen=True, kw_only=True)
 class ParityResult(Result):
-    """Whether each file gives the same answers in every backend and on every processor."""
+    """Whether each file predicts the same in every backend and on every processor."""
 
     kind: ClassVar[str] = "parity"
     made_by: ClassVar[str] = "edgeemo parity MODEL... --data DATA --out FILE.json"
@@ -220,7 +220,7 @@ class EvaluatedRow(Scores):
     temperature: float
     temperature_from: str  # card; valid, where it was fitted on these faces; none
     sha256: list[str]  # of the model files; none for weights out of a checkpoint
-    selected_on_these_faces: bool | None = None  # the epoch; None: the result does not record it
+    selected_on_these_faces: bool | None = None  # the epoch; None: not recorded
     lowest: LowestRecall
     against_first: PairedWith | None = None  # None: this is the first
 
@@ -275,7 +275,7 @@ class CandidateTiming(Timing):
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
-    """What tells the candidates of a search apart."""
+    """The settings that differ between the candidates of a search."""
 
     prune: float  # fraction of the channels
     size: int  # pixels; 0: as trained
@@ -341,7 +341,7 @@ class SplitAudit:
 
     split: str
     faces: int
-    unreadable: dict[str, str]  # by id, why
+    unreadable: dict[str, str]  # reason by id
     exact_repeats: list[list[str]]
     near_repeats: list[list[str]]
     ties: list[str]
@@ -350,7 +350,7 @@ class SplitAudit:
 
 @dataclass(frozen=True)
 class CopiesAcross:
-    """Faces of one split that another split holds too, as pairs of ids."""
+    """Faces of one split that are also in another split, as pairs of ids."""
 
     split: str
     other: str
@@ -361,7 +361,7 @@ class CopiesAcross:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult(Result):
-    """What is wrong with a data set."""
+    """The faults of a data set."""
 
     kind: ClassVar[str] = "audit"
     made_by: ClassVar[str] = "edgeemo data audit --data DATA --out FILE.json"
@@ -390,7 +390,7 @@ class CheckedModel:
     file: str
     sha256: str
     overflow_safe: bool
-    golden: GoldenDifference | None  # None: the card holds none of these faces
+    golden: GoldenDifference | None  # None: the card has none for these faces
     ms_p50: float
     ms_p95: float
     failures: list[str]
@@ -398,7 +398,7 @@ class CheckedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult(Result):
-    """Whether models still answer as they should here, and in time."""
+    """Whether models still give the expected outputs on this machine, fast enough."""
 
     kind: ClassVar[str] = "check"
     made_by: ClassVar[str] = "edgeemo doctor --check --json > FILE.json"
@@ -425,7 +425,7 @@ class Part:
     runs: bool
     builds: bool
     version: str  # empty if it is not installed
-    advice: str  # what to do where something is missing; empty if nothing is
+    advice: str  # what to install if something is missing; empty otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,14 +435,14 @@ class DoctorResult(Result):
     kind: ClassVar[str] = "doctor"
     made_by: ClassVar[str] = "edgeemo doctor --json > FILE.json"
 
-    int8: str  # what INT8 can expect of the CPU
+    int8: str  # speed of INT8 on the CPU
     gpu: GpuFacts | None
     parts: list[Part]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Result):
-    """What a script in benchmarks/ measured: rows of its own shape."""
+    """The measurements of a script in benchmarks/: rows of any shape."""
 
     kind: ClassVar[str] = "measurement"
     made_by: ClassVar[str] = "python benchmarks/SCRIPT.py"

@@ -17,23 +17,23 @@ GAP = "  "  # between the columns of a wide table
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a title, and a note that belongs to them."""
+    """Rows of text with a title and a note."""
 
     title: str
-    head: tuple[str, ...]  # a line break in one is kept in the terminal
+    head: tuple[str, ...]  # line breaks are kept in the terminal
     rows: Sequence[tuple[str, ...]]
     note: str = ""
-    align: str = ""  # l or r per column; empty: the first to the left, the others to the right
+    align: str = ""  # l or r per column; empty: the first left, the others right
     style: Style = "grid"  # in a terminal; tight: for 80 columns; wide: not folded, however narrow the terminal
     total: bool = False  # the last row sums up the others
 
     @property
     def aligns(self) -> str:
-        """Column by column, l or r."""
+        """The alignment per column, l or r."""
         return self.align or "l" + "r" * (len(self.head) - 1)
 
     def to_terminal(self) -> RenderableType:
-        """What rich prints."""
+        """Return the table for rich."""
         if self.style == "wide":
             return Text("\n".join(filter(None, [self.title, *self._lines(), self.note])))
         table = RichTable(title=self.title or None, caption=self.note or None, **_FORMS[self.style])
@@ -45,14 +45,14 @@ class Table:
         return table
 
     def to_markdown(self) -> str:
-        """The table without its title, and its note."""
+        """Return the table without its title, and its note."""
         rule = ["---" if align == "l" else "---:" for align in self.aligns]
         head = [cell.replace("\n", " ") for cell in self.head]
         lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *self.rows)]
         return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
 
     def _lines(self) -> Iterator[str]:
-        """Aligned text."""
+        """Yield lines of aligned text."""
         rows = [self.head, *self.rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -70,7 +70,7 @@ _FORMS: dict[Style, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Page:
-    """A result for people: tables and sentences in their order, the verdict, and what they were measured with."""
+    """A rendered result: tables and sentences in order, the verdict, and the circumstances of the measurement."""
 
     title: str  # of the Markdown page
     parts: Sequence[Table | str]
@@ -81,11 +81,11 @@ class Page:
 
     @property
     def wide(self) -> bool:
-        """Whether a terminal must not fold or crop the lines."""
+        """The terminal must not fold or crop the lines."""
         return any(isinstance(part, Table) and part.style == "wide" for part in self.parts)
 
     def to_terminal(self) -> Group:
-        """What rich prints, the verdict last."""
+        """Return the page for rich, the verdict last."""
         shown: list[RenderableType] = [part if isinstance(part, str) else part.to_terminal() for part in self.parts]
         if self.footer:
             shown.append(Text(self.footer, style="dim"))
@@ -93,13 +93,13 @@ class Page:
             shown.append(Text(self.verdict, style=f"bold {'green' if self.passed else 'red'}"))
         return Group(*shown)
 
-    def to_markdown(self, pictures: Sequence[str] = ()) -> str:
-        """The page; pictures: names of image files beside it, or a sentence in their place."""
+    def to_markdown(self, images: Sequence[str] = ()) -> str:
+        """Return the page; images: names of image files next to it, or a sentence instead."""
         blocks = [f"# {self.title}"]
         if self.verdict:
             blocks.append(f"**{self.verdict}**")
         blocks += [part if isinstance(part, str) else _section(part) for part in self.parts]
-        blocks += [_picture(name) for name in pictures]
+        blocks += [_image(name) for name in images]
         if self.facts:
             blocks.append("## Circumstances\n\n" + "\n".join(f"- {name}: {text}" for name, text in self.facts.items()))
         return "\n\n".join(blocks) + "\n"
@@ -109,5 +109,5 @@ def _section(table: Table) -> str:
     return f"## {table.title}\n\n{table.to_markdown()}" if table.title else table.to_markdown()
 
 
-def _picture(name: str) -> str:
+def _image(name: str) -> str:
     return f"![{name.removesuffix('.png')}]({name})" if name.endswith(".png") else name

@@ -1,7 +1,7 @@
 """Run a model on a device: numpy, Pillow and one backend; never torch.
 
-The models classify one face crop: an image that a single face fills. There is no face detector here
-yet; crop the face first.
+The models classify one face crop: an image in which a single face fills the frame. There is no face detector yet:
+crop the face first.
 """
 
 from edgeemo.runtime.backends.table import BACKENDS, Backend

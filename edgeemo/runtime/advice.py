@@ -1,4 +1,4 @@
-"""What a user should know of a model on this machine: kernels that would saturate, a file of the wrong format."""
+"""Advice on a model on this machine: kernels that would saturate, a file of the wrong target format."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ LIMIT = "edgeemo compress RUN --int8 limits its weights"
 
 
 def advise(card: Card, backend: str, name: str) -> list[str]:
-    """Sentences about the model `name` in `backend` on this processor, each with what to do; none if all is well."""
-    found = []
+    """Return sentences on the model `name` in `backend` on this processor, each with a remedy; none if all is well."""
+    advice = []
     if backend == "onnxruntime" and saturates_here(card):
-        found.append(
-            f"{name} is not proven free of saturation, and this processor's INT8 kernels saturate: ONNX Runtime is "
-            f"asked for exact arithmetic, about {EXACT_COST} times the time.  {LIMIT}"
+        advice.append(
+            f"{name} is not proven free of saturation, and this processor's INT8 kernels saturate: ONNX Runtime uses "
+            f"exact arithmetic, about {EXACT_COST} times the time.  {LIMIT}"
         )
     if backend == "openvino" and saturates_here(card):
-        found.append(
+        advice.append(
             f"{name} is not proven free of saturation, this processor has no VNNI, and OpenVINO has no exact "
             f"arithmetic: run it in ONNX Runtime.  {LIMIT}"
         )
     if backend == "onnxruntime" and is_slow_format(card):
-        found.append(
+        advice.append(
             f"{name} has int8 activations, made for TensorRT, which ONNX Runtime runs more slowly than float on x86.  "
             "Open the form with uint8 activations (--target-format cpu), model.int8.onnx, instead"
         )
     if backend == "onnxruntime-tensorrt" and card.precision.target_format == "cpu":
-        found.append(
+        advice.append(
             f"{name} has uint8 activations, which TensorRT may refuse or clip at half of their range.  "
             "Open the form with int8 activations (--target-format tensorrt), model.int8.tensorrt.onnx, instead"
         )
-    return found
+    return advice
 
 
 def saturates_here(card: Card) -> bool:
-    """Whether the fast kernels of this processor could saturate on a file that is not proven safe."""
+    """Return whether the fast kernels of this processor could saturate on the file, which its card does not exclude."""
     try:
         return not card.overflow_safe and kernels_saturate()
-    except MachineError:  # no ONNX Runtime, so no kernels of its own
+    except MachineError:  # ONNX Runtime is not installed, so none of its kernels run
         return False
 
 
 def is_slow_format(card: Card) -> bool:
-    """Whether ONNX Runtime has no fast kernels for the file here: int8 activations on x86."""
+    """Return whether ONNX Runtime has no fast kernels for the file on this processor: int8 activations on x86."""
     return card.precision.target_format == "tensorrt" and platform.machine() in X86

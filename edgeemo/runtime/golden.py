@@ -1,7 +1,7 @@
-"""Golden answers: eight synthetic faces come with edgeemo, and a card holds the logits of its model for them.
+"""Golden logits: eight synthetic faces are packaged with edgeemo, and a card records its model's logits for them.
 
-A processor, an update or a damaged library that changes what a model computes is seen on the device itself, with
-`edgeemo doctor --check`, without any data set.
+If a processor, an update or a damaged library changes what a model computes, `edgeemo doctor --check` detects it on the
+device itself, without any data set.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from edgeemo.runtime.shipped import FOLDER
 
 FACES = FOLDER / "faces.png"  # side by side; benchmarks/golden_faces.py draws them
 COUNT = 8
-SAMPLE = 2  # of surprise, which every shipped model recognises
+SAMPLE = 2  # shows surprise, which every packaged model recognises
 DECIMALS = 5  # of a stored logit
-# Of a logit. INT8 gave the same bits on every x86 and ARM core tried (benchmarks/results/processors/parity.json); float
-# kernels add in another order, which moves a logit by about 1e-5. Saturation moves one by 0.1 to 8.
+# Of a logit. INT8 gave the same bits on every x86 and ARM core tested (benchmarks/results/processors/parity.json);
+# float kernels add in another order, which changes a logit by about 1e-5. Saturation changes one by 0.1 to 8.
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a model's answers are from its card's."""
+    """How far a model's logits are from those in its card."""
 
     largest: float  # of a logit
-    changed: int  # faces with another label
+    changed: int  # faces with another predicted label
     faces: int
 
     @property
     def passed(self) -> bool:
-        """Whether every label is the same, and every logit within the tolerance."""
+        """Every label is the same, and every logit within the tolerance."""
         return not self.changed and self.largest <= TOLERANCE
 
 
 def record(logits: np.ndarray) -> Golden:
-    """The card's section for (8, K) logits of the faces."""
+    """Return the card's section for (8, K) logits of the faces."""
     return Golden(faces_sha256(), tuple(map(tuple, np.round(logits.astype(float), DECIMALS).tolist())))
 
 
 def compare(card: Card, logits: np.ndarray) -> Difference | None:
-    """(8, K) logits of the faces against the card's; None if the card has none, or of other faces.
+    """Compare (8, K) logits of the faces with the card's; None if the card has none, or those of other faces.
 
-    IntegrityError if what the card holds is not (8, K).
+    Raises IntegrityError if the card's are not (8, K).
     """
     if card.golden is None or card.golden.faces_sha256 != faces_sha256():
         return None
-    expected = _stored(card.golden, logits.shape)
+    expected = _read_logits(card.golden, logits.shape)
     changed = int((expected.argmax(1) != logits.argmax(1)).sum())
     return Difference(float(np.abs(expected - logits).max()), changed, len(expected))
 
 
-def _stored(golden: Golden, shape: tuple[int, ...]) -> np.ndarray:
-    """The card's logits, checked."""
+def _read_logits(golden: Golden, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the card's logits, after checking their shape."""
     try:
         stored = np.array(golden.logits, dtype=float)
     except ValueError:  # ragged
@@ -67,29 +67,29 @@ def _stored(golden: Golden, shape: tuple[int, ...]) -> np.ndarray:
     if stored.shape != shape:
         raise IntegrityError(
             f"the card's golden logits are not {' x '.join(map(str, shape))} numbers, one row per golden face; "
-            "the card is damaged: copy model and card again, or make them again with  edgeemo compress RUN"
+            "the card is damaged: copy model and card again, or rebuild both:  edgeemo compress RUN"
         )
     return stored
 
 
 def golden_batch(contract: InputContract) -> np.ndarray:
-    """The faces as a model's input: (8, channels, size, size) float32."""
+    """Return the faces as a model's input: (8, channels, size, size) float32."""
     return to_input(np.stack([to_pixels(face, contract) for face in _faces()]), contract)
 
 
 @cache
 def faces_sha256() -> str:
-    """Hex SHA-256 of the file of faces."""
+    """Return the hex SHA-256 of the file of faces."""
     return sha256_of(FACES)
 
 
 def sample_face() -> np.ndarray:
-    """One of the faces, (64, 64) uint8: a synthetic one that shows surprise."""
+    """Return one of the faces, (64, 64) uint8: a synthetic one with the expression surprise."""
     return _faces()[SAMPLE]
 
 
 @cache
 def _faces() -> list[np.ndarray]:
-    """Eight (64, 64) uint8 faces."""
+    """Read the eight faces, each (64, 64) uint8."""
     with Image.open(FACES, formats=("PNG",)) as strip:
         return np.split(np.asarray(strip), COUNT, axis=1)

@@ -1,6 +1,6 @@
-"""The models that come with edgeemo, each under a name and in both INT8 target formats.
+"""The models that are packaged with edgeemo, each by name and in both INT8 target formats.
 
-A word without a suffix is a name; all else is the path of a file.
+A word without a suffix is a name; anything else is the path of a file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ SUFFIXES = {"cpu": ".onnx", "tensorrt": ".tensorrt.onnx"}  # by target format
 
 
 def is_name(model: str | Path) -> bool:
-    """Whether a model is meant that comes with edgeemo: a word, and not the path of a file."""
+    """Return whether this is the name of a packaged model, a single word, and not the path of a file."""
     return re.fullmatch(r"\w+", str(model)) is not None
 
 
 def find(model: str | Path | None = None, *, target_format: str = "cpu") -> Path:
-    """The file of a name, in this target format, or the path as given; None and "" name the default model.
+    """Return the file of a packaged model in this target format, or the path as given; None and "": the default model.
 
-    UsageError for an unknown name; MachineError if edgeemo was installed without its models.
+    Raises UsageError for an unknown name, MachineError if edgeemo was installed without its models.
     """
     name = str(model or DEFAULT)
     if not is_name(name):
@@ -34,6 +34,6 @@ def find(model: str | Path | None = None, *, target_format: str = "cpu") -> Path
     file = FOLDER / (name + SUFFIXES[target_format])
     if not file.is_file():
         raise MachineError(
-            f"this edgeemo was installed without its model {name}; name a file, as in edgeemo.load('model.onnx')"
+            f"this edgeemo was installed without its model {name}; give a file, as in edgeemo.load('model.onnx')"
         )
     return file

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from edgeemo import options
-from edgeemo.card import InputContract, label_set_of
-from edgeemo.data import Faces, load
-from edgeemo.data.faces import kind_of
+from edgeemo.card import label_set_of
+from edgeemo.data import Faces
+from edgeemo.data.faces import DecodedFaces, kind_of
 from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import usable_cores
@@ -27,15 +27,15 @@ from edgeemo.train.ensemble import Member
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one model said of the faces."""
+class Output:
+    """What one model predicts for the faces."""
 
     name: str
-    told: np.ndarray  # (N, K) log-probabilities of the judged labels, at the temperature
+    log_probabilities: np.ndarray  # (N, K) of the evaluated labels, at the temperature
     temperature: float
-    temperature_from: str  # card, or valid where it was fitted on the judged faces
-    files: tuple[str, ...] = ()  # sha256 of the model files that answered; none for weights out of a checkpoint
-    chosen: bool = False  # on the judged faces: the epoch of one of its networks
+    temperature_from: str  # card, or valid where it was fitted on the evaluated faces
+    sha256: tuple[str, ...] = ()  # of the model files; none for weights out of a checkpoint
+    selected: bool = False  # the epoch of one of its networks was chosen on the evaluated faces
 
 
 def run(config: Evaluate) -> EvaluationResult:
@@ -46,116 +46,113 @@ def run(config: Evaluate) -> EvaluationResult:
     runs = config.runs
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
-    found = ensemble.load_members(runs)
-    labels = label_set(config.label_set) if config.label_set else label_set_of(found[0].card)
-    _check_labels(found, labels)
-    data = run_folder.load_config(runs[0], found[0].card, data=config.data).data
-    faces = _Decoded(data, config, labels)
-    answers = list(_answers(found, runs, faces, config))
-    judged = faces.of(found[0])
-    rows = [_row(answer, answers[0], judged, labels.labels) for answer in answers]
-    about = FacesBlock(kind_of(data), config.split, config.protocol, len(judged), judged.fingerprint)
+    members = ensemble.load_members(runs)
+    labels = label_set(config.label_set) if config.label_set else label_set_of(members[0].card)
+    _check_labels(members, labels)
+    data = run_folder.load_config(runs[0], members[0].card, data=config.data).data
+    decoded = DecodedFaces(data, config.split, labels, protocol=config.protocol)
+    outputs = list(_predict(members, runs, decoded, config))
+    faces = decoded.decode(members[0].card.input)
+    rows = [_make_row(output, outputs[0], faces, labels.labels) for output in outputs]
+    about = FacesBlock(kind_of(data), config.split, config.protocol, len(faces), faces.fingerprint)
     result = EvaluationResult(header=make_header(), faces=about, labels=list(labels.labels), rows=rows)
     if config.out:
         files.write(result, config.out)
     return result
 
 
-def _check_labels(found: list[Member], labels: LabelSet) -> None:
-    """UsageError if a run does not tell the judged labels, itself or by those that they merge."""
-    for member in found:
+def _check_labels(members: list[Member], labels: LabelSet) -> None:
+    """Raise UsageError if a run can report the evaluated labels neither as its own nor by merging its own."""
+    for member in members:
         try:
             labels.map_labels(member.card.labels)
         except UsageError as error:
             raise UsageError(
-                f"{member.name} tells {', '.join(member.card.labels)}; expected what gives {', '.join(labels.labels)}. "
-                "Name labels that every run tells with --label-set"
+                f"{member.name} has the labels {', '.join(member.card.labels)}; expected labels that give "
+                f"{', '.join(labels.labels)}.  Name labels that every run can report with --label-set"
             ) from error
 
 
-class _Decoded:
-    """The same faces, read once for each input contract that a member asks for."""
-
-    def __init__(self, data: str, config: Evaluate, labels: LabelSet) -> None:
-        self.data, self.config, self.labels = data, config, labels
-        self.read: dict[InputContract, Faces] = {}
-
-    def of(self, member: Member) -> Faces:
-        contract = member.card.input
-        if contract not in self.read:
-            split, protocol = self.config.split, self.config.protocol
-            self.read[contract] = load(self.data, split, self.labels, contract=contract, protocol=protocol)
-        return self.read[contract]
-
-
-def _answers(found: list[Member], runs: tuple[Path, ...], faces: _Decoded, config: Evaluate) -> Iterator[Answer]:
-    said = []
-    for member, folder, name in zip(found, runs, _names(found), strict=True):
-        said.append(_said(member, faces.of(member), faces.labels, flips=config.flips))
-        chosen, temperature = _chosen(member, config), member.card.temperature
-        own = [
-            Answer(name + kind, told, temperature, "card", (member.card.sha256,), chosen)
-            for kind, told in said[-1].items()
+def _predict(
+    members: list[Member], runs: tuple[Path, ...], decoded: DecodedFaces, config: Evaluate
+) -> Iterator[Output]:
+    """Yield the outputs of every run, then those of the ensemble if there are several."""
+    by_member = []
+    for member, folder, name in zip(members, runs, _unique_names(members), strict=True):
+        by_kind = _predict_member(member, decoded.decode(member.card.input), decoded.labels, flips=config.flips)
+        by_member.append(by_kind)
+        selected, temperature = _was_selected(member, config), member.card.temperature
+        outputs = [
+            Output(name + kind, log_probabilities, temperature, "card", (member.card.sha256,), selected)
+            for kind, log_probabilities in by_kind.items()
         ]
         if config.last:
             last = ensemble.load_without_average(member, folder)
-            told = ensemble.log_probabilities(last.logits(faces.of(last)), last.card, faces.labels)
-            own.insert(1, Answer(f"{name}, last weights", told, last.card.temperature, "card"))
-        yield from own
-    if len(found) > 1:
-        for kind in said[0]:
-            yield _together(found, [own[kind] for own in said], faces.of(found[0]), config, kind)
+            logits = last.logits(decoded.decode(last.card.input))
+            log_probabilities = ensemble.log_probabilities(logits, last.card, decoded.labels)
+            outputs.insert(1, Output(f"{name}, last weights", log_probabilities, last.card.temperature, "card"))
+        yield from outputs
+    if len(members) > 1:
+        faces = decoded.decode(members[0].card.input)
+        for kind in by_member[0]:
+            yield _average(members, [by_kind[kind] for by_kind in by_member], faces, config, kind)
 
 
-def _names(found: list[Member]) -> list[str]:
-    """The run folders' names; equal ones get a number."""
-    names = [member.name for member in found]
+def _unique_names(members: list[Member]) -> list[str]:
+    """Return the names of the run folders; equal ones get a number."""
+    names = [member.name for member in members]
     counts = [names[: k + 1].count(name) for k, name in enumerate(names)]
     return [f"{name} ({n})" if names.count(name) > 1 else name for name, n in zip(names, counts, strict=True)]
 
 
-def _said(member: Member, faces: Faces, labels: LabelSet, *, flips: bool) -> dict[str, np.ndarray]:
-    """(N, K) log-probabilities of the faces and, with flips, of faces and mirror images together."""
+def _predict_member(member: Member, faces: Faces, labels: LabelSet, *, flips: bool) -> dict[str, np.ndarray]:
+    """Return (N, K) log-probabilities of the faces and, with flips, averaged over the faces and their mirror images."""
     straight = member.logits(faces)
     logits = {"": straight, ", flips": member.average_flips(straight, faces)} if flips else {"": straight}
     return {kind: ensemble.log_probabilities(rows, member.card, labels) for kind, rows in logits.items()}
 
 
-def _together(found: list[Member], said: list[np.ndarray], faces: Faces, config: Evaluate, kind: str) -> Answer:
-    """The ensemble's answer; on test and train it has the temperature 1, because none may be fitted there."""
-    mixed = ensemble.average(said)
+def _average(members: list[Member], outputs: list[np.ndarray], faces: Faces, config: Evaluate, kind: str) -> Output:
+    """Return the ensemble's output; on test and train its temperature is 1, because none may be fitted there."""
+    mean = ensemble.average(outputs)
     on_valid = config.split == "valid"
-    temperature, origin = (fit_temperature(mixed, faces.truth), "valid") if on_valid else (1.0, "none")
-    files = tuple(member.card.sha256 for member in found)
-    told, chosen = np.log(softmax(mixed, temperature=temperature)), any(_chosen(member, config) for member in found)
-    return Answer(f"ensemble of {len(found)}{kind}", told, temperature, origin, files, chosen)
-
-
-def _chosen(member: Member, config: Evaluate) -> bool:
-    """Whether the member's epoch was chosen on the split that judges."""
-    found = member.card.metrics.get(config.split)
-    return found is not None and found.selected_on_valid
-
-
-def _row(answer: Answer, first: Answer, faces: Faces, labels: tuple[str, ...]) -> EvaluatedRow:
-    result = scores(np.exp(answer.told), faces.truth, labels)
-    return EvaluatedRow(
-        **vars(result),
-        name=answer.name,
-        temperature=answer.temperature,
-        temperature_from=answer.temperature_from,
-        sha256=list(answer.files),
-        selected_on_these_faces=answer.chosen,
-        lowest=_lowest(result),
-        against_first=None if answer is first else _against(first, answer, faces, labels),
+    temperature, origin = (fit_temperature(mean, faces.truth), "valid") if on_valid else (1.0, "none")
+    return Output(
+        name=f"ensemble of {len(members)}{kind}",
+        log_probabilities=np.log(softmax(mean, temperature=temperature)),
+        temperature=temperature,
+        temperature_from=origin,
+        sha256=tuple(member.card.sha256 for member in members),
+        selected=any(_was_selected(member, config) for member in members),
     )
 
 
-def _against(first: Answer, answer: Answer, faces: Faces, labels: tuple[str, ...]) -> PairedWith:
-    pair = compare_paired(first.told.argmax(1), answer.told.argmax(1), faces.truth, labels)
-    return PairedWith(**vars(pair), name=first.name)
+def _was_selected(member: Member, config: Evaluate) -> bool:
+    """Return whether the member's epoch was chosen on the evaluated split."""
+    metrics = member.card.metrics.get(config.split)
+    return metrics is not None and metrics.selected_on_valid
 
 
-def _lowest(result: Scores) -> LowestRecall:
+def _make_row(output: Output, first: Output, faces: Faces, labels: tuple[str, ...]) -> EvaluatedRow:
+    result = scores(np.exp(output.log_probabilities), faces.truth, labels)
+    return EvaluatedRow(
+        **vars(result),
+        name=output.name,
+        temperature=output.temperature,
+        temperature_from=output.temperature_from,
+        sha256=list(output.sha256),
+        selected_on_these_faces=output.selected,
+        lowest=_find_lowest(result),
+        against_first=None if output is first else _compare(first, output, faces, labels),
+    )
+
+
+def _compare(first: Output, output: Output, faces: Faces, labels: tuple[str, ...]) -> PairedWith:
+    before, after = (one.log_probabilities.argmax(1) for one in (first, output))
+    return PairedWith(**vars(compare_paired(before, after, faces.truth, labels)), name=first.name)
+
+
+def _find_lowest(result: Scores) -> LowestRecall:
+    """Return the label with the lowest recall."""
     recall, label = min((share, label) for label, share in result.recall.items() if share is not None)
     return LowestRecall(label, recall)

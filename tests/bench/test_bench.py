@@ -63,7 +63,7 @@ def test_peak_memory_is_the_childs_own_not_the_parents(tiny: Path) -> None:
 
 def test_summary_keeps_order_and_quantiles_of_known_samples() -> None:
     """Three samples worked by hand."""
-    found = latency.summary([1_000_000 * k for k in (3, 1, 2)])
+    found = latency.summarise([1_000_000 * k for k in (3, 1, 2)])
     assert found.samples_us == "3000 1000 2000"
     assert (found.n, found.ms_p50, found.ms_min, found.ms_mean) == (3, 2.0, 1.0, 2.0)
 
@@ -84,11 +84,11 @@ def test_models_take_turns_in_short_slices() -> None:
         def __init__(self, name: str) -> None:
             self.name, self.total = name, []
 
-        def take(self) -> None:
+        def run_slice(self) -> None:
             played.append(self.name)
             self.total += [1] * turns.SLICE_RUNS
 
-    turns.play([Player("a"), Player("b")], runs=60, seconds=0.0)  # type: ignore[list-item]
+    turns.alternate([Player("a"), Player("b")], runs=60, seconds=0.0)  # type: ignore[list-item]
     rounds = [set(played[k : k + 2]) for k in range(0, len(played), 2)]
     assert len(rounds) == 60 / turns.SLICE_RUNS
     assert all(both == {"a", "b"} for both in rounds)
@@ -104,7 +104,7 @@ def test_each_model_is_timed_by_its_own_backend_on_the_cores_named(monkeypatch: 
         steady, held = ({"total": [10] * 19 + [last], "inference": [9] * 20} for last in (10, 10_000))
         return {"pinned": True, "models": [steady, held]}
 
-    monkeypatch.setattr(latency, "_child", child)
+    monkeypatch.setattr(latency, "_run_module", child)
     monkeypatch.setattr(latency, "usable_cores", lambda: [0, 1, 2])
     first, second = latency.measure_latency([(Path("a.onnx"), "openvino"), (Path("b.onnx"), "")], runs=20)
     assert [job["cores"] for job in jobs] == [[2], [0, 1, 2]]
@@ -118,16 +118,15 @@ def test_each_model_is_timed_by_its_own_backend_on_the_cores_named(monkeypatch: 
 def test_a_measuring_process_keeps_to_its_core(tiny: Path) -> None:
     """In a process of its own, so that this one stays where it is."""
     core = usable_cores()[-1]
-    asked = f"turns.latency([({str(tiny)!r}, '')], [{core}], 3, 0.0)"
-    code = f"import os; from edgeemo.measure import turns; found = {asked}; "
-    code += "print(found['pinned'], os.sched_getaffinity(0))"
+    call = f"turns.measure([({str(tiny)!r}, '')], [{core}], 3, 0.0)"
+    code = f"import os; from edgeemo.measure import turns; print({call}['pinned'], os.sched_getaffinity(0))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == f"True {{{core}}}"
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_shipped_model_is_judged_in_six_labels_beside_another_backend() -> None:
-    """Both sides in the labels that were asked for, each with the backend that was."""
+    """Both models in the requested labels, each in the requested backend."""
     pytest.importorskip("openvino", reason="extra openvino is not installed")
     sides = {"engine": "nano", "backend": "openvino", "against": "nano", "against_backend": "onnxruntime"}
     found = run(Bench(**sides, label_set="six", data="synthetic:60", runs=3))
@@ -163,7 +162,7 @@ def test_without_faces_speed_alone_is_judged(tiny: Path) -> None:
 
 @pytest.mark.usefixtures("result")
 def test_report_has_every_table_and_shows_its_plots(out: Path) -> None:
-    """Five tables and three pictures, which lie beside the page."""
+    """Five tables and three plots, which are next to the page."""
     page = out.with_suffix(".md").read_text()
     for title in ("Accuracy on synthetic valid", "Recall per label", "Against other.onnx", "Latency", "Gates"):
         assert f"## {title}" in page
@@ -177,8 +176,8 @@ def test_a_result_read_from_its_file_gives_the_same_page_and_pictures(out: Path,
     """Its keys are sorted there; labels must not change places under the confusion matrix."""
     again = write(read_as(BenchResult, out), tmp_path / out.name)
     assert again.read_text() == out.with_suffix(".md").read_text()
-    for picture in out.parent.glob("*.png"):
-        assert (tmp_path / picture.name).read_bytes() == picture.read_bytes()
+    for plot in out.parent.glob("*.png"):
+        assert (tmp_path / plot.name).read_bytes() == plot.read_bytes()
 
 
 def test_report_without_matplotlib_says_so_and_keeps_its_tables(
@@ -235,7 +234,7 @@ def test_memory_that_the_system_does_not_tell_is_a_dash(result: BenchResult, tmp
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (Bench(runs=0), "--runs 0: expected 1 to 5000"),
         (Bench(runs=5001), "--runs 5001: expected 1 to 5000"),  # at most so many are kept
@@ -247,16 +246,16 @@ def test_memory_that_the_system_does_not_tell_is_a_dash(result: BenchResult, tmp
     ],
 )
 def test_a_mistake_in_the_options_is_told_before_anything_is_measured(
-    config: Bench, said: str, monkeypatch: pytest.MonkeyPatch
+    config: Bench, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No minute is spent on a result that cannot be written or judged."""
-    monkeypatch.setattr(latency, "_child", None)
-    with pytest.raises(UsageError, match=said):
+    """Nothing is measured for a result that cannot be written or checked."""
+    monkeypatch.setattr(latency, "_run_module", None)
+    with pytest.raises(UsageError, match=message):
         run(config)
 
 
 def test_no_other_file_is_written_over(result: BenchResult, out: Path, tiny: Path, tmp_path: Path) -> None:
-    """A model's card, told before anything is measured; an earlier result may go. Nor does a table replace its rows."""
+    """A model's card is refused before measuring; an earlier result may be replaced; a report replaces no result."""
     card = tmp_path / "model.onnx.json"
     card.write_bytes(tiny.with_name("tiny.onnx.json").read_bytes())
     with pytest.raises(UsageError, match="is not a result of this command"):
@@ -265,7 +264,7 @@ def test_no_other_file_is_written_over(result: BenchResult, out: Path, tiny: Pat
     page = tmp_path / "README.md"
     page.write_text("# Ours\n")
     for taken in (page, tmp_path / "model.onnx.json"):  # a page, and JSON without what a result has
-        with pytest.raises(UsageError, match=f"{taken.name} exists"):
+        with pytest.raises(UsageError, match=f"{taken.name} exists and is not a result"):
             check_replaceable(taken.with_suffix(".json"), BenchResult, page=taken.with_suffix(".md"))
     for name in (out, out.with_suffix(".md")):
         with pytest.raises(UsageError, match="one of the results, or its page"):

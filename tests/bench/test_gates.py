@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import results
 
-from edgeemo.bench.gates import DEFAULT, FOLDER, GATES, Target, judge, read_target, verdict
+from edgeemo.bench.gates import DEFAULT, FOLDER, GATES, Target, check_gates, make_verdict, read_target
 from edgeemo.errors import UsageError
 from edgeemo.report.amounts import format_amount
 from edgeemo.report.result import Against
@@ -16,18 +16,18 @@ from edgeemo.report.result import Against
 TARGETS = Path(__file__).parents[2] / "benchmarks" / "targets"
 
 
-def judged(target: Target = DEFAULT, *, p95: float = 10.0, accuracy: float | None = 0.9) -> tuple[bool, str]:
-    return verdict(target, judge(target, results.bench(p95=p95, share=accuracy)))
+def check(target: Target = DEFAULT, *, p95: float = 10.0, accuracy: float | None = 0.9) -> tuple[bool, str]:
+    return make_verdict(target, check_gates(target, results.bench(p95=p95, share=accuracy)))
 
 
 def test_a_gate_that_fails_says_which_and_by_how_much() -> None:
     """Measured value, limit and gap in one sentence."""
-    assert judged(p95=61.3) == (False, "FAIL: p95 on one core 61.3 ms, limit 50 ms: missed by 11.3 ms")
+    assert check(p95=61.3) == (False, "FAIL: p95 on one core 61.3 ms, limit 50 ms: missed by 11.3 ms")
 
 
 def test_every_failing_gate_is_named() -> None:
     """Not only the first."""
-    passed, says = judged(p95=61.3, accuracy=0.781)
+    passed, says = check(p95=61.3, accuracy=0.781)
     assert not passed
     assert "accuracy 78.10 %, limit 80.00 %: missed by 1.90 points" in says
     assert "missed by 11.3 ms" in says
@@ -35,24 +35,24 @@ def test_every_failing_gate_is_named() -> None:
 
 def test_a_model_that_meets_every_gate_passes() -> None:
     """The sentence counts the gates."""
-    assert judged() == (True, "PASS (2 of 2 gates)")
+    assert check() == (True, "PASS (2 of 2 gates)")
 
 
 def test_without_faces_speed_passes_and_the_verdict_says_what_is_missing() -> None:
-    """The default target alone is lenient: nobody asked for it."""
-    assert judged(accuracy=None) == (True, "PASS (speed and size only; accuracy not measured: add --data)")
+    """Only the default target is lenient: it was not requested."""
+    assert check(accuracy=None) == (True, "PASS (speed and size only; accuracy not measured: add --data)")
 
 
 def test_a_gate_that_is_not_measured_does_not_hide_one_that_fails() -> None:
     """A slow model fails without faces too."""
-    passed, says = judged(accuracy=None, p95=61.3)
+    passed, says = check(accuracy=None, p95=61.3)
     assert not passed
     assert "missed by 11.3 ms" in says
 
 
 def test_a_target_of_which_nothing_was_measured_does_not_pass() -> None:
     """Both options that it needs are named."""
-    passed, says = judged(Target("own", {"max_accuracy_drop": 0.01}), accuracy=None)
+    passed, says = check(Target("own", {"max_accuracy_drop": 0.01}), accuracy=None)
     assert not passed
     assert "add --data and --against" in says
 
@@ -62,12 +62,15 @@ def test_only_the_option_that_is_missing_is_named() -> None:
     made = results.bench(share=None)
     compared = replace(made, against=Against(made.model, made.latency, 0.4, None))
     target = Target("own", {"max_accuracy_drop": 0.01, "max_latency_ratio": 0.5})
-    assert verdict(target, judge(target, compared)) == (False, "FAIL: accuracy lost not measured: add --data")
+    assert make_verdict(target, check_gates(target, compared)) == (
+        False,
+        "FAIL: accuracy lost not measured: add --data",
+    )
 
 
 def test_a_target_from_a_file_fails_on_a_gate_that_is_not_measured() -> None:
-    """Even the default's own gates: whoever names a target asks for every line of it."""
-    passed, says = judged(read_target("origin"), accuracy=None)
+    """Even the default's own gates: naming a target requires every line of it."""
+    passed, says = check(read_target("origin"), accuracy=None)
     assert (passed, says) == (False, "FAIL: accuracy not measured: add --data; lowest recall not measured: add --data")
 
 
@@ -76,33 +79,33 @@ def test_memory_that_the_system_does_not_tell_is_not_under_a_limit(nothing: int 
     """Nothing is not zero bytes."""
     target = Target("own", {"memory_bytes": 1e8})
     made = results.bench()
-    (row,) = judge(target, replace(made, cold_start=replace(made.cold_start, memory_bytes=nothing)))
+    (row,) = check_gates(target, replace(made, cold_start=replace(made.cold_start, memory_bytes=nothing)))
     assert row.outcome == "not measured"
-    assert verdict(target, [row]) == (False, "FAIL: peak memory not measured: this system does not report it")
+    assert make_verdict(target, [row]) == (False, "FAIL: peak memory not measured: this system does not report it")
 
 
 def test_limits_on_the_edge_a_floor_is_met_and_a_latency_ceiling_is_not() -> None:
     """80 % of >= 80 % passes, 50 ms of < 50 ms does not."""
-    assert judged(accuracy=0.80)[0]
-    assert not judged(p95=50.0)[0]
+    assert check(accuracy=0.80)[0]
+    assert not check(p95=50.0)[0]
 
 
 def test_a_result_that_is_not_a_number_fails() -> None:
     """NaN is neither above a floor nor below a ceiling."""
-    assert not judged(p95=float("nan"))[0]
-    assert not judged(accuracy=float("nan"))[0]
+    assert not check(p95=float("nan"))[0]
+    assert not check(accuracy=float("nan"))[0]
 
 
 def test_lowest_recall_is_that_of_the_worst_label() -> None:
     """One gate for all labels."""
-    assert judge(Target("own", {"min_recall": 0.5}), results.bench())[0].measured == 0.4
+    assert check_gates(Target("own", {"min_recall": 0.5}), results.bench())[0].measured == 0.4
 
 
 def test_lowest_recall_is_not_measured_while_a_label_has_no_faces() -> None:
-    """A label that was never asked about may be the worst; the verdict names it."""
+    """A label without faces may be the worst; the verdict names it."""
     target = Target("own", {"min_recall": 0.1})
-    rows = judge(target, results.bench(accuracy=results.accuracy(recall={"fear": 0.4, "anger": None})))
-    assert verdict(target, rows) == (False, "FAIL: lowest recall not measured: no faces of anger")
+    rows = check_gates(target, results.bench(accuracy=results.accuracy(recall={"fear": 0.4, "anger": None})))
+    assert make_verdict(target, rows) == (False, "FAIL: lowest recall not measured: no faces of anger")
 
 
 def test_an_unknown_gate_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where INT8 is not worth its loss, whoever measured it beside its float form says so."""
+"""Where INT8 is not worth its loss, every command that compares it with float reports it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_bench_compares_an_int8_file_with_a_float_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By what their cards say, and only in this direction; the sentence stands under the table."""
-    monkeypatch.setattr(latency, "PAYS", 1e9)  # whatever the times
+    monkeypatch.setattr(latency, "MIN_INT8_SPEEDUP", 1e9)  # whatever the times
     in_float = make_tiny.write(tmp_path / "float.onnx")
     int8 = make_tiny.write(tmp_path / "int8.onnx")
     precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=True))
@@ -84,7 +84,7 @@ def test_bench_says_whether_a_file_is_safe_and_how_it_ran(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the result, and a sentence where exact arithmetic was asked for."""
+    """In the result, and a sentence where exact arithmetic is used."""
     monkeypatch.setattr(advice, "kernels_saturate", lambda: saturates)
     path = make_tiny.write(tmp_path / "int8.onnx")
     precision = Precision("int8", target_format="cpu", overflow=Overflow(safe=safe))

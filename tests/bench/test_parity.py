@@ -1,4 +1,4 @@
-"""One file answers the same wherever it runs, and what does not is named."""
+"""A file predicts the same wherever it runs; a backend that does not is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeemo.runtime.backends import table
 from edgeemo.stages import Parity
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
-ASKED = Parity(models=(str(TINY),), data="synthetic:300", count=40)
+CONFIG = Parity(models=(str(TINY),), data="synthetic:300", count=40)
 
 
 class Skewed:
@@ -50,9 +50,9 @@ def with_shift(monkeypatch, shift):
 
 
 def test_two_backends_agree_on_one_file():
-    """The real ones: ONNX Runtime and OpenVINO name the same emotions."""
+    """The real ones: ONNX Runtime and OpenVINO predict the same labels."""
     pytest.importorskip("openvino", reason="pip install 'edgeemo[openvino]'")
-    result = parity.run(ASKED)
+    result = parity.run(CONFIG)
     first, second, *_ = result.rows
     assert result.passed
     assert (first.backend, second.backend, result.faces.n) == ("onnxruntime", "openvino", 40)
@@ -78,7 +78,7 @@ def test_a_backend_that_answers_otherwise_fails_the_gate(monkeypatch, tmp_path):
 def test_nan_is_counted_and_fails(monkeypatch):
     """A logit that is no number stands for no label."""
     with_shift(monkeypatch, [0, 0, np.nan, 0, 0, 0])
-    result = parity.run(ASKED)
+    result = parity.run(CONFIG)
     assert result.rows[1].not_finite == 40
     assert not result.passed
 
@@ -90,13 +90,13 @@ def test_what_cannot_run_is_told_and_not_counted(monkeypatch):
         raise MachineError("this backend needs OpenVINO:  pip install 'edgeemo[openvino]'")
 
     monkeypatch.setitem(table.BACKENDS, "openvino", table.Entry(".onnx", missing))
-    result = parity.run(ASKED)
+    result = parity.run(CONFIG)
     assert result.passed
     assert "edgeemo[openvino]" in result.rows[1].not_run
     assert "no file ran in a second backend" in result.verdict
     monkeypatch.setitem(table.BACKENDS, "onnxruntime", table.Entry(".onnx", missing))
     with pytest.raises(MachineError, match="edgeemo doctor"):
-        parity.run(ASKED)
+        parity.run(CONFIG)
 
 
 def test_a_named_file_that_nothing_runs_is_no_pass(tmp_path):
@@ -112,17 +112,17 @@ def test_a_named_file_that_nothing_runs_is_no_pass(tmp_path):
 
 
 def test_files_of_other_labels_are_refused(tmp_path):
-    """Their answers cannot be compared."""
+    """Their predictions cannot be compared."""
     other = tmp_path / "other.onnx"
     shutil.copy(TINY, other)
     card = read_card(TINY)
     write_card(other, replace(card, labels=card.labels[::-1], label_set=",".join(card.labels[::-1])))
     with pytest.raises(UsageError, match="same labels"):
-        parity.run(replace(ASKED, models=[TINY, other]))
+        parity.run(replace(CONFIG, models=[TINY, other]))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"data": ""}, "unknown data set"),
         ({"count": -1}, "--count -1"),
@@ -130,7 +130,7 @@ def test_files_of_other_labels_are_refused(tmp_path):
         ({"threads": 0}, "--threads 0: expected 1 or more"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(change, said):
+def test_what_cannot_be_meant_is_refused(change, message):
     """Before a face is read."""
-    with pytest.raises(UsageError, match=said):
-        parity.run(replace(ASKED, **change))
+    with pytest.raises(UsageError, match=message):
+        parity.run(replace(CONFIG, **change))

@@ -1,4 +1,4 @@
-"""A file gives the same answers on every x86 processor, and one that does not is caught, here, by emulation."""
+"""A file gives the same logits on every x86 processor; one that does not is detected on this machine, by emulation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from full_range import full_range
 
 from edgeemo.bench import parity, processors
-from edgeemo.bench.processors import PROCESSORS, BrokenChild, logits_on, stand_in
+from edgeemo.bench.processors import PROCESSORS, BrokenChild, make_launcher, run_on_processor
 from edgeemo.card import read_card
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.runtime import shipped
@@ -28,7 +28,7 @@ X86 = [name for name, one in PROCESSORS.items() if one.family == "x86"]
 def logits_as(name: str, path: Path) -> np.ndarray:
     """(8, K) golden logits on that processor, or a skip with the reason."""
     try:
-        return logits_on(PROCESSORS[name], path, golden_batch(read_card(path).input))[0]
+        return run_on_processor(PROCESSORS[name], path, golden_batch(read_card(path).input))[0]
     except BrokenChild:
         raise  # the processor can be had here, and running as it failed
     except MachineError as error:
@@ -56,7 +56,7 @@ def test_full_range_weights_saturate_without_vnni(processor: str, tmp_path: Path
 def test_the_gate_passes_a_limited_model_and_fails_a_full_range_one(tmp_path: Path) -> None:
     """The same network twice, as AVX2 runs it; the verdict names the file and the processor."""
     try:
-        with stand_in(PROCESSORS["avx2"]):
+        with make_launcher(PROCESSORS["avx2"]):
             pass
     except MachineError as error:
         pytest.skip(str(error))
@@ -75,9 +75,9 @@ def test_the_probe_measures_what_the_kernels_do() -> None:
         pytest.skip(f"qemu-x86_64 is not installed:  {processors.INSTALL}")
     script = "from edgeemo.runtime.probe import kernels_saturate; print(kernels_saturate())"
     for name, expected in (("sse4.1", "False"), ("avx2", "True")):
-        stand = processors._emulated(PROCESSORS[name])
-        command = [*stand.command, "-c", script]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=stand.environment)
+        launcher = processors._emulate_x86(PROCESSORS[name])
+        command = [*launcher.command, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=launcher.environment)
         assert done.stdout.strip() == expected
 
 
@@ -91,31 +91,31 @@ def test_a_processor_that_cannot_be_had_says_what_to_install(monkeypatch: pytest
         "cortex-a76": "--arm64-root",
     }.items():
         with pytest.raises(MachineError, match=words):
-            logits_on(PROCESSORS[name], shipped.find("nano"), batch)
+            run_on_processor(PROCESSORS[name], shipped.find("nano"), batch)
 
 
 def test_a_python_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a folder for ARM64 from another machine."""
     (tmp_path / "cortex-a53").mkdir()
     (tmp_path / "cortex-a53" / "python").write_text("no program")
-    monkeypatch.setattr(processors, "_emulator", lambda name: name)
-    monkeypatch.setattr(processors, "_version", lambda name: name)
+    monkeypatch.setattr(processors, "_find_emulator", lambda name: name)
+    monkeypatch.setattr(processors, "_read_version", lambda name: name)
     with pytest.raises(MachineError, match="python cannot be started: Permission denied"):
-        logits_on(PROCESSORS["cortex-a53"], shipped.find("nano"), np.zeros(1), arm64_root=tmp_path)
+        run_on_processor(PROCESSORS["cortex-a53"], shipped.find("nano"), np.zeros(1), arm64_root=tmp_path)
 
 
 def test_a_process_without_logits_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if it ends with 0."""
-    monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("true", ("true",)))
+    monkeypatch.setattr(processors, "_mask_x86", lambda *_: processors.Launcher("true", ("true",)))
     with pytest.raises(BrokenChild, match="ended without logits"):
-        logits_on(PROCESSORS["avx2"], shipped.find("nano"), np.zeros(1))
+        run_on_processor(PROCESSORS["avx2"], shipped.find("nano"), np.zeros(1))
 
 
 def test_a_process_sees_this_edgeemo_and_no_library_beside_it(tmp_path: Path) -> None:
     """A folder of packages for this processor, put first, would hide those of the emulated one."""
     seen = tmp_path / "seen"
     listing = f'ls "$PYTHONPATH" > {seen}; ls -L "$PYTHONPATH/edgeemo" >> {seen}'
-    processors.run(processors.Stand("a shell", ("sh", "-c", listing)))
+    processors.run(processors.Launcher("a shell", ("sh", "-c", listing)))
     found = seen.read_text().split()
     assert found[0] == "edgeemo"
     assert "images.py" in found
@@ -124,7 +124,7 @@ def test_a_process_sees_this_edgeemo_and_no_library_beside_it(tmp_path: Path) ->
 
 def test_a_mask_of_another_name_is_refused(tmp_path: Path) -> None:
     """Not taken for the mildest."""
-    library = processors._compiled(tmp_path)
+    library = processors._compile_mask(tmp_path)
     if not library:
         pytest.skip("no C compiler is installed")
     done = subprocess.run(["true"], check=False, env={"LD_PRELOAD": str(library), "MASK_CPUID": "avx3"})
@@ -143,7 +143,7 @@ def test_an_int8_file_must_name_the_same_labels_on_every_arm_core(
         logits[:changed] *= -1
         return logits, "emulated"
 
-    monkeypatch.setattr(parity, "logits_on", emulated)
+    monkeypatch.setattr(parity, "run_on_processor", emulated)
     config = Parity(models=["nano"], data="synthetic:300", count=40, processors="cortex-a76", min_agreement=90)
     assert parity.run(replace(config, models=[path])).passed == passed
 
@@ -158,7 +158,7 @@ def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch)
     """As where the dynamic loader ignores the library: the child measures that its kernels are still this machine's."""
     if kernels_saturate():
         pytest.skip("this processor saturates by itself")
-    monkeypatch.setattr(processors, "_masked", lambda *_: processors.Stand("unmasked", (sys.executable,)))
+    monkeypatch.setattr(processors, "_mask_x86", lambda *_: processors.Launcher("unmasked", (sys.executable,)))
     result = parity.run(Parity(models=["nano"], data="synthetic:300", count=8, processors="avx2"))
     assert not result.passed
     assert result.verdict == "FAIL (nano.onnx as avx2)"
@@ -167,7 +167,7 @@ def test_a_mask_that_does_not_take_is_a_failure(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_named_processor_that_cannot_be_had_fails_and_all_may_skip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for one by name is not told that all is well without it."""
+    """A processor that was requested by name must run for the check to pass."""
     monkeypatch.setattr(processors.shutil, "which", lambda _: None)
     for names, passed in (("avx2,sse4.1", False), ("all", True)):
         result = parity.run(Parity(models=["nano"], data="synthetic:300", count=8, processors=names))

@@ -1,4 +1,4 @@
-"""Corruptions of a camera: what they do to pixels, and what bench tells of them."""
+"""Corruptions of a camera: their effect on pixels, and how bench reports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeemo.bench import accuracy, gates, robustness
-from edgeemo.bench.robustness import CORRUPTIONS, STRENGTHS, corrupted
+from edgeemo.bench.robustness import CORRUPTIONS, STRENGTHS, corrupt
 from edgeemo.bench.run import run, write
 from edgeemo.card import InputContract
 from edgeemo.data import load
@@ -36,7 +36,7 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 def test_stronger_is_further_from_the_face(faces: np.ndarray, name: str) -> None:
     """Every corruption changes the pixels, and more of it changes them more; shape, type and the originals stay."""
     before = faces.copy()
-    seen = [corrupted(faces, name, strength) for strength in range(len(STRENGTHS))]
+    seen = [corrupt(faces, name, strength) for strength in range(len(STRENGTHS))]
     changes = [distance(faces, one) for one in seen]
     assert 1 < changes[0] < changes[1] < changes[2]
     assert {(one.shape, one.dtype) for one in seen} == {(faces.shape, faces.dtype)}
@@ -46,60 +46,60 @@ def test_stronger_is_further_from_the_face(faces: np.ndarray, name: str) -> None
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_face_is_corrupted_alike_whoever_asks_and_in_colour_too(faces: np.ndarray, name: str) -> None:
     """By the seed of its own number; a gray face in three channels stays gray but for noise and JPEG's colours."""
-    assert np.array_equal(corrupted(faces[:3], name, 2), corrupted(faces, name, 2)[:3])
+    assert np.array_equal(corrupt(faces[:3], name, 2), corrupt(faces, name, 2)[:3])
     coloured = np.repeat(faces[:3, ..., None], 3, axis=3)
-    got = corrupted(coloured, name, 1)
-    assert got.shape == coloured.shape
+    result = corrupt(coloured, name, 1)
+    assert result.shape == coloured.shape
     if name not in ("sensor noise", "JPEG"):
-        assert distance(got[..., 0], corrupted(faces[:3], name, 1)) < 1
+        assert distance(result[..., 0], corrupt(faces[:3], name, 1)) < 1
 
 
 def test_known_pixels_move_and_darken_as_said() -> None:
     """A gray of 100 becomes 60 where it is dark; a bright dot moves by a tenth of the side, or lies outside a crop."""
     face = np.full((1, 40, 40), 100, np.uint8)
-    assert set(np.unique(corrupted(face, "dark", 0))) == {60}
+    assert set(np.unique(corrupt(face, "dark", 0))) == {60}
     face[0, 20, 20] = 255
-    (found,) = np.argwhere(corrupted(face, "crop off centre", 1)[0] == 255)
+    (found,) = np.argwhere(corrupt(face, "crop off centre", 1)[0] == 255)
     assert sorted(np.abs(found - 20)) == [4, 4]
     face[0, 0, 0] = 255
-    assert corrupted(face, "crop too tight", 1)[0, 0, 0] == 100
-    assert (corrupted(face, "partly covered", 1)[0] == 0).sum() == 12 * 12
+    assert corrupt(face, "crop too tight", 1)[0, 0, 0] == 100
+    assert (corrupt(face, "partly covered", 1)[0] == 0).sum() == 12 * 12
 
 
 def test_accuracy_is_that_of_the_corrupted_faces_and_the_mean_over_all() -> None:
-    """With the shipped model, whose answers under noise can be counted by hand."""
+    """With the packaged model, whose correct predictions under noise can be counted separately."""
     with open_model() as model:
-        asked = accuracy.trial("synthetic:80", "valid", "plurality", model.card)
-        pixels = accuracy.decoded(asked, model.card.input)
-        found = robustness.judged(model, pixels, asked)
-        told = model.probabilities(corrupted(pixels, "sensor noise", 2)).argmax(1)
-    assert found.accuracy["sensor noise"][2] == (told == asked.chosen.truth).mean()
+        eval_set = accuracy.make_eval_set("synthetic:80", "valid", "plurality", model.card)
+        pixels = accuracy.decode_faces(eval_set, model.card.input)
+        found = robustness.measure_robustness(model, pixels, eval_set)
+        predicted = model.probabilities(corrupt(pixels, "sensor noise", 2)).argmax(1)
+    assert found.accuracy["sensor noise"][2] == (predicted == eval_set.labelled.truth).mean()
     assert found.mean == pytest.approx(np.mean([share for shares in found.accuracy.values() for share in shares]))
     assert set(found.accuracy) == set(CORRUPTIONS)
 
 
 def test_a_model_of_one_channel_in_three_meets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise for gray3 is one for all channels, since no picture of its contract has another."""
+    """For gray3 the noise is the same in all channels, as in every image of its contract."""
     with open_model() as model:
-        asked = accuracy.trial("synthetic:80", "valid", "plurality", model.card)
-        pixels = np.repeat(accuracy.decoded(asked, model.card.input)[..., None], 3, axis=3)
+        eval_set = accuracy.make_eval_set("synthetic:80", "valid", "plurality", model.card)
+        pixels = np.repeat(accuracy.decode_faces(eval_set, model.card.input)[..., None], 3, axis=3)
         card = replace(model.card, input=replace(model.card.input, colour="gray3"))
-        gray3 = Model(model.path, card, model.backend, model.view)
+        gray3 = Model(model.path, card, model.backend, model.label_set)
     shown: list[np.ndarray] = []
 
     def right(_: object, seen: np.ndarray) -> np.ndarray:
         shown.append(seen)
-        return np.eye(len(asked.labels.labels))[np.zeros(len(seen), int)]
+        return np.eye(len(eval_set.labels.labels))[np.zeros(len(seen), int)]
 
-    monkeypatch.setattr(accuracy, "probabilities", right)
-    robustness.judged(gray3, pixels, asked)
+    monkeypatch.setattr(accuracy, "predict_probabilities", right)
+    robustness.measure_robustness(gray3, pixels, eval_set)
     assert len(shown) == 1 + len(CORRUPTIONS) * len(STRENGTHS)
     assert all((seen == seen[..., :1]).all() and seen.shape[1:] == (48, 48, 3) for seen in shown)
 
 
 @pytest.mark.usefixtures("quick")
 def test_bench_tells_it_and_can_hold_a_gate_on_it(tiny: Path, tmp_path: Path) -> None:
-    """A table in the report; the gate is judged, and without the option it says which option is missing."""
+    """A table in the report and a gate; without the option the gate names the missing option."""
     (tmp_path / "t.toml").write_text("robust_accuracy = 99\n")
     config = Bench(engine=str(tiny), data="synthetic:60", runs=5, target=str(tmp_path / "t.toml"), robustness=True)
     result = run(config)
@@ -120,5 +120,5 @@ def test_without_faces_there_is_nothing_to_corrupt(tiny: Path) -> None:
 
 def test_a_gate_on_robustness_without_the_measurement_is_not_measured(result: BenchResult) -> None:
     """It names the option that is missing."""
-    (row,) = gates.judge(gates.Target("robust", {"robust_accuracy": 0.5}), replace(result, robustness=None))
+    (row,) = gates.check_gates(gates.Target("robust", {"robust_accuracy": 0.5}), replace(result, robustness=None))
     assert row.outcome == "not measured"

@@ -18,7 +18,7 @@ from edgeemo.errors import MachineError
 from edgeemo.images import to_input
 from edgeemo.runtime import load
 from edgeemo.runtime.backends.cuda import Cuda
-from edgeemo.runtime.backends.tensorrt import LIBRARIES, knows, library
+from edgeemo.runtime.backends.tensorrt import LIBRARIES, import_library, supports
 from edgeemo.stages import Build
 
 pytestmark = pytest.mark.gpu
@@ -33,12 +33,12 @@ DRIVER = Path("/dev/nvidiactl")
 def maker(request: pytest.FixtureRequest) -> str:
     """A library that builds and runs engines here; tests are not skipped if it and a GPU are available."""
     try:
-        gpu, module = Cuda().gpu(), library(request.param)
+        gpu, module = Cuda().gpu(), import_library(request.param)
     except MachineError as error:
         if DRIVER.exists() and find_spec(LIBRARIES[request.param].module):
             raise
         pytest.skip(f"engines cannot run here: {error}")
-    if not knows(request.param, module, gpu.capability):
+    if not supports(request.param, module, gpu.capability):
         pytest.skip(f"{module.__name__} builds no engines for compute capability {gpu.capability}")
     return str(request.param)
 

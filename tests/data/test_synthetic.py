@@ -65,3 +65,12 @@ def test_faces_are_taken_at_even_intervals():
     train = faces.load("synthetic:60", "train", SIX, contract=InputContract(48))
     assert train.take_evenly(3).ids == [train.ids[row] for row in (0, 30, 59)]
     assert train.take_evenly(1000).ids == train.ids
+
+
+def test_faces_are_decoded_once_per_contract() -> None:
+    """At even intervals; labels and ids are the same under every contract."""
+    decoded = faces.DecodedFaces("synthetic:60", "valid", label_set("six"), count=5)
+    small, large = (decoded.decode(InputContract(size)) for size in (32, 48))
+    assert decoded.decode(InputContract(32)) is small is decoded.first
+    assert (small.pixels.shape, large.pixels.shape) == ((5, 32, 32), (5, 48, 48))
+    assert small.ids == large.ids

@@ -110,7 +110,7 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(tmp_path: Path) -> No
 
 FOREIGN = {
     "{}": r"expected a result of format 2, found other fields \(\); make one:  edgeemo bench",
-    "[]": "holds no JSON object",
+    "[]": "is not a JSON object",
     "no JSON": "is not JSON",
     '{"format": 1, "gates": []}': "found a bench result of format 1; make it again:  edgeemo bench",
     '{"format": 1, "candidates": []}': "found a search result of format 1; make it again:  edgeemo search",
@@ -160,11 +160,11 @@ def test_only_a_result_of_the_same_kind_may_be_replaced(tmp_path: Path) -> None:
     path, page = tmp_path / "result.json", tmp_path / "result.md"
     check_replaceable(path, BenchResult, page=page)
     page.write_text("# Ours\n")
-    with pytest.raises(UsageError, match=r"result\.md exists"):
+    with pytest.raises(UsageError, match=r"result\.md exists and is not a result"):
         check_replaceable(path, BenchResult, page=page)
     write(replace(results.bench(), passed=True), path)
     check_replaceable(path, BenchResult, page=page)
-    with pytest.raises(UsageError, match=r"result\.json exists"):
+    with pytest.raises(UsageError, match=r"result\.json exists and is not a result"):
         check_replaceable(path, CheckResult)
 
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from edgeemo.card import Card
 from edgeemo.compress import export
 from edgeemo.labels import LABEL_SETS
-from edgeemo.runtime.backends.ort import OnnxBackend, _options
+from edgeemo.runtime.backends.ort import OnnxBackend, _make_options
 from edgeemo.train.network import EmotionNet, build, contract_for, describe
 
 NAME = "edge_vgg_nano"
@@ -33,11 +33,11 @@ def has_denormals():
     return math.ulp(0.0) > 0 and 2.3e-308 - 2.2251e-308 > 0 and doubles[0] - doubles[1] > 0 and bool(singles[0] > 0)
 
 def check(when):
-    answers = [has_denormals()]
-    thread = threading.Thread(target=lambda: answers.append(has_denormals()))
+    flags = [has_denormals()]
+    thread = threading.Thread(target=lambda: flags.append(has_denormals()))
     thread.start()
     thread.join()
-    print(when, *answers)
+    print(when, *flags)
 
 check("begin")
 model = edgeemo.load("nano", backend=sys.argv[1])
@@ -99,7 +99,7 @@ def test_the_arithmetic_of_the_host_stays(backend: str) -> None:
 def test_no_session_option_flushes_denormals() -> None:
     """ONNX Runtime would do so in the calling thread and in every thread begun later, and never undo it."""
     with pytest.raises(RuntimeError, match="does not have configuration"):
-        _options(onnxruntime, 1).get_session_config_entry("session.set_denormal_as_zero")
+        _make_options(onnxruntime, 1).get_session_config_entry("session.set_denormal_as_zero")
 
 
 def test_an_exported_network_has_no_denormal_weights(exported: dict[str, Path]) -> None:

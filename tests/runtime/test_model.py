@@ -1,4 +1,4 @@
-"""From a picture to a prediction, on the tiny model and real ONNX Runtime."""
+"""From an image to a prediction, with the tiny model and the real ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edgeemo.card import write_card
 from edgeemo.errors import DataError, MachineError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.runtime import Model
-from edgeemo.runtime.model import SLICE
+from edgeemo.runtime.model import BATCH_SIZE
 
-TURNED_BACK = {  # what a camera did to the picture, by the EXIF orientation that undoes it
+TURNED_BACK = {  # what a camera did to the image, by the EXIF orientation that undoes it
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,8 +71,8 @@ def test_a_colour_model_gets_three_channels_red_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", TURNED_BACK)
 def test_all_eight_exif_orientations_of_a_picture_agree(opened: Model, face: np.ndarray, orientation: int) -> None:
-    picture, method = Image.fromarray(face), TURNED_BACK[orientation]
-    turned = picture.transpose(method) if method is not None else picture
+    image, method = Image.fromarray(face), TURNED_BACK[orientation]
+    turned = image.transpose(method) if method is not None else image
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned.save(file := BytesIO(), "PNG", exif=exif)
@@ -87,7 +87,7 @@ def test_path_string_bytes_and_array_of_one_picture_agree(opened: Model, face: n
 
 
 def test_a_batch_gives_what_its_images_give_alone(opened: Model, rng: np.random.Generator) -> None:
-    faces = [rng.integers(0, 256, (16 + k, 80, 3), dtype=np.uint8) for k in range(SLICE + 6)]
+    faces = [rng.integers(0, 256, (16 + k, 80, 3), dtype=np.uint8) for k in range(BATCH_SIZE + 6)]
     for together, alone in zip(opened.predict_batch(faces), map(opened.predict, faces), strict=True):
         assert together.label == alone.label
         # float32 sums in another order: a few parts in 1e6
@@ -107,7 +107,7 @@ def test_an_empty_batch_gives_no_predictions(opened: Model) -> None:
         np.zeros((15, 48), np.uint8),
         np.zeros((0, 0), np.uint8),
         [[0, 1], [2, 3]],
-        b"not a picture",
+        b"not an image",
         "no/such/file.png",
     ],
     ids=["float", "four channels", "too small", "empty", "list", "foreign bytes", "no file"],
@@ -119,7 +119,7 @@ def test_what_is_no_face_crop_is_refused(opened: Model, bad: object) -> None:
 
 @pytest.mark.parametrize("one", ["face.png", b"", Path("face.png")])
 def test_one_picture_is_no_batch(opened: Model, one: object) -> None:
-    """Its letters or bytes are no pictures either."""
+    """Its letters or bytes are not images either."""
     with pytest.raises(DataError, match="for one image use predict"):
         opened.predict_batch(one)  # type: ignore[arg-type]
 
@@ -187,7 +187,7 @@ def test_answers_in_a_smaller_label_set_are_sums(face: np.ndarray) -> None:
 
 
 def test_labels_that_a_model_does_not_tell_are_refused() -> None:
-    """Six cannot answer in eight."""
+    """A model of six labels cannot report eight."""
     with pytest.raises(UsageError, match="also needs disgust, contempt"):
         edgeemo.load(make_tiny.HERE / "tiny.onnx", labels="ferplus8")
 

@@ -43,8 +43,8 @@ def test_the_packaged_probe_is_what_its_script_makes() -> None:
 
 def test_exact_arithmetic_never_saturates() -> None:
     """On whatever processor this runs."""
-    assert probe.measure_probe(exact=True) == probe.EXACT
-    assert probe.measure_probe(exact=False) in (probe.EXACT, 129)
+    assert probe.run_probe(exact=True) == probe.EXACT
+    assert probe.run_probe(exact=False) in (probe.EXACT, 129)
 
 
 @pytest.mark.parametrize("saturates", [True, False])
@@ -112,7 +112,7 @@ def test_tensorrt_is_not_given_unsigned_activations_without_a_word() -> None:
 
 
 def test_the_sessions_options_let_integer_kernels_run(tiny: Path) -> None:
-    """Full optimisation, one thread unless asked for more, no spinning, and never S8 activations forced on x86."""
+    """Full optimisation, one thread unless more are requested, no spinning, and never S8 activations forced on x86."""
     with edgeemo.load(tiny) as model:
         options = model.backend._session.get_session_options()
         assert options.graph_optimization_level.name == "ORT_ENABLE_ALL"
@@ -128,14 +128,14 @@ def test_a_shipped_model_runs_in_integer_kernels_as_it_is_opened(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The graph of the runtime's own session has no convolution or matrix product left in float."""
-    made = edgeemo.runtime.backends.ort._options
+    made = edgeemo.runtime.backends.ort._make_options
 
     def saving(*arguments):
         options = made(*arguments)
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         return options
 
-    monkeypatch.setattr("edgeemo.runtime.backends.ort._options", saving)
+    monkeypatch.setattr("edgeemo.runtime.backends.ort._make_options", saving)
     with edgeemo.load(name):
         kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert {"QLinearConv", "QGemm"} <= kinds

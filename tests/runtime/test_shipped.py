@@ -1,4 +1,4 @@
-"""The models that come along: each name, both target formats, and what is said of a name that is none."""
+"""The packaged models: each name, both target formats, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST = {"nano": 700_000, "small": 3_000_000, "base": 12_000_000}  # bytes of 
 @pytest.mark.parametrize("name", shipped.NAMES)
 @pytest.mark.parametrize("target_format", shipped.SUFFIXES)
 def test_every_name_is_a_whole_model_in_int8(name: str, target_format: str) -> None:
-    """Its card fits it, and says the target format that was asked for."""
+    """Its card matches it, and has the requested target format."""
     file = shipped.find(name, target_format=target_format)
     card = read_card(file)
     assert (card.label_set, card.precision.requested, card.precision.target_format) == (
@@ -45,12 +45,12 @@ def test_the_target_formats_of_a_name_are_one_network(name: str) -> None:
     parents = [{line.stage: line.parent_sha256 for line in card.history}["quantize"] for card in (first, second)]
     assert parents[0] == parents[1]
     faces = load("synthetic:400", "valid", label_set("six"), contract=first.input).pixels
-    said = []
+    predicted = []
     for file in files:
         with edgeemo.load(file) as model:
-            said.append(model.probabilities(faces).argmax(1))
+            predicted.append(model.probabilities(faces).argmax(1))
     assert len(faces) >= 80
-    assert np.mean(said[0] == said[1]) >= 0.95
+    assert np.mean(predicted[0] == predicted[1]) >= 0.95
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
@@ -86,9 +86,9 @@ def test_the_card_of_every_teacher_lies_beside_the_results(name: str) -> None:
 def test_both_forms_were_asked_about_the_same_faces(name: str) -> None:
     """Whoever puts another model here has to measure both."""
     found = json.loads((RESULTS / f"{name}-parity.json").read_text(encoding="utf-8"))
-    asked = {(row["file"], row["model"]["sha256"]) for row in found["rows"] if "model" in row}
+    checked = {(row["file"], row["model"]["sha256"]) for row in found["rows"] if "model" in row}
     files = [shipped.find(name, target_format=target_format) for target_format in shipped.SUFFIXES]
-    assert asked == {(file.name, read_card(file).sha256) for file in files}
+    assert checked == {(file.name, read_card(file).sha256) for file in files}
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
@@ -122,7 +122,7 @@ def test_a_path_stays_a_path(path: str | Path) -> None:
 def test_an_installation_without_models_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It was made so on purpose, so the way out is a file."""
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-    with pytest.raises(MachineError, match="name a file"):
+    with pytest.raises(MachineError, match="give a file"):
         edgeemo.load()
 
 

@@ -50,7 +50,7 @@ def test_an_engine_answers_batches_of_any_size(tmp_path, rng):
 
 
 def test_a_recorded_graph_answers_as_plain_runs_do(tmp_path, rng, monkeypatch):
-    """Each batch size is recorded once and launched from then on, and new pixels give new answers."""
+    """Each batch size is captured once and then launched, and new pixels give new outputs."""
     monkeypatch.setattr(Machine, "launches", 0)
     path = engine(tmp_path)
     with edgeemo.load(path) as plain, edgeemo.load(path, backend="tensorrt-graph") as recorded:
@@ -71,7 +71,7 @@ def test_a_closed_engine_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ({"version": "10.7.0"}, r"TensorRT 10\.7\.0 .*here is TensorRT 10\.3\.0"),
         ({"version": "9.9.0", "version_compatible": True}, r"here is TensorRT 10\.3\.0"),
@@ -80,15 +80,15 @@ def test_a_closed_engine_says_so(tmp_path):
         ({"compute_capabilities": ["8.6"]}, r"8\.6; here is Orin of compute capability 8\.7"),
     ],
 )
-def test_an_engine_of_another_place_is_refused(tmp_path, target, said):
+def test_an_engine_of_another_place_is_refused(tmp_path, target, message):
     """Both sides are named, and the command that builds it here."""
-    with pytest.raises(MachineError, match=said) as refused:
+    with pytest.raises(MachineError, match=message) as refused:
         edgeemo.load(engine(tmp_path, **target))
     assert "edgeemo build model.onnx --library tensorrt" in str(refused.value)
 
 
 def test_the_command_builds_just_such_an_engine(tmp_path):
-    """With all that was asked of the one that does not fit, and a name that a shell takes for one word."""
+    """With all options of the engine that does not match, and its name quoted for a shell."""
     options = {"version_compatible": True, "dla_core": 1, "workspace_mib": 256}
     with pytest.raises(MachineError) as refused:
         edgeemo.load(engine(tmp_path, version="9.9.0", source="my model.onnx", **options))
@@ -141,11 +141,13 @@ def test_hardware_compatible_engines_are_not_for_a_jetson(tmp_path, monkeypatch)
         edgeemo.load(path)
 
 
-@pytest.mark.parametrize(("what", "said"), [("starts", "gave no runtime"), ("contexts", "gave no execution context")])
-def test_what_tensorrt_does_not_give_is_told(tmp_path, monkeypatch, what, said):
+@pytest.mark.parametrize(
+    ("what", "message"), [("starts", "returned no runtime"), ("contexts", "returned no execution context")]
+)
+def test_what_tensorrt_does_not_give_is_told(tmp_path, monkeypatch, what, message):
     """A runtime that CUDA does not let start, and a context for which there is no memory."""
     monkeypatch.setattr(Scene, what, False)
-    with pytest.raises(MachineError, match=said):
+    with pytest.raises(MachineError, match=message):
         edgeemo.load(engine(tmp_path))
 
 
@@ -193,7 +195,7 @@ def test_a_card_without_target_is_refused(tmp_path):
     """Nothing is guessed about who made an engine."""
     path = engine(tmp_path)
     write_card(path, read_card(TINY))
-    with pytest.raises(IntegrityError, match="does not say which library"):
+    with pytest.raises(IntegrityError, match="does not record which library"):
         edgeemo.load(path)
 
 
@@ -226,12 +228,12 @@ def test_two_hundred_mutations_of_an_engine_are_refused(two_engines, rng):
     """Truncated, flipped, swapped, turned and foreign engines and cards: each names file and remedy."""
     path, other = two_engines
     card = card_path(path)
-    whole, told = path.read_bytes(), card.read_bytes()
-    foreign = [b"", b"\x7fELF", TINY.read_bytes(), told, b"vtrt" + bytes(64), other.read_bytes()]
+    whole, whole_card = path.read_bytes(), card.read_bytes()
+    foreign = [b"", b"\x7fELF", TINY.read_bytes(), whole_card, b"vtrt" + bytes(64), other.read_bytes()]
     foreign += [card_path(other).read_bytes(), card_path(TINY).read_bytes()]
     for k in range(200):
         path.write_bytes(whole)
-        card.write_bytes(told)
+        card.write_bytes(whole_card)
         file = (path, card)[k % 2]
         content = bytearray(file.read_bytes())
         place = int(rng.integers(len(content)))
@@ -242,7 +244,7 @@ def test_two_hundred_mutations_of_an_engine_are_refused(two_engines, rng):
             content[place] ^= 1 << int(rng.integers(8))
             file.write_bytes(content)
         elif kind == 2:
-            file.write_bytes(next(one for one in foreign[k // 8 % 8 :] + foreign if one not in (whole, told)))
+            file.write_bytes(next(one for one in foreign[k // 8 % 8 :] + foreign if one not in (whole, whole_card)))
         else:
             file.write_bytes(bytes(content[place:] + content[:place] if place else content[::-1]))
         with pytest.raises(IntegrityError) as refused:

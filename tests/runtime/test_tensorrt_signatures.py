@@ -1,4 +1,4 @@
-"""The fakes are held against NVIDIA's own modules, so that what passes here is what a GPU would be told."""
+"""The fakes are compared with NVIDIA's own modules, so that calls which pass here are valid on a GPU."""
 
 from __future__ import annotations
 

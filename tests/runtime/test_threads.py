@@ -73,7 +73,7 @@ def test_a_backend_that_takes_one_call_at_a_time_gets_one(concurrent: bool, tmp_
     """And one that takes several gets several, or this test could not fail."""
     with edgeemo.load(make_tiny.write(tmp_path / "tiny.onnx")) as tiny:
         backend = OneAtATime(concurrent=concurrent)
-        model = Model(tiny.path, tiny.card, backend, tiny.view)
+        model = Model(tiny.path, tiny.card, backend, tiny.label_set)
     batch = np.zeros((1, 1, make_tiny.SIZE, make_tiny.SIZE), np.float32)
     in_threads(lambda _: model.logits(batch))
     assert bool(backend.overlaps) == concurrent

@@ -19,10 +19,8 @@ from edgeemo.runtime.backends.ort import DISABLE_TELEMETRY, import_onnxruntime
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgeemo"
-MAY_IMPORT = {
-    "runtime/backends/ort.py",
-    "runtime/backends/openvino.py",
-}  # compress goes through ort.py
+# So may compress, whose __init__ imports ONNX Runtime through ort.py.
+MAY_IMPORT = {"runtime/backends/ort.py", "runtime/backends/openvino.py"}
 IMPORTS = r"^\s*(?:import|from) (?:onnxruntime|openvino)\b|import_module\(.(?:onnxruntime|openvino)"
 SECONDS = 12  # of predictions; 9 s after it was imported, ONNX Runtime 1.31 asks for its collector
 PREDICT = "import edgeemo, numpy; edgeemo.load('nano', backend={!r}).predict(numpy.zeros((48, 48), numpy.uint8))"
@@ -64,7 +62,7 @@ assert "openvino_telemetry" not in sys.modules
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """An empty home, and a picture beside it."""
+    """An empty home, and an image next to it."""
     Image.fromarray(np.zeros((48, 48), np.uint8)).save(tmp_path / "face.png")
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
@@ -125,14 +123,14 @@ def test_the_switch_is_not_left_on_the_host(backend: str, home: Path) -> None:
 def test_telemetry_is_disabled_unless_the_user_set_the_variable(
     monkeypatch: pytest.MonkeyPatch, value: str | None, calls: int
 ) -> None:
-    """An ONNX Runtime that the host imported first is told to stop; a variable that the user set is respected."""
+    """An ONNX Runtime that the host imported first stops its telemetry; a variable that the user set is respected."""
     monkeypatch.delenv(DISABLE_TELEMETRY, raising=False)
     if value is not None:
         monkeypatch.setenv(DISABLE_TELEMETRY, value)
-    told: list[bool] = []
-    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: told.append(True))
+    calls_made: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: calls_made.append(True))
     assert import_onnxruntime() is onnxruntime
-    assert len(told) == calls
+    assert len(calls_made) == calls
     assert os.environ.get(DISABLE_TELEMETRY) == value
 
 

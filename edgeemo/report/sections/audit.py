@@ -10,7 +10,7 @@ SHOWN = 10  # unreadable files named
 
 
 def make_page(result: AuditResult) -> Page:
-    """Label counts per split and protocol, faults per split, copies across splits, and the unreadable files."""
+    """Make a page of label counts per split and protocol, faults, copies across splits, and unreadable files."""
     parts: list[Table | str] = [_labels(result), _faults(result)]
     if result.copies_across:
         parts.append(_copies(result))

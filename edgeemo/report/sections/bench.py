@@ -14,7 +14,7 @@ from edgeemo.report.table import Page, Table
 PROOF = 0.05  # p-values above it show no difference
 TIMED = {
     "total": "batch 1, uint8 pixels of the model's size → probabilities: normalise, infer, softmax",
-    "inference": "the part of it that the backend takes, normalised input → logits",
+    "inference": "the part of it inside the backend, normalised input → logits",
 }
 SUMMARY = (
     "model", "network", "precision", "faces", "accuracy (95 %)", "lowest recall", "p50 / p95 ms, one core",
@@ -23,7 +23,7 @@ SUMMARY = (
 
 
 def make_page(result: BenchResult) -> Page:
-    """Every table that the result has something for."""
+    """Make a page of the tables for which the result has values."""
     model, machine = result.model, result.header.machine
     where = (
         f"{machine.processor}, {machine.cores} cores, load {result.header.load_1min} before the run" if machine else ""
@@ -43,19 +43,19 @@ def make_page(result: BenchResult) -> Page:
 
 
 def make_tables(result: BenchResult) -> list[Table]:
-    """Accuracy, recall, robustness and the other model, where they were measured; latency, footprint and gates."""
-    found = []
+    """Make tables of accuracy, recall, robustness and the other model, if measured; latency, footprint and gates."""
+    tables = []
     if result.accuracy:
-        found += [_accuracy(result.accuracy), _recall(result, result.accuracy)]
+        tables += [_accuracy(result.accuracy), _recall(result, result.accuracy)]
     if result.robustness:
-        found.append(_robustness(result.robustness))
+        tables.append(_robustness(result.robustness))
     if result.against:
-        found.append(_against(result, result.against))
-    return [*found, _latency(result), _footprint(result), _gates(result)]
+        tables.append(_against(result, result.against))
+    return [*tables, _latency(result), _footprint(result), _gates(result)]
 
 
 def make_summary(results: Sequence[BenchResult]) -> Table:
-    """A row per result; accuracy always stands beside latency."""
+    """Make a table with a row per result; accuracy is always next to latency."""
     return Table("", SUMMARY, [_summary_row(result) for result in results])
 
 
@@ -75,7 +75,7 @@ def _summary_row(result: BenchResult) -> tuple[str, ...]:
 
 
 def _faces(scored: Accuracy | None, labels: list[str]) -> tuple[str, str, str]:
-    """Which faces, the accuracy on them, and the lowest recall."""
+    """Return the faces, the accuracy on them, and the lowest recall."""
     if scored is None:
         return "-", "not measured", "-"
     share, name = min((share, name) for name in labels if (share := scored.recall[name]) is not None)
@@ -88,7 +88,7 @@ def _faces(scored: Accuracy | None, labels: list[str]) -> tuple[str, str, str]:
 
 
 def _accuracy(scored: Accuracy) -> Table:
-    rows = [_accuracy_row(f"{scored.faces.protocol} (judged)", scored)]
+    rows = [_accuracy_row(f"{scored.faces.protocol} (requested)", scored)]
     if scored.without_copies and scored.without_copies.accuracy is not None:
         rows.append(_without_copies(scored.without_copies))
     if other := scored.other_protocol:
@@ -127,17 +127,16 @@ def _recall_cell(share: float | None, n: int) -> str:
     return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _robustness(found: Robustness) -> Table:
-    rows = [("none", *[format_amount(found.clean, "share")] * len(found.strengths))]
+def _robustness(robustness: Robustness) -> Table:
+    rows = [("none", *[format_amount(robustness.clean, "share")] * len(robustness.strengths))]
     rows += [
-        (name, *(format_amount(share, "share") for share in found.accuracy[name])) for name in sorted(found.accuracy)
+        (name, *(format_amount(share, "share") for share in shares))
+        for name, shares in sorted(robustness.accuracy.items())
     ]
-    lost = 100 * (found.clean - found.mean)
-    mean = (
-        f"Mean over all corruptions {format_amount(found.mean, 'share')}, {lost:.2f} points below the faces as they are"
-    )
-    note = f"{mean}; n = {found.n:,}. The strengths are edgeemo's own: compare models with them, not papers."
-    return Table("Robustness: accuracy under corruption", ("corruption", *found.strengths), rows, note)
+    lost = 100 * (robustness.clean - robustness.mean)
+    mean = f"Mean over all corruptions {format_amount(robustness.mean, 'share')}, {lost:.2f} points below clean faces"
+    note = f"{mean}; n = {robustness.n:,}. The strengths are edgeemo's own: compare models with them, not papers."
+    return Table("Robustness: accuracy under corruption", ("corruption", *robustness.strengths), rows, note)
 
 
 def _against(result: BenchResult, against: Against) -> Table:
@@ -156,7 +155,7 @@ def _against(result: BenchResult, against: Against) -> Table:
 
 
 def _ratios(result: BenchResult, against: Against) -> list[tuple[str, ...]]:
-    """Rows of p50 in each setting that both were measured in, and of the file size."""
+    """Return rows of p50 in each setting in which both were measured, and of the file size."""
     ours, theirs = result.latency.by_setting(), against.latency.by_setting()
     rows = [_ratio(name, ours[name].total, theirs[name].total) for name in ours if name in theirs]
     sizes = result.model.size_bytes, against.model.size_bytes
@@ -182,7 +181,7 @@ def _latency(result: BenchResult) -> Table:
     rows = [row for name, setting in settings.items() for row in _latency_rows(name, setting)]
     note = " ".join([*(f"{part}: {what}." for part, what in TIMED.items()), *result.model.advice])
     if shaky := [name for name, setting in settings.items() if setting.unstable]:
-        note += f" Unstable on {' and '.join(shaky)}: p95 is over twice p50; something else held the machine."
+        note += f" Unstable on {' and '.join(shaky)}: p95 is over twice p50; another process used the machine."
     return Table("Latency in ms", ("setting", "runs", "p50", "p95", "p99", "min", "mean"), rows, note)
 
 
@@ -222,7 +221,7 @@ def _gates(result: BenchResult) -> Table:
 
 
 def _doubt(result: BenchResult) -> str:
-    """A limit within the interval is met or missed by chance as much as by merit."""
+    """Return a note if the limit is within the interval: it may be met or missed by chance."""
     limit, scored = result.target.limits.get("accuracy"), result.accuracy
     if limit is None or not scored or not scored.accuracy_low <= limit <= scored.accuracy_high:
         return ""

@@ -1,4 +1,4 @@
-"""What a result was measured with, as the last part of its page."""
+"""The circumstances of a measurement, as the last part of its page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgeemo.report.facts import Header
 
 
 def list_circumstances(header: Header) -> dict[str, str]:
-    """Processor, system, time and versions, as far as the header records them."""
+    """Return processor, system, time and versions, as far as the header records them."""
     machine = header.machine
     versions = [f"{name} {text}" for name, text in sorted(header.versions.items())]
     facts = {

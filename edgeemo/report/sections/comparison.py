@@ -11,7 +11,7 @@ COST = ("stage", "parameters", "MACs (M)", "KB", "ms", "accuracy %", "95 % inter
 
 
 def make_page(result: ComparisonResult) -> Page:
-    """The table, and everything that belongs to it as lines of their own."""
+    """Make a page of the table, with its legend, tests and advice as separate lines."""
     table = Table("", (*COST, *result.labels), _rows(result), style="wide")
     return Page(
         title=f"Compression to {result.rows[-1].file}",
@@ -21,7 +21,7 @@ def make_page(result: ComparisonResult) -> Page:
 
 
 def make_step_table(result: ComparisonResult) -> Table:
-    """A row per step, recall per label in percent, for a page; the note says of which faces and holds the tests."""
+    """Make a table with a row per step and recall per label in percent; the note has the faces and the tests."""
     note = ". ".join([_legend(result), *_tests(result)]) + "."
     return Table("steps", (*COST, *result.labels), _rows(result), " ".join([note, *result.advice]))
 

@@ -1,4 +1,4 @@
-"""What the doctor found, and what a check of models found."""
+"""Pages of a doctor result and of a check of models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeemo.report.table import Page, Table
 
 
 def make_page(result: DoctorResult) -> Page:
-    """The machine, a row per engine, and what to install."""
+    """Make a page of the machine, a row per engine, and what to install."""
     advice = (f"{part.name}: {part.advice}" for part in result.parts if part.advice)
     engines = Table("", ("engine", "runs", "builds", "version"), list(map(_cells, result.parts)), "", "llll", "compact")
     lines = [_machine(result), f"CPU: {result.int8}", f"GPU: {_gpu(result.gpu)}"]
@@ -19,7 +19,7 @@ def make_page(result: DoctorResult) -> Page:
 
 
 def make_check_page(result: CheckResult) -> Page:
-    """A row per model, its failures, and the verdict."""
+    """Make a page with a row per model, its failures, and the verdict."""
     head = ("model", "same labels", "largest difference", "p50 / p95 ms", "result")
     table = Table("", head, [_check_cells(row) for row in result.models], style="compact")
     failures = [f"{row.file}: {sentence}" for row in result.models for sentence in row.failures]
@@ -49,7 +49,7 @@ def _cells(part: Part) -> tuple[str, ...]:
 
 
 def _check_cells(row: CheckedModel) -> tuple[str, ...]:
-    found = row.golden
-    same = f"{found.faces - found.changed} of {found.faces}" if found else "-"
-    largest = f"{found.largest:.5f}" if found else "-"
+    golden = row.golden
+    same = f"{golden.faces - golden.changed} of {golden.faces}" if golden else "-"
+    largest = f"{golden.largest:.5f}" if golden else "-"
     return (row.file, same, largest, f"{row.ms_p50:.3f} / {row.ms_p95:.3f}", "FAIL" if row.failures else "pass")

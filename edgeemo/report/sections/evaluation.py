@@ -14,7 +14,7 @@ RUN = ("accuracy (95 %)", "macro-F1", "lowest recall", "ECE")
 
 
 def make_page(result: EvaluationResult) -> Page:
-    """The table for 80 columns, the paired tests, and what flatters the rows."""
+    """Make a page of the table for 80 columns, the paired tests, and the caveats."""
     tests = (_test(row.name, row.against_first) for row in result.rows if row.against_first)
     return Page(
         title=f"Evaluation of {', '.join(row.name for row in result.rows)}",
@@ -24,14 +24,14 @@ def make_page(result: EvaluationResult) -> Page:
 
 
 def make_run_table(result: EvaluationResult) -> Table:
-    """A row per trained run and for their ensemble, for a page."""
+    """Make a table with a row per trained run and for their ensemble, for a page."""
     note = f"{_about(result)}, {len(result.labels)} labels, n = {result.faces.n:,}."
     rows = [(*_run_cells(row), _change(row.against_first)) for row in result.rows]
     return Table("runs", ("run", *RUN, "against the first"), rows, note)
 
 
 def make_ensemble_table(results: Sequence[EvaluationResult]) -> Table:
-    """A row per ensemble of several results, with and without flips."""
+    """Make a table with a row per ensemble of several results, with and without flips."""
     rows: list[tuple[str, ...]] = []
     for result in results:
         about = f"{len(result.labels)} labels, {result.faces.protocol}, n = {result.faces.n:,}"
@@ -66,7 +66,7 @@ def _cells(row: EvaluatedRow, labels: list[str]) -> tuple[str, ...]:
 
 
 def _percent(share: float | None) -> str:
-    """At most four characters."""
+    """Format a rate in percent with at most four characters."""
     return "-" if share is None else f"{100 * share:.1f}".replace("100.0", "100")
 
 
@@ -77,7 +77,7 @@ def _test(name: str, pair: PairedWith) -> str:
 
 
 def _caveats(result: EvaluationResult) -> Iterator[str]:
-    """What flatters the rows."""
+    """Yield the reasons for which the scores are optimistic."""
     split = result.faces.split
     if split == "train":
         yield "Every run was trained on these faces: new ones will be harder."

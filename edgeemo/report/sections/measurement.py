@@ -1,4 +1,4 @@
-"""The table of what a script in benchmarks/ measured, whatever its rows hold."""
+"""The table of a script in benchmarks/, for rows of any shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST = 60  # characters of a cell
 
 
 def make_page(result: Measurement) -> Page:
-    """A row per row, a column per value that fits into a cell, words first; and the facts beside them."""
+    """Make a page: a row per measurement, a column per value that fits into a cell, words first; then the facts."""
     rows = [dict(_values(row)) for row in result.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     fitting = [name for name in names if all(_fits(row.get(name)) for row in rows)]
@@ -29,12 +29,12 @@ def make_page(result: Measurement) -> Page:
 def _note(result: Measurement, left_out: list[str]) -> str:
     about = [f"{result.faces.n} faces of {result.faces.name}"] if result.faces else []
     facts = [f"{name}: {_cell(value)}" for name, value in _values(result.facts) if _fits(value)]
-    hidden = [f"in the JSON alone: {', '.join(left_out)}"] if left_out else []
+    hidden = [f"only in the JSON: {', '.join(left_out)}"] if left_out else []
     return "; ".join([*about, *facts, *hidden])
 
 
 def _values(found: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in a nested object by their paths, as total.ms_p50; a list is one value."""
+    """Yield the values of a nested object by path, as total.ms_p50; a list is one value."""
     for name, value in found.items():
         if isinstance(value, dict):
             yield from _values(value, f"{at}{name}.")

@@ -1,4 +1,4 @@
-"""Tables of a parity run: a row per file and backend, and what moved where."""
+"""Tables of a parity run: a row per file and backend, and the labels that changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeemo.report.table import Page, Table
 
 
 def make_page(result: ParityResult) -> Page:
-    """The table, a sentence per finding, and the verdict."""
+    """Make a page of the table, a sentence per finding, and the verdict."""
     files = ", ".join(dict.fromkeys(row.file for row in result.rows))
     return Page(
         title=f"Parity of {files}",
@@ -22,7 +22,7 @@ def make_page(result: ParityResult) -> Page:
 
 
 def make_table(result: ParityResult) -> Table:
-    """A row per file and backend."""
+    """Make a table with a row per file and backend."""
     head = ("file", "backend", "acc. %", "same %", "dp", "first %", "dp")
     note = (
         f"{result.faces.n} faces of {result.faces.name}. same: faces with the same label as in the file's first row; "
@@ -32,9 +32,9 @@ def make_table(result: ParityResult) -> Table:
 
 
 def make_processor_table(result: ParityResult) -> Table:
-    """A row per file and processor, each beside the file's first row."""
+    """Make a table with a row per file and processor, each compared with the file's first row."""
     head = ("file", "run in", "accuracy", "same labels", "largest difference of a logit")
-    rows = [_on_processor(row) for row in result.rows if isinstance(row, ParityRow)]
+    rows = [_processor_cells(row) for row in result.rows if isinstance(row, ParityRow)]
     note = f"{result.faces.n:,} faces of {result.faces.name}; compared with the first row of each file."
     return Table("processors", head, rows, note)
 
@@ -42,15 +42,15 @@ def make_processor_table(result: ParityResult) -> Table:
 def _cells(row: ParityRow | NotRun) -> tuple[str, ...]:
     if isinstance(row, NotRun):
         return (row.file, row.where, "not run", "", "", "", "")
-    pairs = (*_pair(row.same_file), *_pair(row.first_file))
+    pairs = (*_difference_cells(row.same_file), *_difference_cells(row.first_file))
     return (row.file, row.where, f"{100 * row.accuracy:.2f}", *pairs)
 
 
-def _pair(found: Differences | None) -> tuple[str, str]:
+def _difference_cells(found: Differences | None) -> tuple[str, str]:
     return (f"{100 * found.agreement:.2f}", f"{found.largest_difference:.4f}") if found else ("", "")
 
 
-def _on_processor(row: ParityRow) -> tuple[str, ...]:
+def _processor_cells(row: ParityRow) -> tuple[str, ...]:
     where = f"ONNX Runtime as {row.processor}, {row.how}" if row.processor else row.backend
     cells = (row.file, where, f"{100 * row.accuracy:.2f} %")
     if not (same := row.same_file):
@@ -60,7 +60,7 @@ def _on_processor(row: ParityRow) -> tuple[str, ...]:
 
 
 def _sentences(result: ParityResult) -> Iterator[str]:
-    """What moved where, and what was not run."""
+    """Yield the labels that changed, and the files that were not run."""
     for row in result.rows:
         if isinstance(row, NotRun):
             yield f"{row.name} was not run: {row.not_run}"

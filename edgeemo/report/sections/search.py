@@ -7,11 +7,11 @@ from edgeemo.report.sections.circumstances import list_circumstances
 from edgeemo.report.table import Page, Table
 
 HEAD = ("candidate", "ms p50", "ms p95", "accuracy %", "KB", "front", "verdict")
-UNSTABLE = "some p95 are more than twice their p50: something else held the core; search on a quiet machine"
+UNSTABLE = "some p95 are more than twice their p50: another process used the core; search on an idle machine"
 
 
 def make_page(result: SearchResult) -> Page:
-    """Every candidate, the most accurate first, with the reason why it was not taken; then the choice."""
+    """Make a page of all candidates, the most accurate first, each with its verdict; then the best."""
     table = Table("", HEAD, [_cells(row) for row in result.candidates], align="lrrrrll", style="wide")
     unstable = any(isinstance(row, Candidate) and row.latency.unstable for row in result.candidates)
     sentences = [*([UNSTABLE] if unstable else []), _choice(result), *result.advice]
@@ -28,5 +28,5 @@ def _cells(row: Candidate | RefusedCandidate) -> tuple[str, ...]:
 
 def _choice(result: SearchResult) -> str:
     limits = f"p95 <= {result.budget_ms:g} ms and valid accuracy >= {result.min_accuracy:g} %"
-    said = f"best for {limits}: {result.best}" if result.best else f"no candidate has {limits}"
-    return said + "; chosen on valid, so its accuracy there flatters a little"
+    choice = f"best for {limits}: {result.best}" if result.best else f"no candidate has {limits}"
+    return choice + "; chosen on valid, so its accuracy there flatters a little"

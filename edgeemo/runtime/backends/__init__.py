@@ -1,1 +1,1 @@
-"""What runs a model file: one module per library, each imported only when one of its files is opened."""
+"""Backends: one module per library that runs model files, which imports the library only when a file is opened."""

@@ -1,4 +1,4 @@
-"""The OpenVINO backend, for the same .onnx files: faster than ONNX Runtime on some Intel CPUs, larger to install."""
+"""The OpenVINO backend for .onnx files: faster than ONNX Runtime on some Intel CPUs, larger to install."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OpenvinoBackend:
     concurrent = False  # one infer request holds one input
 
     def __init__(self, path: Path, *, threads: int) -> None:
-        """Compile `path`; IntegrityError if OpenVINO cannot read it, MachineError if it is not installed."""
+        """Compile `path`; raise IntegrityError if OpenVINO cannot read it, MachineError if it is not installed."""
         check_file(path)
         library = require_openvino()
         core = library.Core()
@@ -32,7 +32,7 @@ class OpenvinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",  # of what the file leaves in float; else bf16 where the CPU has it
+            "INFERENCE_PRECISION_HINT": "f32",  # of float layers; by default bf16 where the CPU supports it
         }
         try:
             model = core.read_model(path)
@@ -41,37 +41,37 @@ class OpenvinoBackend:
             reason = str(error).strip().splitlines()[-1]
             raise IntegrityError(
                 f"{path} cannot be opened by OpenVINO {library.__version__}: {reason}\n"
-                f"  copy the file again, or make it anew with:  edgeemo compress"
+                f"  copy the file again, or rebuild it:  edgeemo compress"
             ) from error
         self.inputs = [_shape(port) for port in model.inputs]
         self.outputs = [_shape(port) for port in model.outputs]
         self._request: Any = self._compiled.create_infer_request()
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """(N, channels, size, size) float32, normalised → (N, K) float32."""
+        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits."""
         if self._request is None:
             raise UsageError("the model is closed; open it again with edgeemo.load")
         logits: np.ndarray = self._request.infer([batch])[0].copy()
         return logits
 
     def close(self) -> None:
-        """Free the compiled model; twice is fine."""
+        """Free the compiled model; may be called twice."""
         self._request = self._compiled = None
 
 
 def _shape(port: Any) -> tuple[int | str | None, ...]:
-    """As ONNX Runtime tells it: None where a dimension varies."""
+    """Return a shape as ONNX Runtime reports it: None where a dimension varies."""
     return tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO, imported with its telemetry off; ImportError if it is not installed or does not load.
+    """Import OpenVINO with its telemetry off; raise ImportError if it is not installed or does not load.
 
     Importing it writes a client id to ~/intel and sends events to Google Analytics, and only a file in the user's home
-    or CI=true would prevent that. It does without the telemetry package where that is not installed, so the package is
-    hidden while the import lasts; OpenVINO's own stub then takes its place for the life of the process.
+    or CI=true would prevent that. OpenVINO also works without its telemetry package, so the package is hidden during
+    the import; OpenVINO's own stub then replaces it for the life of the process.
 
-    If the host imported OpenVINO first, the id is written and the events are sent; nothing undoes that. Reading,
+    If the host imported OpenVINO first, the id has been written and the events sent; nothing undoes that. Reading,
     compiling and running a model sends no more.
     """
     if "openvino" in sys.modules:
@@ -87,5 +87,5 @@ def import_openvino() -> ModuleType:
 
 
 def require_openvino() -> ModuleType:
-    """OpenVINO, imported with its telemetry off; MachineError if it is not installed or does not load."""
+    """Import OpenVINO with its telemetry off; raise MachineError if it is not installed or does not load."""
     return require("openvino", purpose="the OpenVINO backend", extra="openvino", load=import_openvino)

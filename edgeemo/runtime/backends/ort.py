@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend. The one file of the runtime that imports onnxruntime, and only when a model is opened."""
+"""The ONNX Runtime backend: the only file of the runtime that imports onnxruntime, and only to open a model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import numpy as np
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.packages import require
 
-MAX_BYTES = 512 * 2**20  # a ResNet-50 has 100 MB; a larger file is not a model for an edge device
+MAX_BYTES = 512 * 2**20  # a ResNet-50 has 100 MB; larger files are not models for edge devices
 
-# TensorProto.external_data {key: "location"} as it stands in a serialised ONNX file. Such weights lie in a second file,
-# which the card's hash does not cover.
-OUTSIDE_WEIGHTS = b"\x0a\x08location\x12"
+# TensorProto.external_data {key: "location"} as serialised in an ONNX file. Such weights are in a second file, which
+# the card's hash does not cover.
+EXTERNAL_DATA = b"\x0a\x08location\x12"
 
 DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
-# It gives 8 bits to weights that the file keeps in float on purpose, because their neighbours have 8.
+# This optimizer quantizes weights that the file keeps in float on purpose, because their neighbours have 8 bits.
 DISABLED = ("WeightBiasQuantization",)
 
 
-# Where a session runs, by the backend's name. What a GPU's provider does not take, the CPU does.
+# Execution provider by backend. Operators that a GPU's provider does not support run on the CPU.
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",
     "onnxruntime-cuda": "CUDAExecutionProvider",
@@ -41,17 +41,19 @@ class OnnxBackend:
     concurrent = True  # ONNX Runtime's documentation: Run is safe to call from several threads
 
     def __init__(self, path: Path, *, threads: int, name: str = "onnxruntime", exact: bool = False) -> None:
-        """Open `path` on PROVIDERS[name]; IntegrityError if ONNX Runtime cannot read it.
+        """Open `path` on PROVIDERS[name].
 
-        exact: use kernels that cannot saturate. Where the fast ones can, this costs half as much time again, elsewhere
-        twice the time for nothing, and only files whose weights are not limited need it (probe.py). MachineError if
-        ONNX Runtime is not installed, or its provider is not there or does not start.
+        exact: use kernels that cannot saturate; only files whose weights are not limited need them (probe.py). They
+        take half as much time again where the fast kernels can saturate; elsewhere twice the time, without any benefit.
+
+        Raises IntegrityError if ONNX Runtime cannot read the file; MachineError if ONNX Runtime is not installed, or
+        its provider is not available or does not start.
         """
         self.name = name
         check_file(path)
         runtime = require_onnxruntime()
-        provider = _provider(runtime, name)
-        options = _options(runtime, threads)
+        provider = _check_provider(runtime, name)
+        options = _make_options(runtime, threads)
         if exact:
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
@@ -65,67 +67,67 @@ class OnnxBackend:
             reason = str(error).splitlines()[0]
             raise IntegrityError(
                 f"{path} cannot be opened by ONNX Runtime {runtime.__version__}: {reason}\n"
-                f"  copy the file again, or make it anew with:  edgeemo compress"
+                f"  copy the file again, or rebuild it:  edgeemo compress"
             ) from error
-        if self._session.get_providers()[0] != provider:  # it would go on without a word, on the CPU
+        if self._session.get_providers()[0] != provider:  # it would silently run on the CPU
             raise MachineError(f"ONNX Runtime's {provider} does not start here; see  edgeemo doctor")
         self.inputs = [tuple(node.shape) for node in self._session.get_inputs()]
         self.outputs = [tuple(node.shape) for node in self._session.get_outputs()]
         self._input = self._session.get_inputs()[0].name if self.inputs else ""
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """(N, channels, size, size) float32, normalised → (N, K) float32."""
+        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits."""
         if self._session is None:
             raise UsageError("the model is closed; open it again with edgeemo.load")
         logits: np.ndarray = self._session.run(None, {self._input: batch})[0]
         return logits
 
     def close(self) -> None:
-        """Free the session's memory; twice is fine."""
+        """Free the session's memory; may be called twice."""
         self._session = None
 
 
 def check_file(path: Path) -> None:
-    """IntegrityError for a file that is empty, too large, or keeps weights in a second one."""
+    """Raise IntegrityError for a file that is empty, too large, or keeps weights in a second file."""
     size_bytes = path.stat().st_size
     if not 0 < size_bytes <= MAX_BYTES:
         raise IntegrityError(f"{path} has {size_bytes:,} bytes; expected 1 to {MAX_BYTES:,}")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(OUTSIDE_WEIGHTS) >= 0:
+        if content.find(EXTERNAL_DATA) >= 0:
             raise IntegrityError(f"{path} keeps weights in a second file; export it with all weights inside")
 
 
-def _provider(runtime: ModuleType, name: str) -> str:
-    provider, here = PROVIDERS[name], runtime.get_available_providers()
-    if provider not in here:
+def _check_provider(runtime: ModuleType, name: str) -> str:
+    provider, available = PROVIDERS[name], runtime.get_available_providers()
+    if provider not in available:
         raise MachineError(
-            f"ONNX Runtime {runtime.__version__} here has {', '.join(here)}; {name} needs {provider}:  "
+            f"ONNX Runtime {runtime.__version__} has {', '.join(available)}; {name} needs {provider}:  "
             "pip install onnxruntime-gpu"
         )
     return provider
 
 
 def import_onnxruntime() -> ModuleType:
-    """ONNX Runtime, imported with its telemetry off; ImportError if it is not installed or does not load.
+    """Import ONNX Runtime with its telemetry off; raise ImportError if it is not installed or does not load.
 
     From 1.29 on, importing it writes a device id and an upload queue to the user's cache folder and starts to upload.
-    ORT_DISABLE_TELEMETRY prevents all of this; it is read during the import alone, so it is set for no longer and
-    neither the host program nor its child processes see it. A variable that is already set, to any value, is left.
+    ORT_DISABLE_TELEMETRY prevents all of this. It is read only during the import, so it is set only for that time:
+    neither the host program nor its child processes see it. A variable that is already set, to any value, is kept.
 
-    If the host imported ONNX Runtime first, the id, the queue and one event that describes the process exist, and its
-    upload is tried for as long as the process lives; nothing undoes that. disable_telemetry_events still stops the
-    events of sessions to come, the host's included; those of sessions that the host has created may be in the queue.
+    If the host imported ONNX Runtime first, the id, the queue and one event that describes the process exist, and
+    uploading is attempted for as long as the process lives; nothing undoes that. disable_telemetry_events still stops
+    the events of future sessions, the host's included; those of sessions that the host has created may be queued.
     """
     if DISABLE_TELEMETRY in os.environ:
         return import_module("onnxruntime")
     if "onnxruntime" not in sys.modules:
-        _import_disabled()
+        _import_without_telemetry()
     runtime = import_module("onnxruntime")
     runtime.disable_telemetry_events()
     return runtime
 
 
-def _import_disabled() -> None:
+def _import_without_telemetry() -> None:
     os.environ[DISABLE_TELEMETRY] = "1"
     try:
         import_module("onnxruntime")
@@ -134,18 +136,18 @@ def _import_disabled() -> None:
 
 
 def require_onnxruntime() -> ModuleType:
-    """ONNX Runtime, imported with its telemetry off; MachineError if it is not installed or does not load."""
+    """Import ONNX Runtime with its telemetry off; raise MachineError if it is not installed or does not load."""
     load = import_onnxruntime
     return require("onnxruntime", purpose="running .onnx files", install="pip install onnxruntime", load=load)
 
 
-def _options(runtime: ModuleType, threads: int) -> Any:
+def _make_options(runtime: ModuleType, threads: int) -> Any:
     options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL  # less leaves Q/DQ unfused: 5x
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL  # lower: Q/DQ unfused, 5x
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they also come as exceptions
-    # Spinning threads fight for a busy core: 1.3 to 3.9 times slower there, and no faster on an idle one.
+    options.log_severity_level = 3  # errors, which are also raised as exceptions
+    # Spinning threads compete for a busy core: 1.3 to 3.9 times slower there, and no faster on an idle one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Not session.set_denormal_as_zero: it changes the arithmetic of the calling thread and of every thread begun later.
+    # Not session.set_denormal_as_zero: it changes the arithmetic of the calling thread and all threads started later.
     return options

@@ -1,4 +1,4 @@
-"""The backends by name: which files each runs, and how it is opened."""
+"""The table of backends: which files each one runs, and how to open them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeemo.runtime.backends.tensorrt import TensorrtBackend
 
 
 class Backend(Protocol):
-    """What runs a model file: opened with its path and a thread count, closed when done."""
+    """Runs a model file: opened with its path and a thread count, closed when done."""
 
     name: str  # as in BACKENDS
     concurrent: bool  # whether `logits` may be called from several threads at once
@@ -25,32 +25,32 @@ class Backend(Protocol):
     outputs: list[tuple[int | str | None, ...]]
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """(N, channels, size, size) float32, normalised → (N, K) float32; N may be 0."""
+        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits; N may be 0."""
 
     def close(self) -> None:
-        """Free what the backend holds."""
+        """Free the backend's memory."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A backend: the suffix of its files, and what opens one with a number of threads."""
+    """A backend: the suffix of its files, and a function that opens one with a number of threads."""
 
     suffix: str
     open: Callable[[Path, Card, int], Backend]
 
 
-def _ort(name: str) -> Entry:
+def _make_ort_entry(name: str) -> Entry:
     return Entry(".onnx", lambda file, _, threads: OnnxBackend(file, threads=threads, name=name))
 
 
-# Of each suffix the first is the default.
+# The first backend of a suffix is the default.
 BACKENDS = {
     "onnxruntime": Entry(
         ".onnx", lambda file, card, threads: OnnxBackend(file, threads=threads, exact=saturates_here(card))
     ),
     "openvino": Entry(".onnx", lambda file, _, threads: OpenvinoBackend(file, threads=threads)),
-    "onnxruntime-cuda": _ort("onnxruntime-cuda"),
-    "onnxruntime-tensorrt": _ort("onnxruntime-tensorrt"),
+    "onnxruntime-cuda": _make_ort_entry("onnxruntime-cuda"),
+    "onnxruntime-tensorrt": _make_ort_entry("onnxruntime-tensorrt"),
     "tensorrt": Entry(".trt", lambda file, card, _: TensorrtBackend(file, card)),
     "tensorrt-graph": Entry(".trt", lambda file, card, _: TensorrtBackend(file, card, graphs=True)),
 }
@@ -58,5 +58,5 @@ FORMATS = tuple(dict.fromkeys(entry.suffix for entry in BACKENDS.values()))
 
 
 def backends_of(suffix: str) -> list[str]:
-    """Names of the backends that run files of a suffix, the default first."""
+    """Return the names of the backends that run files of a suffix, the default first."""
     return [name for name, entry in BACKENDS.items() if entry.suffix == suffix]
