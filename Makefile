@@ -1,4 +1,4 @@
-# make demo   sets up .venv, then train → compress → bench → report on drawn faces (ten minutes at most on two cores)
+# make demo   sets up .venv, then train → compress → bench → report on synthetic faces (ten minutes at most on two cores)
 # make test   sets up the same .venv, then every check: style, types, direction of imports, tests
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY = PASSIVE
 .PHONY: demo test lint types pytest readme card docs clean
 
 demo: $(VENV)/installed
-	@echo "== 1/4 train: a small net on 3,000 faces drawn from action units (synthetic)"
+	@echo "== 1/4 train: a small net on 3,000 synthetic faces, generated from action units"
 	rm -rf $(DEMO)
 	$(BIN)/edgeemo train --recipe demo --data synthetic --out $(DEMO)
 	@echo "== 2/4 compress: remove half of the channels, recover, quantize to INT8"
@@ -21,7 +21,7 @@ demo: $(VENV)/installed
 		--data synthetic --out $(DEMO)/bench.json
 	@echo "== 4/4 report"
 	$(BIN)/edgeemo report $(DEMO)/bench.json
-	@echo "Done. Pictures and tables: $(DEMO)/curves.png $(DEMO)/confusion.png $(DEMO)/bench.md"
+	@echo "Done. Plots and tables: $(DEMO)/curves.png $(DEMO)/confusion.png $(DEMO)/bench.md"
 
 test: $(VENV)/installed lint types pytest
 
@@ -37,12 +37,12 @@ types: $(VENV)/installed $(STUBS)
 	@echo "== types"
 	$(BIN)/mypy
 
-# The signatures of NVIDIA's real module; one of its 3,000 lines is no Python (a default before a parameter without).
+# The signatures of NVIDIA's real module; one of its 3,000 lines is not valid Python (a default before a parameter without one).
 $(STUBS): $(VENV)/installed
 	@if $(BIN)/python -c 'import tensorrt_rtx' 2>/dev/null; then \
 		$(BIN)/stubgen --quiet --inspect-mode -m tensorrt_rtx_bindings.tensorrt_rtx -o $(VENV)/stubs && \
 		sed -i 's/channel_axis: typing.SupportsInt)/channel_axis: typing.SupportsInt = ...)/' $@; \
-	else echo "TensorRT for RTX is not here: the calls of TensorRT are not checked"; fi
+	else echo "TensorRT for RTX is not installed: calls of TensorRT are not type-checked"; fi
 
 pytest: $(VENV)/installed
 	@echo "== tests"
