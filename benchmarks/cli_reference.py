@@ -72,8 +72,8 @@ def _stage(stage: Stage) -> Iterator[str]:
     for one in about:
         if not one.about.argument:
             groups.setdefault(one.about.group, []).append(_row(one))
-    if not stage.makes:
-        groups[""].append(("`--json`", "", "off", "print the result as JSON"))
+    if stage.json:
+        groups[""].append(("`--json`", "", "off", stage.json))
     for group, rows in groups.items():
         if group:
             yield f"### {stage.command}: {group}\n"

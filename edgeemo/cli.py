@@ -87,6 +87,13 @@ class StageOption(click.Option):
         self.group = group
         self.rare = rare
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Show the --no- form only where it is not the default; recipes may need the other."""
+        record = super().get_help_record(ctx)
+        if record and self.secondary_opts and not self.default:
+            return record[0].partition(" / ")[0], record[1]
+        return record
+
 
 class StageArgument(click.Argument):
     """An argument with a line of help."""
@@ -182,8 +189,8 @@ def _add_command(stage: Stage) -> None:
     parameters = [_make_parameter(one) for one in options(stage.config)]
     if stage.config is stages.Train:
         parameters = [*RECIPE, *parameters]
-    if not stage.makes:
-        parameters.append(click.Option(["--json", "as_json"], is_flag=True, help="print the result as JSON"))
+    if stage.json:
+        parameters.append(click.Option(["--json", "as_json"], is_flag=True, help=stage.json))
     if any(getattr(parameter, "rare", False) for parameter in parameters):
         parameters.append(_make_help_all(stage.command))
     callback = click.pass_context(_command_of(stage))

@@ -99,6 +99,8 @@ class Typed:
         """Convert text to a path, and a sequence or comma-separated text to a tuple; return other values unchanged."""
         if not self.many:
             return self._convert_one(value)
+        if isinstance(value, PurePath) or (self.about.argument and isinstance(value, str)):
+            return (self._convert_one(value),)
         parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         try:
             return tuple(self._convert_one(part) for part in parts)

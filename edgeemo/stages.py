@@ -494,6 +494,7 @@ class Stage:
     extra: str = ""  # of edgeemo, which installs what it needs beyond the base
     purpose: str = ""  # for the error where that is not installed
     makes: bool = False  # run returns the path of what it made; else a result
+    json: str = "print the result as JSON"  # help of --json; empty: without it
     shows: Callable[[Path], Path] | None = None  # the result file about what was made, by its path
     following: Callable[[Any, Path], str] | None = None  # the command to go on with
 
@@ -508,7 +509,7 @@ def _bench(_: Config, path: Path) -> str:
 
 
 def _made(command: str, config: type[Config], module: str, purpose: str, **about: Any) -> Stage:
-    return Stage(command, config, module, purpose=purpose, makes=True, **{"extra": "train", **about})
+    return Stage(command, config, module, purpose=purpose, makes=True, json="", **{"extra": "train", **about})
 
 
 STAGES = (
@@ -535,8 +536,8 @@ STAGES = (
     _made("build", Build, "edgeemo.build", "building engines", extra="tensorrt", following=_bench),
     Stage("bench", Bench, "edgeemo.bench.run", "bench", "the benchmark"),
     Stage("parity", Parity, "edgeemo.bench.parity", "bench", "parity"),
-    Stage("predict", Predict, "edgeemo.predict"),
-    Stage("report", Report, "edgeemo.report.run"),
+    Stage("predict", Predict, "edgeemo.predict", json="print a JSON object per image and line"),
+    Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )
 
