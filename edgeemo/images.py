@@ -141,9 +141,12 @@ def _check(image: np.ndarray) -> None:
 
 def _compute_square(box: Sequence[float], margin: float) -> tuple[int, int, int]:
     """Return left, top and side of the square around a box, in whole pixels."""
-    if len(box) != 4 or not all(map(isfinite, box)) or min(box[2:]) <= 0:
+    try:
+        x, y, width, height = map(float, box)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"expected a box as x, y, width, height, got {box!r}") from error
+    if not all(map(isfinite, (x, y, width, height))) or min(width, height) <= 0:
         raise DataError(f"expected a box as x, y, width, height with a width and height above 0 px, got {tuple(box)}")
-    x, y, width, height = box
     exact = max(width, height) * margin
     side = floor(min(exact, MAX_CROP + 1) + 0.5)
     if not MIN_SIDE <= side <= MAX_CROP:

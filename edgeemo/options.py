@@ -15,6 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from edgeemo.errors import UsageError, known
 
+PERCENT = "PERCENT"  # unit of options in percent; 0.98 is refused, because 98 was meant
+
 
 @dataclass(frozen=True)
 class Option:
@@ -125,6 +127,8 @@ class Typed:
         if self.many:
             if not isinstance(value, tuple):
                 raise UsageError(f"{self.flag} {value!r}: expected a list of {self.type.__name__}")
+            if not value and not self.optional and self.default is MISSING:
+                raise UsageError(f"{self.flag} is empty: expected at least one")
             for item in value:
                 self._check_one(item)
             return
@@ -136,8 +140,12 @@ class Typed:
             raise UsageError(f"{self.flag} {value!r}: expected {_ARTICLES[self.type]}")
         if self.about.choices and value not in self.about.choices:
             raise known(self.name.replace("_", " "), str(value), self.about.choices)
+        if value == "" and self.about.choices == ():
+            raise UsageError(f"{self.flag} is empty: expected {_ARTICLES[self.type]}, or leave it out")
         if isinstance(value, (int, float)) and not self.about.allows(value):
             raise UsageError(f"{self.flag} {value:g}: expected {self.about.expected}")
+        if self.about.unit == PERCENT and 0 < value <= 1:
+            raise UsageError(f"{self.flag} {value:g}: expected percent; write {value * 100:g} for {value * 100:g} %")
 
 
 _ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}

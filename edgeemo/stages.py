@@ -17,14 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgeemo import options
 from edgeemo.errors import UsageError
 from edgeemo.options import Config, argument, like, option
 from edgeemo.packages import require
 
-PERCENT: dict[str, Any] = {"least": 0, "most": 100, "unit": "PERCENT"}
+PERCENT: dict[str, Any] = {"least": 0, "most": 100, "unit": options.PERCENT}
 FRACTION: dict[str, Any] = {"least": 0, "most": 1}
 RATE: dict[str, Any] = {"above": 0}  # of learning
 COUNT: dict[str, Any] = {"least": 1, "unit": "N"}
+MAX_THREADS = 1024
 SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True}
 DATA = "synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
@@ -54,7 +56,7 @@ of_int8, of_gates = _rare("INT8"), _rare("Gates")
 def threads_option(default: int | None = None) -> Any:
     """CPU threads of a stage."""
     text = "CPU threads" if default else "CPU threads; default: all cores"
-    return option(default, text, **COUNT)
+    return option(default, text, most=MAX_THREADS, **COUNT)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Train(Config):
     augment: str = option("enhanced", "augmentation", choices=("enhanced", "edge", "none"))
     precision: str = option("auto", "arithmetic of training", choices=("auto", "fp32", "bf16", "fp16"))
     threads: int | None = threads_option()
-    seed: int = option(0, "random seed", least=0, unit="N")
+    seed: int = option(0, "random seed", least=0, most=2**32 - 1, unit="N")
     resume: bool = option(False, "continue from the last checkpoint in the run folder")
 
     head: str = of_network("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
@@ -241,7 +243,7 @@ class Compress(Config):
     )
     teacher: tuple[Path, ...] = option((), "distil from these run folders during fine-tuning", unit="RUN,...")
     threads: int | None = threads_option()
-    seed: int = option(0, "random seed", least=0, unit="N")
+    seed: int = option(0, "random seed", least=0, most=2**32 - 1, unit="N")
     resume: bool = option(False, "continue from the last checkpoint of fine-tuning")
 
     importance: str = of_pruning(
@@ -329,13 +331,15 @@ class Search(Config):
     out: Path | None = option(None, "folder of candidates and results; default: RUN/search", unit="FOLDER")
     teacher: tuple[Path, ...] = like(Compress, "teacher")
     threads: int | None = threads_option()
-    seed: int = option(0, "random seed", least=0, unit="N")
+    seed: int = option(0, "random seed", least=0, most=2**32 - 1, unit="N")
 
     importance: str = like(Compress, "importance", needs="")
     ranking: str = like(Compress, "ranking", needs="")
     round_to: int = like(Compress, "round_to", needs="")
-    epochs: int = like(Compress, "epochs", needs="", group="Fine-tuning", rare=True)
-    lr: float = like(Compress, "lr", needs="")
+    epochs: int = like(
+        Compress, "epochs", needs="", group="Fine-tuning", rare=True, help="epochs of fine-tuning of each candidate"
+    )
+    lr: float = like(Compress, "lr", needs="", help="peak learning rate of fine-tuning")
     qat: bool = like(Compress, "qat", needs="", group="Fine-tuning", rare=True)
     qat_lr: float = like(Compress, "qat_lr")
     views: int = like(Compress, "views")

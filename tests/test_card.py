@@ -25,6 +25,7 @@ from edgeemo.card import (
     Precision,
     Target,
     card_path,
+    format1,
     from_json,
     label_set_of,
     read_card,
@@ -282,15 +283,23 @@ def leaves(card):
     return found
 
 
-def test_an_unsealed_card_of_format_1_opens(model):
-    """As the oldest ones are; what they say of FP16 and of training faces has its place."""
+@pytest.mark.parametrize("seal", [None, "", "0" * 64])
+def test_a_card_of_format_1_without_its_seal_is_refused(model, seal):
+    """Otherwise removing the seal would let changed labels pass. The sealed card opens."""
+    raw = json.loads((FIXTURES / "card-format-1.json").read_text()) | {"sha256": read_card(model).sha256}
+    write_json(card_path(model), raw | {"seal": seal})
+    with pytest.raises(IntegrityError, match="was changed" if seal else "has no seal"):
+        read_card(model)
+
+
+def test_a_card_of_format_1_on_fp16_and_further_faces_opens(model):
+    """What it records of FP16 and of training faces has its place."""
     raw = json.loads((FIXTURES / "card-format-1.json").read_text())
-    del raw["seal"]
     raw["sha256"] = read_card(model).sha256
     raw["precision"] = {"asked": "float16", "got": "float16 in the file", "types": {"float16": 3}, "agreement": 1.0}
     raw["precision"] |= {"divergence": 0.0, "faces": 9}
     raw["licences"]["recovery faces"] = "MIT"
-    write_json(card_path(model), raw)
+    write_json(card_path(model), raw | {"seal": format1.seal_of(raw)})
     card = read_card(model)
     assert card.precision.weight_types == {"float16": 3}
     assert card.precision.fidelity == Fidelity(1.0, 0.0, faces=9)

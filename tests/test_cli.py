@@ -63,7 +63,7 @@ def test_the_origin_documents_spelling_works():
         (["train", "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
         (["train", "--vote-share", "1.5"], 2, "'--vote-share': 1.5 is not in the range 0<=x<=1"),
         (["train", "--corrupt-share", "-1"], 2, "'--corrupt-share': -1.0 is not in the range 0<=x<=1"),
-        (["train", "--threads", "-1"], 2, "'--threads': -1 is not in the range x>=1"),
+        (["train", "--threads", "-1"], 2, "'--threads': -1 is not in the range 1<=x<=1024"),
         (["compress", "/nowhere"], 4, "model.safetensors does not exist"),
         (["bench", "--engine", "/nowhere.onnx"], 4, "/nowhere.onnx does not exist"),
         (["predict", "/nowhere.png"], 3, "/nowhere.png does not exist"),

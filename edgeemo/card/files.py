@@ -101,10 +101,10 @@ def parse_card(path: Path) -> Card:
 
 
 def _format_1(raw: dict[str, Any], path: Path) -> Card:
+    if not raw.get("seal"):
+        raise IntegrityError(f"{path} has no seal, so nothing shows whether it was changed")
     card = _checked(format1.upgraded(raw))
-    sealed = raw.get("seal")
-    # The oldest cards have no seal; engines are younger.
-    if sealed != format1.seal_of(raw) and (sealed or card.target):
+    if card.seal != format1.seal_of(raw):
         raise _changed(path)
     return card
 

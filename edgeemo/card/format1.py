@@ -24,17 +24,13 @@ OPTIONAL = ("target", "golden", "data")  # were empty objects where they did not
 
 
 def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object of a card of format 1 in format 2; KeyError, TypeError or AttributeError if it is none.
-
-    It keeps its seal; the oldest cards have none, and get that of their content.
-    """
+    """Return a card of format 1 in format 2, its seal kept; KeyError, TypeError or AttributeError if it is none."""
     precision = {RENAMED.get(name, name): value for name, value in raw["precision"].items() if name not in FIDELITY}
     fidelity = {name: raw["precision"][name] for name in FIDELITY if name in raw["precision"]}
     if fidelity:
         precision["fidelity"] = fidelity
     licences = {name.replace(" ", "_"): text for name, text in raw["licences"].items()}
-    seal = raw.get("seal") or seal_of(raw)
-    found = {**raw, "format": 2, "seal": seal, "precision": precision, "licences": licences}
+    found = {**raw, "format": 2, "precision": precision, "licences": licences}
     return {name: value for name, value in found.items() if name not in OPTIONAL or value}
 
 

@@ -28,7 +28,8 @@ class InputContract:
        is Pillow's "L" (ITU-R 601); for rgb, a gray image stands in all three channels.
     3. Resize, if side differs from size: Pillow's BILINEAR, horizontally, then vertically, each rounded to 8 bits.
        Output pixel x is the weighted mean around c = (x + 0.5) * side / size; input pixel i weighs
-       max(0, 1 - |i + 0.5 - c| / reach), reach = max(1, side / size), so that shrinking does not alias.
+       w_i = max(0, 1 - |i + 0.5 - c| / reach), reach = max(1, side / size), so that shrinking does not alias.
+       Exactly, with k_i = floor(w_i / sum(w) * 2**22 + 0.5): clip((sum(k_i * pixel_i) + 2**21) >> 22, 0, 255).
     4. Repeat the one channel three times, for gray3 only.
     5. Normalise per channel: (pixel / 255 - mean) / std, float32, laid out (N, channels, size, size).
     """

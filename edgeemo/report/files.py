@@ -92,7 +92,7 @@ def _read_object(path: Path, expected: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {expected}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); {expected}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a JSON object; {expected}")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from edgeemo.artifact import write_text
-from edgeemo.errors import UsageError
+from edgeemo.errors import DataError, UsageError
 from edgeemo.report import files
 from edgeemo.report.files import page_path, read
 from edgeemo.report.result import BenchResult, Result
@@ -55,14 +55,27 @@ def write(result: Result, path: Path, *, images: Sequence[str] = ()) -> Path:
 def render_files(paths: Sequence[Path]) -> str:
     """Render result files as Markdown: one table with a row per bench result, then a page per other result.
 
-    Raises DataError with the name of a file that is not a result.
+    Raises DataError with the name of a file that is not a result, or whose values contradict each other.
     """
-    results = [read(path) for path in paths]
-    benches = [result for result in results if isinstance(result, BenchResult)]
-    others = [result for result in results if not isinstance(result, BenchResult)]
+    results = [(path, read(path)) for path in paths]
+    for path, result in results:
+        _check_consistent(path, result)
+    benches = [result for _, result in results if isinstance(result, BenchResult)]
+    others = [result for _, result in results if not isinstance(result, BenchResult)]
     table = [bench.make_summary(benches).to_markdown() + "\n"] if benches else []
     mark = [MARK + "\n"] if others else []
     return "\n".join([*mark, *table, *(make_page(result).to_markdown() for result in others)])
+
+
+def _check_consistent(path: Path, result: Result) -> None:
+    """Raise DataError if the result cannot be shown: each value is of its type, but they contradict each other."""
+    try:
+        make_page(result).to_markdown()
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"{path}: its values contradict each other ({reason}); make it again:  {result.made_by}"
+        ) from error
 
 
 def write_files(out: Path, paths: Sequence[Path]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 log = logging.getLogger(__name__)
+MAX_THREADS = 1024
 BATCH_SIZE = 64  # images run at once: limits the memory of activations, and a CPU is no faster with more
 
 Image = np.ndarray | Path | str | bytes
@@ -76,8 +77,8 @@ def open_model(
     labels: str | LabelSet | None = None,
 ) -> Model:
     """Load a model as `load` does, but without its warnings: for code that opens files to compare them."""
-    if threads < 1:
-        raise UsageError(f"threads is {threads}; expected 1 or more")
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads!r}; expected a whole number, 1 to {MAX_THREADS}")
     file = shipped.find(model)
     if file.suffix not in FORMATS:
         raise known("model format", file.suffix or file.name, FORMATS)

@@ -152,10 +152,10 @@ def _read(path: Path, state: TrainingState) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any], parallelism: dict[str, int]) -> None:
-    stored = content["identity"]
+    stored = {key: value for key, value in content["identity"].items() if key in identity or value}
     keys = list(dict.fromkeys([*identity, *stored]))  # a key that only one of them has, such as teacher, differs too
     pairs = [(key, stored.get(key), identity.get(key)) for key in keys]
-    changed = [_describe_change(key, old, new) for key, old, new in pairs if old != new]
+    changed = [_describe_change(key, old, new) for key, old, new in pairs if old != new and (old or new is not None)]
     if changed:
         raise UsageError(
             f"{path} was written with other settings: {', '.join(changed)}; use the stored ones, or another --out"

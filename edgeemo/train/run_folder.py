@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, read_card, write_card
 from edgeemo.errors import IntegrityError, UsageError
-from edgeemo.options import read_settings
+from edgeemo.options import check, read_settings
 from edgeemo.stages import Train
 from edgeemo.train import checkpoint
 from edgeemo.train.network import EmotionNet, build
@@ -52,9 +52,11 @@ def load_config(folder: Path, card: Card, *, data: str | None = None) -> Train:
     file = folder / LOG
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))["config"] if file.is_file() else card.history[0].config
-        config: Train = read_settings(Train, settings)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise IntegrityError(f"{folder} does not record how it was trained ({error}); train it again") from error
+        config: Train = read_settings(Train, {"data": settings["data"], **settings})
+        check(config)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, UsageError, RecursionError) as error:
+        source = file if file.is_file() else folder / MODEL
+        raise IntegrityError(f"{source} does not record how the run was trained ({error}); train it again") from error
     if not data and not file.is_file() and config.data.partition(":")[0] != "synthetic":
         raise UsageError(f"{file} is missing, so the path of the faces is unknown; give it with --data")
     return replace(config, data=data or config.data)

@@ -109,6 +109,7 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(tmp_path: Path) -> No
 
 
 FOREIGN = {
+    '{"a":' * 99_999: "is not JSON",
     "{}": r"expected a result of format 2, found other fields \(\); make one:  edgeemo bench",
     "[]": "is not a JSON object",
     "no JSON": "is not JSON",
@@ -155,6 +156,25 @@ def test_a_result_that_lost_a_part_is_refused(part: str, tmp_path: Path) -> None
         read(tmp_path / "torn.json")
 
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize(
+    ("file", "emptied"),
+    [("resnet50-float.json", "accuracy.recall"), ("compression/mobilenet-minmax.json", "rows")],
+    ids=["bench", "comparison"],
+)
+def test_a_result_whose_values_contradict_each_other_is_refused(file: str, emptied: str, tmp_path: Path) -> None:
+    """Each is of its type, but the recalls do not belong to the labels, or there is no row to compare with."""
+    content = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    *way, last = emptied.split(".")
+    part = reduce(getitem, way, content)
+    part[last] = type(part[last])()
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"odd\.json: its values contradict each other .*make it again"):
+        render_files([tmp_path / "odd.json"])
+
+
 def test_only_a_result_of_the_same_kind_may_be_replaced(tmp_path: Path) -> None:
     """Not one of another kind, nor other JSON, nor a page that belongs to something else."""
     path, page = tmp_path / "result.json", tmp_path / "result.md"
@@ -173,4 +193,4 @@ def test_a_scripts_rows_are_shown_as_far_as_they_fit() -> None:
     rows = [{"ms": {"p50": 1.5}, "name": "nano", "runs": [1, 2]}, {"ms": {"p50": 2.0}, "name": "base", "why": "x" * 99}]
     lines = make_page(replace(MADE["measurement"], rows=rows)).to_markdown().splitlines()
     assert lines[2:6] == ["| name | ms.p50 |", "| --- | ---: |", "| nano | 1.5 |", "| base | 2 |"]
-    assert lines[7] == "10 faces of synthetic valid; same: True; in the JSON alone: runs, why"
+    assert lines[7] == "10 faces of synthetic valid; same: True; only in the JSON: runs, why"

@@ -158,6 +158,8 @@ def test_a_closed_model_says_that_it_is_closed(tiny: Path, face: np.ndarray) -> 
 def test_no_thread_at_all_is_refused(tiny: Path) -> None:
     with pytest.raises(UsageError, match="threads is 0"):
         edgeemo.load(tiny, threads=0)
+    with pytest.raises(UsageError, match="threads is 'two'; expected a whole number"):
+        edgeemo.load(tiny, threads="two")  # type: ignore[arg-type]
 
 
 def test_a_provider_that_is_not_here_is_refused_and_not_replaced(tiny: Path) -> None:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
+from time import sleep
 
 import make_tiny
 import numpy as np
@@ -77,6 +78,40 @@ def test_a_backend_that_takes_one_call_at_a_time_gets_one(concurrent: bool, tmp_
     batch = np.zeros((1, 1, make_tiny.SIZE, make_tiny.SIZE), np.float32)
     in_threads(lambda _: model.logits(batch))
     assert bool(backend.overlaps) == concurrent
+
+
+class SlowToClose(OneAtATime):
+    """A backend whose memory must not be freed while it predicts."""
+
+    def __init__(self) -> None:
+        super().__init__(concurrent=False)
+        self.started, self.freed_while_busy = Event(), False
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """Zeros, after long enough for a close to come in between."""
+        self._inside = 1
+        self.started.set()
+        sleep(0.2)
+        self._inside = 0
+        return np.zeros((len(batch), 6), np.float32)
+
+    def close(self) -> None:
+        """Note whether a call is running."""
+        self.freed_while_busy = bool(self._inside)
+
+
+def test_closing_waits_for_the_running_prediction(tmp_path: Path) -> None:
+    """An engine's buffers would be freed under it."""
+    backend = SlowToClose()
+    with edgeemo.load(make_tiny.write(tmp_path / "tiny.onnx")) as tiny:
+        model = Model(tiny.path, tiny.card, backend, tiny.label_set)
+    batch = np.zeros((1, 1, make_tiny.SIZE, make_tiny.SIZE), np.float32)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(model.logits, batch)
+        assert backend.started.wait(10)
+        model.close()
+        assert call.result().shape == (1, 6)
+    assert not backend.freed_while_busy
 
 
 def test_every_backend_says_whether_it_is_concurrent() -> None:

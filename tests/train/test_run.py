@@ -17,7 +17,7 @@ from edgeemo.artifact import lock_folder
 from edgeemo.card import read_card
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import RECIPES
-from edgeemo.train import checkpoint, fit
+from edgeemo.train import checkpoint, fit, run_folder
 from edgeemo.train.run import run
 
 
@@ -172,6 +172,39 @@ def test_resuming_with_other_settings_or_faces_is_refused(finished, change, mess
     """It would not be the same run."""
     with pytest.raises(UsageError, match=message):
         run(replace(finished, resume=True, **change))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tiny, once):
+    """It stored 0 and empty text for what was not given, and options that are gone."""
+    parts = replace(tiny, checkpoint_steps=1)
+    stop_after(parts, steps=4)
+    path = max((Path(tiny.out) / "checkpoints").iterdir())
+    content = torch.load(path / "state.pt", weights_only=True)
+    stored = content["identity"]
+    missing = [name for name, value in stored.items() if value is None]
+    assert missing
+    stored.update(dict.fromkeys(missing, ""), bias_folds=0)
+    torch.save(content, path / "state.pt")
+    (path / checkpoint.SUMS).write_text(checkpoint._hash_lines(path), encoding="ascii")
+    assert states_equal(run(replace(parts, resume=True)), once(parts))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ([], "list"),
+        ({}, "data"),
+        ({"data": 7}, "expected text"),
+        ({"data": ""}, "is empty"),
+        ({"epochs": -1}, "expected 1 or more"),
+    ],
+)
+def test_a_log_without_usable_settings_is_refused(finished, config, reason):
+    """With the file, before anything is loaded."""
+    folder = Path(finished.out)
+    (folder / "log.json").write_text(json.dumps({"config": config}))
+    with pytest.raises(IntegrityError, match=rf"log\.json does not record how the run was trained \(.*{reason}"):
+        run_folder.load_config(folder, read_card(folder / run_folder.MODEL))
 
 
 def test_resuming_without_the_teacher_is_refused(tiny, tmp_path):

@@ -20,7 +20,6 @@ from edgeemo.packages import require
 from edgeemo.train.network import EmotionNet, widths_of
 
 MAX_SHARE = 0.9
-RANKINGS = ("layer", "global")
 # Importance of a channel: the norm of its own weights (Li et al. 2017), the norm of all weights of its group (Fang et
 # al. 2023), or the first-order Taylor estimate of how much its removal changes the loss: the sum of |weight * gradient|
 # (after Molchanov et al. 2019, who sum before they take the square).

@@ -77,9 +77,10 @@ class OnnxBackend:
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits."""
-        if self._session is None:
+        session = self._session  # close may run in another thread
+        if session is None:
             raise UsageError("the model is closed; open it again with edgeemo.load")
-        logits: np.ndarray = self._session.run(None, {self._input: batch})[0]
+        logits: np.ndarray = session.run(None, {self._input: batch})[0]
         return logits
 
     def close(self) -> None:
