@@ -124,10 +124,10 @@ def test_files_of_other_labels_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": ""}, "unknown data set"),
+        ({"data": ""}, "--data is empty: expected text"),
         ({"count": -1}, "--count -1"),
         ({"out": "x.csv"}, r"\.json"),
-        ({"threads": 0}, "--threads 0: expected 1 or more"),
+        ({"threads": 0}, "--threads 0: expected 1 to 1024"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(change, message):

@@ -196,7 +196,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(tiny, once):
         ({}, "data"),
         ({"data": 7}, "expected text"),
         ({"data": ""}, "is empty"),
-        ({"epochs": -1}, "expected 1 or more"),
+        ({"data": "synthetic", "epochs": -1}, "expected 1 or more"),
     ],
 )
 def test_a_log_without_usable_settings_is_refused(finished, config, reason):
