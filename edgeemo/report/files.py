@@ -30,10 +30,10 @@ def read(path: Path) -> Result:
 
 def read_as(kind: type[R], path: Path) -> R:
     """Read a result of this kind from a file; raise DataError for any other."""
-    result = _read(path, f"a {kind.kind} result", kind.made_by)
+    result = _read(path, _name_kind(kind.kind), kind.made_by)
     if not isinstance(result, kind):
         raise DataError(
-            f"{path}: expected a {kind.kind} result, found a {result.kind} result; make one:  {kind.made_by}"
+            f"{path}: expected {_name_kind(kind.kind)}, found {_name_kind(result.kind)}; make one:  {kind.made_by}"
         )
     return result
 
@@ -46,8 +46,8 @@ def _read(path: Path, expected: str, made_by: str) -> Result:
         raise DataError(f"{path}: expected {expected} of format {FORMAT}, found {_describe_other(content, made_by)}")
     if content.get("format") != FORMAT:
         raise DataError(
-            f"{path}: expected format {FORMAT}, found a {kind.kind} result of format {content.get('format')}; make it "
-            f"again:  {kind.made_by}"
+            f"{path}: expected format {FORMAT}, found {_name_kind(kind.kind)} of format {content.get('format')}; "
+            f"make it again:  {kind.made_by}"
         )
     values = {name: part for name, part in content.items() if name not in ("kind", "format")}
     return decode(kind, values, source=str(path), remedy=f"; make it again:  {kind.made_by}")
@@ -99,6 +99,10 @@ def _read_object(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
+def _name_kind(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} result"
+
+
 # Keys by which files of format 1, which did not record their kind, are recognised.
 FORMAT_1 = {"gates": "bench", "min_agreement": "parity", "candidates": "search", "copies_across": "audit"}
 
@@ -109,6 +113,6 @@ def _describe_other(found: dict[str, Any], made_by: str) -> str:
     if not kind and {"rows", "labels"} <= set(found):
         kind = "evaluation" if "machine" in found else "comparison"
     if kind:
-        return f"a {kind} result of format {found.get('format')}; make it again:  {KINDS[kind].made_by}"
+        return f"{_name_kind(kind)} of format {found.get('format')}; make it again:  {KINDS[kind].made_by}"
     what = f"the kind {found['kind']!r}" if "kind" in found else f"other fields ({', '.join(sorted(found)[:4])})"
     return f"{what}; make one:  {made_by}"
