@@ -23,7 +23,7 @@ import numpy as np
 
 from edgeemo.artifact import write_text
 from edgeemo.card import read_card
-from edgeemo.card.history import versions
+from edgeemo.card.history import list_versions
 from edgeemo.compress.compare import predict_model
 from edgeemo.compress.quantize import fidelity
 from edgeemo.compress.run import run as compress
@@ -105,7 +105,7 @@ def main() -> None:
         "roads": ATTEMPTS,
         "judges": EVALUATION,
     }
-    settings = {**how, "gates": gates, "versions": versions()}
+    settings = {**how, "gates": gates, "versions": list_versions()}
     rows = read_rows(out, settings)
     names = sys.argv[2:] or list(BACKBONES)
     for name in track(names, "compressing", total=len(names)):

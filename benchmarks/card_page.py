@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 from edgeemo.card import sections
-from edgeemo.card.keys import Field, Key, fields_of
+from edgeemo.card.keys import Field, Key, list_keys
 
 ROOT = Path(__file__).parents[1]
 SCHEMA, PAGE = ROOT / "edgeemo" / "card.schema.json", ROOT / "docs" / "card.md"
@@ -48,13 +48,13 @@ def rendered(text: str) -> str:
 
 def table(section: type) -> str:
     """The first paragraph of a section's docstring, and a row per key."""
-    rows = [_row(one) for one in fields_of(section)]
+    rows = [_row(one) for one in list_keys(section)]
     lines = [HEAD, ("---",) * len(HEAD), *rows]
     return "\n\n".join([_first_paragraph(section), "\n".join(f"| {' | '.join(row)} |" for row in lines)])
 
 
 def _object(section: Any, known: dict[str, Any]) -> dict[str, Any]:
-    keys = fields_of(section)
+    keys = list_keys(section)
     return {
         "type": "object",
         "description": _first_paragraph(section),

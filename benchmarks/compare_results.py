@@ -70,7 +70,7 @@ def main() -> None:
 def differences(old: dict[str, Any], new: dict[str, Any], *, card: bool = False) -> list[str]:
     """Return a line for each value of the old file that the new one lacks or changes, and for each new number."""
     if card and old.get("format") != new.get("format"):
-        old, new = ({**content, "seal": None, "format": None} for content in (format1.upgraded(old), new))
+        old, new = ({**content, "seal": None, "format": None} for content in (format1.upgrade(old), new))
     before, after = dict(_leaves(old)), dict(_leaves(new))
     if not card and old.get("format") != new.get("format"):
         script = new.get("kind") == "measurement"

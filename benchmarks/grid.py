@@ -25,7 +25,7 @@ from torch import nn
 import edgeemo
 from edgeemo.artifact import write_text
 from edgeemo.card import Architecture, Card, InputContract
-from edgeemo.card.history import versions
+from edgeemo.card.history import list_versions
 from edgeemo.compress.export import TOLERANCE, to_onnx
 from edgeemo.data import Faces, load
 from edgeemo.images import to_input
@@ -97,7 +97,7 @@ def read_cells(out: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]
     if not out.is_file():
         return [], {}
     before = files.read_as(Measurement, out)
-    same = (before.settings, before.header.versions) == (settings, versions())
+    same = (before.settings, before.header.versions) == (settings, list_versions())
     return (before.rows, before.facts["exports"]) if same else ([], {})
 
 

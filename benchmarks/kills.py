@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from edgeemo.artifact import sha256_of
+from edgeemo.artifact import hash_file
 from edgeemo.report import files
 from edgeemo.report.facts import make_header
 from edgeemo.report.result import Measurement
@@ -60,8 +60,8 @@ def hash_run(folder: Path) -> dict[str, str]:
     rest = io.BytesIO()
     torch.save({name: state[name] for name in ("optimizer", "schedule")}, rest)
     return {
-        "model": sha256_of(folder / "model.safetensors"),
-        "checkpoint weights": sha256_of(last / "weights.safetensors"),
+        "model": hash_file(folder / "model.safetensors"),
+        "checkpoint weights": hash_file(last / "weights.safetensors"),
         "optimizer and schedule": hashlib.sha256(rest.getvalue()).hexdigest(),
     }
 

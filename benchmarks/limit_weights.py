@@ -21,8 +21,8 @@ import onnx
 from onnx import numpy_helper
 
 from edgeemo.artifact import atomic_write
-from edgeemo.card import Card, Metrics, from_json, label_set_of, read_card, to_json, write_card
-from edgeemo.card.history import entry
+from edgeemo.card import Card, Metrics, from_json, get_label_set, read_card, to_json, write_card
+from edgeemo.card.history import make_entry
 from edgeemo.compress.compare import predict_golden, predict_model
 from edgeemo.compress.export import INPUT
 from edgeemo.compress.quantize import calibrate
@@ -104,11 +104,11 @@ def _replace(tensor: onnx.TensorProto, values: np.ndarray) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-def remake(name: str, target_format: str, folder: Path, data: str) -> None:
+def suggest_rebuild(name: str, target_format: str, folder: Path, data: str) -> None:
     """Limit one file, evaluate it and write it with its card where edgeemo's models are."""
     start, source = perf_counter(), folder / (name + shipped.SUFFIXES[target_format])
     card, target = read_card(source), shipped.FOLDER / source.name
-    labels = label_set_of(card)
+    labels = get_label_set(card)
     valid = load(data, "valid", labels, contract=card.input, protocol=card.data.protocol)
     model = onnx.load(source)
     exact = limit_weights(model)
@@ -120,8 +120,8 @@ def remake(name: str, target_format: str, folder: Path, data: str) -> None:
     new = replace(_update_card(card, target, valid, before, after), golden=record(predict_golden(target, threads=1)))
     pair = compare_paired(before.argmax(1), after.argmax(1), valid.truth, card.labels)
     measured = {"accuracy": new.metrics["valid"].accuracy, "against_source": vars(pair), "n": len(valid)}
-    line = entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **measured)
-    write_card(target, new.after(line))
+    line = make_entry("limit weights", Limit(), seconds=perf_counter() - start, parent=card.sha256, **measured)
+    write_card(target, new.with_entry(line))
     accuracy = measured["accuracy"]
     print(f"{target.name}: {100 * accuracy:.2f} %, {100 * pair.difference:+.2f} points, p = {pair.p_value:.2f}")
 
@@ -130,7 +130,7 @@ def _calibration(card: Card, data: str) -> Faces:
     """Return the calibration faces, sampled again; they must be those of the card."""
     recorded = card.precision.calibration
     how = {"protocol": recorded.protocol, "count": recorded.count, "seed": recorded.seed}
-    chosen = calibrate.draw(data, label_set_of(card), **how)
+    chosen = calibrate.draw(data, get_label_set(card), **how)
     if chosen.sha256 != recorded.ids_sha256:
         sys.exit(f"{data} does not give the calibration faces of the card")
     return calibrate.load_faces(chosen, data, card.input)
@@ -154,7 +154,7 @@ def main() -> None:
     folder, data, *names = sys.argv[1:]
     for name in names or shipped.NAMES:
         for target_format in shipped.SUFFIXES:
-            remake(name, target_format, Path(folder), data)
+            suggest_rebuild(name, target_format, Path(folder), data)
 
 
 if __name__ == "__main__":

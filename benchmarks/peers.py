@@ -32,7 +32,7 @@ import onnx
 from float_form import without_quantization
 from full_range import full_range
 
-from edgeemo.artifact import sha256_of
+from edgeemo.artifact import hash_file
 from edgeemo.bench.processors import PROCESSORS, make_launcher
 from edgeemo.card import Precision, read_card, write_card
 from edgeemo.errors import MachineError
@@ -144,7 +144,7 @@ def make_row(name: str, network: Any) -> dict[str, Any]:
     """Make a row of the result: the file, and every run."""
     file = network.path if isinstance(network, Fer) else network.model.path
     timed = {"total": asdict(summarise(network.total)), "inference": asdict(summarise(network.inference))}
-    return {"name": name, "sha256": sha256_of(file), "size_bytes": file.stat().st_size, **timed}
+    return {"name": name, "sha256": hash_file(file), "size_bytes": file.stat().st_size, **timed}
 
 
 def shipped_alone(result: Measurement) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.card import label_set_of
+from edgeemo.card import get_label_set
 from edgeemo.data import load
 from edgeemo.data.faces import kind_of
 from edgeemo.images import to_input
@@ -35,7 +35,7 @@ def main() -> None:
     batches, expected, hashes = [], {}, {}
     for name in shipped.NAMES:
         with open_model(name) as model:
-            faces = load(data, "valid", label_set_of(model.card), contract=model.card.input).take_evenly(COUNT)
+            faces = load(data, "valid", get_label_set(model.card), contract=model.card.input).take_evenly(COUNT)
             batch = to_input(faces.pixels, model.card.input)
             expected[name] = model.logits(batch)
             hashes[name] = model.card.sha256

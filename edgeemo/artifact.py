@@ -116,7 +116,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the hex SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -125,7 +125,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_lines(lines: list[str]) -> str:
+def hash_lines(lines: list[str]) -> str:
     """Return the hex SHA-256 of text lines in order: the fingerprint of a list of ids."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeemo import options
 from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, Precision, Target, card_path, read_card, write_card
-from edgeemo.card.history import entry
+from edgeemo.card.history import make_entry
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime import shipped
@@ -67,8 +67,8 @@ def run(config: Build) -> Path:
     seconds = perf_counter() - start
     with atomic_write(out) as partial:
         partial.write_bytes(engine)
-    engine_card = card.after(
-        entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
+    engine_card = card.with_entry(
+        make_entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
         target=target,
         precision=_make_precision(card),
         metrics={split: replace(metrics, measured_on=source.name) for split, metrics in card.metrics.items()},

@@ -27,15 +27,15 @@ from edgeemo.card import (
     card_path,
     format1,
     from_json,
-    label_set_of,
+    get_label_set,
     read_card,
     write_card,
 )
 from edgeemo.card.files import parse_card, write_sealed
-from edgeemo.card.format1 import precision_of
-from edgeemo.card.history import entry
-from edgeemo.card.keys import fields_of
-from edgeemo.card.layout import canonical
+from edgeemo.card.format1 import to_format_1
+from edgeemo.card.history import make_entry
+from edgeemo.card.keys import list_keys
+from edgeemo.card.layout import to_canonical
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.errors import IntegrityError, MachineError
 from edgeemo.runtime import shipped
@@ -228,15 +228,15 @@ def test_seal_does_not_depend_on_the_layout(model):
 )
 def test_numbers_are_sealed_as_rfc_8785_writes_them(number, text):
     """Most are samples of its appendix B; 1.0 and 1 are one number."""
-    assert canonical(number) == text
+    assert to_canonical(number) == text
 
 
 def test_text_is_sealed_as_rfc_8785_writes_it():
     """Its section 3.2.3: keys by UTF-16 code units, so an emoji comes before U+FB33; no more escapes than needed."""
     keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\u00f6"]
-    found = list(json.loads(canonical(dict.fromkeys(keys))))
+    found = list(json.loads(to_canonical(dict.fromkeys(keys))))
     assert found == ["\r", "1", "\x80", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
-    assert canonical(['\x0f\n"\\/€']) == '["\\u000f\\n\\"\\\\/€"]'
+    assert to_canonical(['\x0f\n"\\/€']) == '["\\u000f\\n\\"\\\\/€"]'
 
 
 def test_what_a_host_needs_first_stands_first():
@@ -266,7 +266,7 @@ def test_no_value_is_lost_from_format_1():
     raw = json.loads((FIXTURES / "card-format-1.json").read_text())
     new = json.loads(card_path(shipped.find("small")).read_text())
     assert leaves(raw) == leaves(new)
-    assert precision_of(read_card(shipped.find("small")).precision) == raw["precision"]
+    assert to_format_1(read_card(shipped.find("small")).precision) == raw["precision"]
 
 
 def leaves(card):
@@ -299,7 +299,7 @@ def test_a_card_of_format_1_on_fp16_and_further_faces_opens(model):
     raw["precision"] = {"asked": "float16", "got": "float16 in the file", "types": {"float16": 3}, "agreement": 1.0}
     raw["precision"] |= {"divergence": 0.0, "faces": 9}
     raw["licences"]["recovery faces"] = "MIT"
-    write_json(card_path(model), raw | {"seal": format1.seal_of(raw)})
+    write_json(card_path(model), raw | {"seal": format1.compute_seal(raw)})
     card = read_card(model)
     assert card.precision.weight_types == {"float16": 3}
     assert card.precision.fidelity == Fidelity(1.0, 0.0, faces=9)
@@ -316,7 +316,7 @@ def test_schema_and_page_are_what_the_code_generates(page):
 
 def test_choices_of_a_card_are_those_of_the_code():
     """What compress and build write is what a card may hold."""
-    choices = {one.name: one.key.choices for section in (Precision, Target) for one in fields_of(section)}
+    choices = {one.name: one.key.choices for section in (Precision, Target) for one in list_keys(section)}
     assert choices["target_format"] == tuple(TARGET_FORMATS) == tuple(shipped.SUFFIXES)
     assert set(choices["library"]) == set(LIBRARIES)
 
@@ -494,7 +494,7 @@ def test_history_does_not_tell_where_a_model_was_made(folder):
     run = f"{folder}/run"
     train = Train(data=f"folder:{folder}/faces:2", out=run, weights=f"{folder}/r50.pth")
     compress = Compress(run=run, data=f"ferplus:{folder}/ferplus.zip", out=run, calibration=f"{folder}/ids.json")
-    trained, compressed = (entry("any", config, seconds=1).config for config in (train, compress))
+    trained, compressed = (make_entry("any", config, seconds=1).config for config in (train, compress))
     assert "/" not in json.dumps([trained, compressed])
     assert (trained["data"], trained["out"], trained["weights"]) == ("folder:faces:2", "run", "r50.pth")
     assert (compressed["data"], compressed["run"]) == ("ferplus:ferplus.zip", "run")
@@ -503,15 +503,15 @@ def test_history_does_not_tell_where_a_model_was_made(folder):
 @pytest.mark.parametrize("data", ["synthetic", "synthetic:600", ""])
 def test_history_keeps_a_data_name_without_a_path(data):
     """Counts and names are no folders."""
-    assert entry("train", Train(data=data), seconds=1).config["data"] == data
+    assert make_entry("train", Train(data=data), seconds=1).config["data"] == data
 
 
 def test_a_card_that_misnames_its_label_set_is_refused():
     """The name `six` belongs to six labels, in their order."""
     with pytest.raises(IntegrityError, match="label set 'six'"):
-        label_set_of(replace(CARD, label_set="six"))
+        get_label_set(replace(CARD, label_set="six"))
 
 
 def test_labels_of_ones_own_are_read_off_the_card():
     """A set that has no name in our table is what the card lists."""
-    assert label_set_of(CARD).labels == ("a", "b")
+    assert get_label_set(CARD).labels == ("a", "b")

@@ -20,7 +20,7 @@ from PIL import Image
 from edgeemo import check
 from edgeemo.bench.processors import PROCESSORS, make_launcher
 from edgeemo.card import InputContract, card_path, read_card, write_card
-from edgeemo.card.layout import seal_of
+from edgeemo.card.layout import compute_seal
 from edgeemo.cli import main
 from edgeemo.errors import DataError, MachineError
 from edgeemo.report.files import write
@@ -107,7 +107,7 @@ def test_damaged_golden_logits_are_refused(logits: object, tmp_path: Path) -> No
     raw = json.loads(card_path(path).read_text())
     raw["golden"]["logits"] = logits
     with suppress(ValueError):  # a NaN has no seal
-        raw["seal"] = seal_of(raw)
+        raw["seal"] = compute_seal(raw)
     card_path(path).write_text(json.dumps(raw))
     done = CliRunner().invoke(main, ["doctor", "--check", str(path)])
     assert done.exit_code == 4, done.output

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import edgeemo
 from edgeemo.card import Card, read_card, write_card
-from edgeemo.card.history import entry
+from edgeemo.card.history import make_entry
 from edgeemo.cli import main
 from edgeemo.data import load
 from edgeemo.errors import IntegrityError, UsageError
@@ -43,8 +43,8 @@ def made(
         "edge_vgg_slim", labels=len(found.labels), head="linear", attention=False, dropout=0.0
     )
     card = Card(found.labels, found.name, contract, architecture, temperature=temperature)
-    history = entry("train", Train(data=DATA, label_set=labels), seconds=0)
-    run_folder.save(networks.build(architecture).eval(), card.after(history), folder)
+    history = make_entry("train", Train(data=DATA, label_set=labels), seconds=0)
+    run_folder.save(networks.build(architecture).eval(), card.with_entry(history), folder)
     return folder
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from edgeemo.card import Card, InputContract
-from edgeemo.card.history import entry
+from edgeemo.card.history import make_entry
 from edgeemo.cli import main
 from edgeemo.data import Faces, load
 from edgeemo.errors import DataError, IntegrityError, UsageError
@@ -36,7 +36,9 @@ def make_network(backbone: str, *, head: str, attention: bool) -> tuple[EmotionN
     torch.manual_seed(0)
     architecture = networks.describe(backbone, labels=6, head=head, attention=attention, dropout=0.5)
     contract = networks.contract_for(backbone, 48)
-    card = Card(SIX.labels, SIX.name, contract, architecture).after(entry("train", Train(data=DATA), seconds=0))
+    card = Card(SIX.labels, SIX.name, contract, architecture).with_entry(
+        make_entry("train", Train(data=DATA), seconds=0)
+    )
     return networks.build(architecture).eval(), card
 
 

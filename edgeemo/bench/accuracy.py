@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeemo.artifact import sha256_of_lines
-from edgeemo.card import Card, InputContract, label_set_of
+from edgeemo.artifact import hash_lines
+from edgeemo.card import Card, InputContract, get_label_set
 from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
@@ -41,12 +41,12 @@ class EvalSet:
     def ids_sha256(self, protocol: str) -> str:
         """Return the fingerprint of the faces that a protocol keeps, computed as training writes it into a card."""
         kept = zip(self.labelled.samples, self.masks[protocol], strict=True)
-        return sha256_of_lines([sample.id for sample, keep in kept if keep])
+        return hash_lines([sample.id for sample, keep in kept if keep])
 
 
 def make_eval_set(data: str, split: str, protocol: str, card: Card, *, labels: LabelSet | None = None) -> EvalSet:
     """Label the faces of a split and find copies of training faces; labels: None means the card's own."""
-    labels = labels or label_set_of(card)
+    labels = labels or get_label_set(card)
     samples = faces.samples(data, split, labels)
     labelled = faces.label(samples, labels, protocol="plurality")
     masks = {"plurality": np.ones(len(labelled.samples), bool)}
@@ -62,10 +62,10 @@ def make_eval_set(data: str, split: str, protocol: str, card: Card, *, labels: L
 
 def _hash_card_ids(samples: list[Sample], card: Card) -> str:
     try:
-        kept = faces.label(samples, label_set_of(card), protocol=card.data.protocol if card.data else "plurality")
+        kept = faces.label(samples, get_label_set(card), protocol=card.data.protocol if card.data else "plurality")
     except (DataError, UsageError):  # none of these faces has a label of the model, or some have others
         return ""
-    return sha256_of_lines([sample.id for sample in kept.samples])
+    return hash_lines([sample.id for sample in kept.samples])
 
 
 def decode_faces(eval_set: EvalSet, contract: InputContract) -> np.ndarray:
@@ -132,7 +132,7 @@ def _used_in_training(card: Card, eval_set: EvalSet) -> bool:
     """Return whether the card lists these faces, under its own labels and protocol: bench may evaluate a part only."""
     if card.data is None or card.data.kind != faces.kind_of(eval_set.data):
         return False
-    recorded = card.data.of(eval_set.split)
+    recorded = card.data.get(eval_set.split)
     return recorded is not None and recorded.ids_sha256 == eval_set.card_ids_sha256
 
 

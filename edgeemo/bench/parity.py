@@ -15,7 +15,7 @@ import numpy as np
 from edgeemo import options
 from edgeemo.bench.processors import PROCESSORS, BrokenChild, Processor, run_on_processor
 from edgeemo.bench.run import describe_model
-from edgeemo.card import Card, label_set_of, read_card
+from edgeemo.card import Card, get_label_set, read_card
 from edgeemo.data import Faces
 from edgeemo.data.faces import DecodedFaces, kind_of
 from edgeemo.errors import MachineError, UsageError, known
@@ -51,7 +51,7 @@ def run(config: Parity) -> ParityResult:
     cards = [read_card(path) for path in models]
     _check_labels(models, cards)
     decoded = DecodedFaces(
-        config.data, config.split, label_set_of(cards[0]), protocol=config.protocol, count=config.count
+        config.data, config.split, get_label_set(cards[0]), protocol=config.protocol, count=config.count
     )
     rows: list[ParityRow | NotRun] = []
     outputs: list[Output] = []

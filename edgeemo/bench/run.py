@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edgeemo import options
 from edgeemo.bench import accuracy, gates, plots, robustness
 from edgeemo.card import to_json
-from edgeemo.card.format1 import precision_of
+from edgeemo.card.format1 import to_format_1
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.measure.latency import advise_on_int8, measure_cold_start, measure_latency
 from edgeemo.metrics import PairedComparison
@@ -71,7 +71,7 @@ def describe_model(model: Model) -> ModelFacts:
         size_bytes=model.path.stat().st_size,
         labels=list(model.labels),
         architecture=to_json(card.architecture),
-        precision=precision_of(card.precision),
+        precision=to_format_1(card.precision),
         input=asdict(card.input),
         backend=model.backend.name,
         overflow_safe=card.overflow_safe,

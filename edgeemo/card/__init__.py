@@ -13,7 +13,7 @@ other languages.
 """
 
 from edgeemo.card.decode import from_json, to_json
-from edgeemo.card.files import card_path, label_set_of, read_card, remake, write_card
+from edgeemo.card.files import card_path, get_label_set, read_card, suggest_rebuild, write_card
 from edgeemo.card.sections import (
     Architecture,
     Calibration,
@@ -50,9 +50,9 @@ __all__ = [
     "Target",
     "card_path",
     "from_json",
-    "label_set_of",
+    "get_label_set",
     "read_card",
-    "remake",
+    "suggest_rebuild",
     "to_json",
     "write_card",
 ]

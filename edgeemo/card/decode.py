@@ -9,32 +9,32 @@ from dataclasses import is_dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from edgeemo.card.keys import Key, fields_of
+from edgeemo.card.keys import Key, list_keys
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a wrong value in a message
 
 
 def from_json(section: type[T], value: Any, *, where: str = "") -> T:
-    """The section that a JSON object holds; ValueError names the first key, below `where`, that is not as declared."""
+    """Decode a section; ValueError names the first key, below `where`, whose value is not as declared."""
     if not isinstance(value, dict):
-        raise _wrong(where or section.__name__, "an object", value)
-    declared = fields_of(section)  # type: ignore[arg-type]  # a class is hashable
+        raise _make_error(where or section.__name__, "an object", value)
+    declared = list_keys(section)  # type: ignore[arg-type]  # a class is hashable
     if unknown := sorted(map(str, set(value) - {one.name for one in declared})):
-        raise ValueError(f"{_below(where, unknown[0])} is not a key of a card")
+        raise ValueError(f"{_join(where, unknown[0])} is not a key of a card")
     if missing := [one.name for one in declared if one.required and one.name not in value]:
-        raise ValueError(f"{_below(where, missing[0])} is missing")
+        raise ValueError(f"{_join(where, missing[0])} is missing")
     found = {}
     for one in declared:
         if one.name in value:
-            found[one.name] = _decode(one.type, value[one.name], _below(where, one.name), one.key)
+            found[one.name] = _decode(one.type, value[one.name], _join(where, one.name), one.key)
     return section(**found)
 
 
 def to_json(value: Any) -> Any:
-    """The JSON form of a section, or of what stands in one: keys in their order, those that are None left out."""
+    """Return the JSON form of a section or of a value in one: keys in their order, without those that are None."""
     if is_dataclass(value):
-        declared = fields_of(type(value))  # type: ignore[arg-type]  # a class is hashable
+        declared = list_keys(type(value))  # type: ignore[arg-type]  # a class is hashable
         found = ((one.name, getattr(value, one.name)) for one in declared)
         return {name: to_json(part) for name, part in found if part is not None}
     if isinstance(value, dict):
@@ -45,57 +45,57 @@ def to_json(value: Any) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a number, and no bool; JSON lets NaN, Infinity and integers of any length through."""
+    """Return whether a value is a finite number, not a bool; JSON allows NaN, Infinity and integers of any length."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _decode(kind: Any, value: Any, where: str, key: Key) -> Any:
     if is_dataclass(kind):
         return from_json(kind, value, where=where)  # type: ignore[arg-type]  # a class, no instance
-    return CONTAINERS.get(get_origin(kind), _scalar)(kind, value, where, key)
+    return CONTAINERS.get(get_origin(kind), _decode_scalar)(kind, value, where, key)
 
 
-def _optional(kind: Any, value: Any, where: str, key: Key) -> Any:
+def _decode_optional(kind: Any, value: Any, where: str, key: Key) -> Any:
     (inner,) = (one for one in get_args(kind) if one is not type(None))
     return None if value is None else _decode(inner, value, where, key)
 
 
-def _list(kind: Any, value: Any, where: str, key: Key) -> Any:
+def _decode_list(kind: Any, value: Any, where: str, key: Key) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise _wrong(where, "a list", value)
+        raise _make_error(where, "a list", value)
     inner = get_args(kind)[0]
     found = tuple(_decode(inner, one, f"{where}[{k}]", key) for k, one in enumerate(value))
     if len(found) < key.fewest or (key.distinct and len(set(found)) < len(found)):
-        raise _wrong(where, f"a list of {key.fewest} or more{' different' * key.distinct} values", value)
+        raise _make_error(where, f"a list of {key.fewest} or more{' different' * key.distinct} values", value)
     return found
 
 
-def _mapping(kind: Any, value: Any, where: str, key: Key) -> Any:
+def _decode_mapping(kind: Any, value: Any, where: str, key: Key) -> Any:
     if not isinstance(value, dict):
-        raise _wrong(where, "an object", value)
+        raise _make_error(where, "an object", value)
     inner = get_args(kind)[1]
-    return {name: _decode(inner, one, _below(where, name), key) for name, one in value.items()}
+    return {name: _decode(inner, one, _join(where, name), key) for name, one in value.items()}
 
 
 CONTAINERS: dict[Any, Callable[[Any, Any, str, Key], Any]] = {
-    Union: _optional,
-    UnionType: _optional,
-    tuple: _list,
-    dict: _mapping,
+    Union: _decode_optional,
+    UnionType: _decode_optional,
+    tuple: _decode_list,
+    dict: _decode_mapping,
 }
 WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
-def _scalar(kind: Any, value: Any, where: str, key: Key) -> Any:
+def _decode_scalar(kind: Any, value: Any, where: str, key: Key) -> Any:
     if kind is Any:
         return value
     fits = is_finite(value) if kind is float else type(value) is kind
-    if not fits or not _within(value, key):
-        raise _wrong(where, WORDS[kind] + _limits(key), value)
+    if not fits or not _is_within(value, key):
+        raise _make_error(where, WORDS[kind] + _describe_limits(key), value)
     return float(value) if kind is float else value
 
 
-def _within(value: Any, key: Key) -> bool:
+def _is_within(value: Any, key: Key) -> bool:
     if key.choices and value not in key.choices:
         return False
     if key.pattern and not re.fullmatch(key.pattern, value):
@@ -106,8 +106,8 @@ def _within(value: Any, key: Key) -> bool:
     return high_enough and (key.most is None or value <= key.most)
 
 
-def _limits(key: Key) -> str:
-    """What a value must be beside its type, in words."""
+def _describe_limits(key: Key) -> str:
+    """Return the limits of a value in words."""
     limits = {
         f", {key.least:g} or more" if key.least is not None else "": key.least is not None,
         f" above {key.above:g}" if key.above is not None else "": key.above is not None,
@@ -118,10 +118,10 @@ def _limits(key: Key) -> str:
     return "".join(words for words, given in limits.items() if given)
 
 
-def _wrong(where: str, expected: str, value: Any) -> ValueError:
+def _make_error(where: str, expected: str, value: Any) -> ValueError:
     shown = repr(value)
     return ValueError(f"{where}: expected {expected}, got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}")
 
 
-def _below(where: str, name: str) -> str:
+def _join(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name

@@ -1,4 +1,4 @@
-"""Format 1 of the card, whose sections were free-form: read here, and still the words of result files."""
+"""Format 1 of the card, whose sections were free-form: read here, and still the names in result files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIDELITY = ("agreement", "divergence", "faces")  # stood in `precision` itself
 OPTIONAL = ("target", "golden", "data")  # were empty objects where they did not apply
 
 
-def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
     """Return a card of format 1 in format 2, its seal kept; KeyError, TypeError or AttributeError if it is none."""
     precision = {RENAMED.get(name, name): value for name, value in raw["precision"].items() if name not in FIDELITY}
     fidelity = {name: raw["precision"][name] for name in FIDELITY if name in raw["precision"]}
@@ -34,14 +34,14 @@ def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in OPTIONAL or value}
 
 
-def seal_of(raw: dict[str, Any]) -> str:
-    """The seal of a card of format 1: SHA-256 of its content as Python writes it, keys sorted and without spaces."""
+def compute_seal(raw: dict[str, Any]) -> str:
+    """Return the seal of a card of format 1: SHA-256 of its content as Python's json, sorted, without spaces."""
     content = {name: value for name, value in raw.items() if name != "seal"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def precision_of(precision: Precision) -> dict[str, Any]:
-    """The section as result files have it: under the names of format 1."""
+def to_format_1(precision: Precision) -> dict[str, Any]:
+    """Return the section under the names of format 1, which result files use."""
     names = {new: old for old, new in RENAMED.items()}
     found = {names.get(name, name): value for name, value in to_json(precision).items()}
     fidelity = found.pop("fidelity", {})

@@ -1,4 +1,4 @@
-"""The line that a stage leaves in a card: what ran, with which settings and versions, and how long it took."""
+"""The entry of a stage in a card's history: what ran, with which settings and versions, and how long it took."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ WATCHED = (
 )
 
 
-def entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> HistoryEntry:
-    """A history entry; of paths only the last part is kept, so that no card tells where it was made."""
+def make_entry(stage: str, config: Any, *, seconds: float, parent: str = "", **measured: Any) -> HistoryEntry:
+    """Return a history entry; of paths only the last part is kept, so that no card shows a machine's folders."""
     return HistoryEntry(
         stage=stage,
         config=public_settings(config),
         edgeemo=edgeemo.__version__,
-        versions=versions(),
+        versions=list_versions(),
         parent_sha256=parent,
         seconds=round(seconds, 1),
         measured=measured,
     )
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide results."""
+def list_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that affect results."""
     found = {}
     for name in WATCHED:
         try:

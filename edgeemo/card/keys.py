@@ -1,4 +1,4 @@
-"""What a card's dataclasses say about each key beside its type; the decoder, the schema and docs/card.md read it."""
+"""Properties of a card's keys besides their types, for the decoder, the schema and docs/card.md."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """Whether the key stands in every file: those that may be None do not, whatever defaults Python has."""
+        """Whether the key is in every file: those that may be None are not, whatever their default in Python."""
         return type(None) not in get_args(self.type)
 
 
 @cache
-def fields_of(section: Any) -> tuple[Field, ...]:
-    """The keys of a section, a dataclass whose fields are all Annotated[type, Key], in the order of the file."""
+def list_keys(section: Any) -> tuple[Field, ...]:
+    """Return the keys of a section, a dataclass whose fields are all Annotated[type, Key], in the order of the file."""
     hints = get_type_hints(section, include_extras=True)
     found = []
     for one in dataclasses.fields(section):

@@ -1,4 +1,4 @@
-"""The text of a card: laid out for people, and in the canonical form that its seal is of."""
+"""Text of a card: laid out for people, and in the canonical form that its seal is computed from."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from edgeemo.card.decode import is_finite
 WIDTH = 120  # characters of a line
 
 
-def seal_of(raw: dict[str, Any]) -> str:
-    """Hex SHA-256 of a card's JSON object without its `seal`, in the canonical form of RFC 8785."""
+def compute_seal(raw: dict[str, Any]) -> str:
+    """Return the hex SHA-256 of a card's JSON object without its `seal`, in the canonical form of RFC 8785."""
     content = {name: value for name, value in raw.items() if name != "seal"}
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    return hashlib.sha256(to_canonical(content).encode()).hexdigest()
 
 
-def canonical(value: Any) -> str:
-    """A JSON value in the canonical form of RFC 8785 (JCS): sorted keys, no spaces, numbers as JavaScript writes them.
+def to_canonical(value: Any) -> str:
+    """Return the canonical form of RFC 8785 (JCS): sorted keys, no spaces, numbers as JavaScript writes them.
 
     ValueError for a number that is not finite.
     """
     if isinstance(value, dict):
         pairs = sorted(value.items(), key=lambda pair: pair[0].encode("utf-16-be"))
-        return "{" + ",".join(f"{_text(name)}:{canonical(part)}" for name, part in pairs) + "}"
+        return "{" + ",".join(f"{_write_text(name)}:{to_canonical(part)}" for name, part in pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(canonical, value)) + "]"
+        return "[" + ",".join(map(to_canonical, value)) + "]"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(value)
-    return _text(value)
+        return _write_number(value)
+    return _write_text(value)
 
 
-def pretty(value: Any, *, indent: int = 0, taken: int = 0) -> str:
-    """JSON, two spaces a level; whatever fits into one line of 120 characters stands on one line.
+def to_text(value: Any, *, indent: int = 0, taken: int = 0) -> str:
+    """Return JSON, indented by two spaces per level; whatever fits into 120 characters is on one line.
 
     taken: characters of the first line that stand before the value.
     """
-    short = _text(value)
+    short = _write_text(value)
     if not value or not isinstance(value, (dict, list)) or indent + taken + len(short) < WIDTH:
         return short
     inner = indent + 2
     if isinstance(value, dict):
-        heads = {f"{_text(name)}: ": one for name, one in value.items()}
-        parts = [head + pretty(one, indent=inner, taken=len(head)) for head, one in heads.items()]
+        heads = {f"{_write_text(name)}: ": one for name, one in value.items()}
+        parts = [head + to_text(one, indent=inner, taken=len(head)) for head, one in heads.items()]
     else:
-        parts = [pretty(one, indent=inner) for one in value]
+        parts = [to_text(one, indent=inner) for one in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     lines = ",\n".join(" " * inner + part for part in parts)
     return f"{opening}\n{lines}\n{' ' * indent}{closing}"
 
 
-def _text(value: Any) -> str:
+def _write_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _number(value: float) -> str:
+def _write_number(value: float) -> str:
     """Number::toString of ECMAScript: the fewest digits that give the same double."""
     if not is_finite(value):
         raise ValueError(f"{value} is not a number of JSON")
@@ -66,10 +66,10 @@ def _number(value: float) -> str:
     if not digits:
         return "0"
     point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(figures))  # digits before the point
-    return ("-" if value < 0 else "") + _placed(digits, point)
+    return ("-" if value < 0 else "") + _place_point(digits, point)
 
 
-def _placed(digits: str, point: int) -> str:
+def _place_point(digits: str, point: int) -> str:
     if len(digits) <= point <= 21:
         return digits.ljust(point, "0")
     if 0 < point <= 21:

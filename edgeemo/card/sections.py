@@ -216,8 +216,8 @@ class Licences:
     teacher: Annotated[str | None, Key("inherited from the teachers of a distillation")] = None
     recovery_faces: Annotated[str | None, Key("of the faces of a later training, where they are others")] = None
 
-    def terms(self) -> dict[str, str]:
-        """By what they are of, in words, the terms that are stated; without those of the code."""
+    def list_terms(self) -> dict[str, str]:
+        """Return the stated licence terms by what they cover, in words; without those of the code."""
         stated = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name != "code")
         return {name.replace("_", " "): text for name, text in stated if text is not None}
 
@@ -249,8 +249,8 @@ class Data:
     valid: Annotated[FaceList, Key("faces that the training was watched on")]
     recovery: Annotated[Recovery | None, Key("faces of a later training; absent where they are the same")] = None
 
-    def of(self, split: str) -> FaceList | None:
-        """The faces of `train` or `valid`, None for any other split."""
+    def get(self, split: str) -> FaceList | None:
+        """Return the faces of `train` or `valid`, None for any other split."""
         return {"train": self.train, "valid": self.valid}.get(split)
 
 
@@ -358,6 +358,6 @@ class Card:
         overflow = self.precision.overflow
         return (overflow is not None and overflow.safe) or self.precision.requested in EXACT
 
-    def after(self, entry: HistoryEntry, **changes: Any) -> Card:
-        """This card with one more history entry and the named fields changed."""
+    def with_entry(self, entry: HistoryEntry, **changes: Any) -> Card:
+        """Return this card with one more history entry and the named fields changed."""
         return replace(self, history=(*self.history, entry), **changes)

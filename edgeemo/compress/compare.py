@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo.card import Card
-from edgeemo.card.format1 import precision_of
+from edgeemo.card.format1 import to_format_1
 from edgeemo.compress.prune.channels import Size
 from edgeemo.data import Faces
 from edgeemo.measure.latency import advise_on_int8
@@ -90,7 +90,7 @@ def _make_row(stage: StageResult, latency: Timing | None, pairs: list[PairedWith
         size_bytes=stage.path.stat().st_size,
         parameters=stage.size.parameters,
         macs=stage.size.macs,
-        precision=precision_of(stage.card.precision),
+        precision=to_format_1(stage.card.precision),
         temperature=stage.card.temperature,
         latency_one_core=latency,
         against=pairs,

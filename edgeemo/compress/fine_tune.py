@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.card import Card, Metrics, Recovery, from_json
-from edgeemo.card.history import entry
+from edgeemo.card.history import make_entry
 from edgeemo.compress.plan import Job
 from edgeemo.compress.prune.channels import measure_size, prune
 from edgeemo.compress.quantize.qat import FakeQuantizedNetwork
@@ -155,8 +155,8 @@ def _save(
     temperature = fit_temperature(logits, job.valid.truth)
     result = scores(softmax(logits, temperature=temperature), job.valid.truth, card.labels)
     measured = {**measured, **teacher.describe_teachers(job.teachers)}
-    saved = card.after(
-        entry(step, job.config, seconds=sum(row["seconds"] for row in rows), parent=card.sha256, **measured),
+    saved = card.with_entry(
+        make_entry(step, job.config, seconds=sum(row["seconds"] for row in rows), parent=card.sha256, **measured),
         architecture=replace(card.architecture, widths=widths_of(network)),
         temperature=temperature,
         metrics=make_metrics(job, card, result),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edgeemo import options
-from edgeemo.card import Card, label_set_of
+from edgeemo.card import Card, get_label_set
 from edgeemo.compress.prune.channels import PruningPlan
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.quantize.calibrate import CalibrationList
@@ -100,7 +100,7 @@ def prepare(config: Compress, card: Card) -> Job:
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
     training = run_folder.load_config(config.run, card, data=config.data)
-    labels = label_set_of(card)
+    labels = get_label_set(card)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     calibration = _load_calibration(config, training, labels, card) if config.int8 else None
     valid = load(training.data, "valid", labels, contract=card.input, protocol=training.protocol)

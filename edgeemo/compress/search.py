@@ -18,9 +18,9 @@ from typing import Any
 
 import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_writable, sha256_of_lines, write_json
-from edgeemo.card import Card, label_set_of, read_card, write_card
-from edgeemo.card.history import versions
+from edgeemo.artifact import check_writable, hash_lines, write_json
+from edgeemo.card import Card, get_label_set, read_card, write_card
+from edgeemo.card.history import list_versions
 from edgeemo.compress import plan, plots
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.run import COMPARISON
@@ -90,16 +90,16 @@ FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prun
 def _make_identity(config: Search, card: Card) -> dict[str, Any]:
     """Return everything that a candidate's row depends on, apart from its own settings."""
     settings = {key: value for key, value in public_settings(config).items() if key not in FREE_TO_CHANGE}
-    labels = label_set_of(card)
+    labels = get_label_set(card)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     training = run_folder.load_config(config.run, card, data=config.data)
     valid = label(samples(training.data, "valid", labels), labels, protocol=training.protocol).samples
     facts = {
         "weights": card.sha256,
-        "valid": sha256_of_lines([sample.id for sample in valid]),
+        "valid": hash_lines([sample.id for sample in valid]),
         "calibration": calibrate.read(config.calibration).header() if config.calibration else "drawn",
         "edgeemo": edgeemo.__version__,
-        "versions": versions(),
+        "versions": list_versions(),
         "machine": asdict(this_machine()),
         **teacher.describe_teachers(teachers),
     }

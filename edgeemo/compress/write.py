@@ -9,7 +9,7 @@ from time import perf_counter
 
 from edgeemo.artifact import atomic_write, write_json
 from edgeemo.card import Calibration, Card, Precision, from_json, write_card
-from edgeemo.card.history import entry
+from edgeemo.card.history import make_entry
 from edgeemo.compress import plots
 from edgeemo.compress.compare import StageResult, compare_stages, evaluate_stage, predict_golden, predict_model
 from edgeemo.compress.export import to_onnx
@@ -193,6 +193,6 @@ def _evaluate(job: Job, model: WrittenModel, source: StageResult | None = None) 
     result = {"accuracy": stage.scores.accuracy, "n": stage.scores.n, **vars(model.size)}
     if source:
         result["against_source"] = asdict(compare_stages(source, stage, job.valid.truth))
-    step = entry(model.step, job.config, seconds=perf_counter() - model.start, parent=model.parent, **result)
-    sealed = write_card(model.path, card.after(step, metrics=make_metrics(job, card, stage.scores)))
+    step = make_entry(model.step, job.config, seconds=perf_counter() - model.start, parent=model.parent, **result)
+    sealed = write_card(model.path, card.with_entry(step, metrics=make_metrics(job, card, stage.scores)))
     return replace(stage, card=sealed)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo import images
-from edgeemo.artifact import sha256_of_lines
+from edgeemo.artifact import hash_lines
 from edgeemo.card import InputContract
 from edgeemo.data import ferplus, folder, synthetic
 from edgeemo.data.sample import SPLITS, Sample
@@ -56,7 +56,7 @@ class Faces:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the ids, in order."""
-        return sha256_of_lines(self.ids)
+        return hash_lines(self.ids)
 
     @property
     def content_sha256(self) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import edgeemo
-from edgeemo.card.history import versions
+from edgeemo.card.history import list_versions
 from edgeemo.machine import Machine, this_machine
 from edgeemo.metrics import PairedComparison
 
@@ -28,7 +28,7 @@ class Header:
 
 def make_header(*, timed: bool = False) -> Header:
     """Return the header of a new result; timed: with the time and the machine's load."""
-    common = (edgeemo.__version__, versions(), this_machine())
+    common = (edgeemo.__version__, list_versions(), this_machine())
     if not timed:
         return Header(*common)
     load_1min = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

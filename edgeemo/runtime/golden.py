@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from edgeemo.artifact import sha256_of
+from edgeemo.artifact import hash_file
 from edgeemo.card import Card, Golden, InputContract
 from edgeemo.errors import IntegrityError
 from edgeemo.images import to_input, to_pixels
@@ -80,7 +80,7 @@ def golden_batch(contract: InputContract) -> np.ndarray:
 @cache
 def faces_sha256() -> str:
     """Return the hex SHA-256 of the file of faces."""
-    return sha256_of(FACES)
+    return hash_file(FACES)
 
 
 def sample_face() -> np.ndarray:

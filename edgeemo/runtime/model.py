@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeemo import images
-from edgeemo.card import Card, label_set_of, read_card, remake
+from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.metrics import merge_matrix, softmax
@@ -164,7 +164,7 @@ class Model:
         if not np.isfinite(logits).all():
             raise IntegrityError(
                 f"{self.path} returned NaN or infinity instead of logits; the file is damaged or its quantization "
-                f"overflows.  Rebuild it:  {remake(self.path)}"
+                f"overflows.  Rebuild it:  {suggest_rebuild(self.path)}"
             )
         return logits
 
@@ -187,7 +187,7 @@ class Model:
 
 def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:
     """Return the label set to report in; raise UsageError if the model's labels cannot be merged to it."""
-    resolved = (label_set(labels) if isinstance(labels, str) else labels) if labels else label_set_of(card)
+    resolved = (label_set(labels) if isinstance(labels, str) else labels) if labels else get_label_set(card)
     resolved.map_labels(card.labels)
     return resolved
 
@@ -217,7 +217,7 @@ def _check_shapes(card: Card, backend: Backend, file: Path) -> None:
     if failed := [what for what, holds in checks.items() if not holds]:
         raise IntegrityError(
             f"{file} and its card do not agree; expected {'; '.join(failed)}; the file has inputs {backend.inputs} and "
-            f"outputs {backend.outputs}.  Rebuild both:  {remake(file)}"
+            f"outputs {backend.outputs}.  Rebuild both:  {suggest_rebuild(file)}"
         )
 
 

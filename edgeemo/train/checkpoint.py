@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric
 
-from edgeemo.artifact import atomic_folder, sha256_of
+from edgeemo.artifact import atomic_folder, hash_file
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.train.network import EmotionNet
 
@@ -133,7 +133,7 @@ def load_last_weights(run: Path) -> Tensors:
 
 
 def _hash_lines(folder: Path) -> str:
-    return "".join(f"{sha256_of(folder / name)}  {name}\n" for name in (WEIGHTS, STATE))
+    return "".join(f"{hash_file(folder / name)}  {name}\n" for name in (WEIGHTS, STATE))
 
 
 def _is_intact(path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgeemo import options
-from edgeemo.card import label_set_of
+from edgeemo.card import get_label_set
 from edgeemo.data import Faces
 from edgeemo.data.faces import DecodedFaces, kind_of
 from edgeemo.errors import UsageError
@@ -47,7 +47,7 @@ def run(config: Evaluate) -> EvaluationResult:
     torch.set_num_threads(config.threads or len(usable_cores()))
     keep_freed_memory()
     members = ensemble.load_members(runs)
-    labels = label_set(config.label_set) if config.label_set else label_set_of(members[0].card)
+    labels = label_set(config.label_set) if config.label_set else get_label_set(members[0].card)
     _check_labels(members, labels)
     data = run_folder.load_config(runs[0], members[0].card, data=config.data).data
     decoded = DecodedFaces(data, config.split, labels, protocol=config.protocol)

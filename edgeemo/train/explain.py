@@ -19,7 +19,7 @@ from torch import nn
 
 from edgeemo import images, options
 from edgeemo.artifact import check_writable
-from edgeemo.card import Card, label_set_of
+from edgeemo.card import Card, get_label_set
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import kind_of
 from edgeemo.errors import UsageError, known
@@ -77,7 +77,7 @@ def run(config: Explain) -> Path:
 
 def _plot_dataset(config: Explain, network: EmotionNet, card: Card, out: Path) -> list[Path]:
     trained = run_folder.load_config(config.run, card, data=config.data)
-    faces = load(trained.data, config.split, label_set_of(card), contract=card.input, protocol=trained.protocol)
+    faces = load(trained.data, config.split, get_label_set(card), contract=card.input, protocol=trained.protocol)
     probabilities = softmax(predict_logits(network, faces, card.input), temperature=card.temperature)
     rows = _select_examples(faces, probabilities)
     ids = [faces.ids[row] for row in rows]

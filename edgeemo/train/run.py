@@ -25,7 +25,7 @@ from edgeemo.card import (
     from_json,
     read_card,
 )
-from edgeemo.card.history import entry
+from edgeemo.card.history import make_entry
 from edgeemo.data import faces as data
 from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet, label_set
@@ -78,10 +78,10 @@ def _run(config: Train) -> Path:
         metrics={"valid": _describe_metrics(config, valid, result)},
         data=_describe_data(config, train, valid),
         licences=terms,
-    ).after(
-        entry("train", config, seconds=sum(row["seconds"] for row in history), **teacher.describe_teachers(teachers))
     )
-    path = run_folder.save(trained, card, folder)
+    seconds = sum(row["seconds"] for row in history)
+    entry = make_entry("train", config, seconds=seconds, **teacher.describe_teachers(teachers))
+    path = run_folder.save(trained, card.with_entry(entry), folder)
     _save_log_and_plots(folder, config, history, result)
     _log_accuracy(config, result)
     return path
@@ -154,7 +154,7 @@ def _read_terms(file: Path) -> str:
     """Return the licences in the card of a weights file, if it is a model of edgeemo."""
     if not card_path(file).is_file():
         return "from a file given by the trainer"
-    told = "; ".join(f"{what}: {text}" for what, text in read_card(file).licences.terms().items())
+    told = "; ".join(f"{what}: {text}" for what, text in read_card(file).licences.list_terms().items())
     return f"from another model ({told})"
 
 

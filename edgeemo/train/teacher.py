@@ -55,7 +55,7 @@ def describe_teachers(teachers: Sequence[Member]) -> dict[str, Any]:
 
 def collect_licences(masters: Sequence[Member]) -> str | None:
     """The terms that a student inherits: those of the members' faces and first weights, None where they have none."""
-    terms = {text for member in masters for text in member.card.licences.terms().values()}
+    terms = {text for member in masters for text in member.card.licences.list_terms().values()}
     return "; ".join(sorted(terms)) or None
 
 

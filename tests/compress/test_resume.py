@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgeemo.artifact import sha256_of
+from edgeemo.artifact import hash_file
 from edgeemo.card import read_card
 from edgeemo.compress import fine_tune
 from edgeemo.compress.run import run
@@ -70,7 +70,7 @@ def test_a_resumed_compression_is_bit_identical(
     config = replace(ALL, run=str(trained), out=str(tmp_path))
     stop_after(config, monkeypatch, steps=steps)
     path = run(replace(config, resume=True))
-    assert sha256_of(path) == sha256_of(uninterrupted / path.name)
+    assert hash_file(path) == hash_file(uninterrupted / path.name)
     expected, actual = load_file(uninterrupted / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in uninterrupted.iterdir())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.artifact import sha256_of_lines, write_json
+from edgeemo.artifact import hash_lines, write_json
 from edgeemo.card import InputContract
 from edgeemo.data import Faces, samples
 from edgeemo.data.faces import decode, kind_of, label
@@ -40,7 +40,7 @@ class CalibrationList:
     @property
     def sha256(self) -> str:
         """Fingerprint of the ids."""
-        return sha256_of_lines(list(self.ids))
+        return hash_lines(list(self.ids))
 
     def header(self) -> dict[str, Any]:
         """Return everything except the ids, with their count and hash."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgeemo.card import Card, Target, remake
+from edgeemo.card import Card, Target, suggest_rebuild
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.packages import require
@@ -180,7 +180,9 @@ class TensorrtBackend:
         """Raise IntegrityError unless inputs and outputs are float32, as in every model that edgeemo exports."""
         types = {name: self._engine.get_tensor_dtype(name) for name in names}
         if other := [f"{name} {dtype}" for name, dtype in types.items() if dtype != self._library.DataType.FLOAT]:
-            raise IntegrityError(f"{path} has tensors that are not float32: {', '.join(other)}.  {remake(path)}")
+            raise IntegrityError(
+                f"{path} has tensors that are not float32: {', '.join(other)}.  {suggest_rebuild(path)}"
+            )
 
     def _new_context(self) -> trt.IExecutionContext:
         return require_result(self._engine.create_execution_context, "execution context", self._logger)
