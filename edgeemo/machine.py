@@ -38,11 +38,11 @@ class Machine:
 @cache
 def this_machine() -> Machine:
     """Return the facts of this machine."""
-    info = _cpuinfo()
+    info = _read_cpuinfo()
     flags = info.get("flags") or info.get("Features")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return Machine(
-        processor=info.get("model name") or _board() or platform.processor() or platform.machine(),
+        processor=info.get("model name") or _read_board() or platform.processor() or platform.machine(),
         features=tuple(name for name in RELEVANT_FEATURES if name in flags.split()) if flags else None,
         cores=len(usable_cores()),
         memory_gib=None if memory is None else round(memory / 2**30, 1),
@@ -68,11 +68,11 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _board() -> str:
+def _read_board() -> str:
     return BOARD.read_text(encoding="utf-8").strip("\0\n") if BOARD.is_file() else ""
 
 
-def _cpuinfo() -> dict[str, str]:
+def _read_cpuinfo() -> dict[str, str]:
     if not CPUINFO.is_file():
         return {}
     first = CPUINFO.read_text(encoding="utf-8").split("\n\n")[0]

@@ -58,7 +58,7 @@ def scores(probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...]
         accuracy=right / len(truth),
         accuracy_low=low,
         accuracy_high=high,
-        macro_f1=_macro_f1(confusion),
+        macro_f1=_compute_macro_f1(confusion),
         recall=dict(zip(labels, recall, strict=True)),
         support=dict(zip(labels, map(int, support), strict=True)),
         ece=ece(probabilities, truth),
@@ -133,19 +133,19 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     low, high = 0.25, 4.0
     while high - low > 1e-4:
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if _nll(logits, truth, left) < _nll(logits, truth, right):
+        if _compute_nll(logits, truth, left) < _compute_nll(logits, truth, right):
             high = right
         else:
             low = left
     return round((low + high) / 2, 4)
 
 
-def _nll(logits: np.ndarray, truth: np.ndarray, temperature: float) -> float:
+def _compute_nll(logits: np.ndarray, truth: np.ndarray, temperature: float) -> float:
     chosen = softmax(logits, temperature=temperature)[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
 
-def _macro_f1(confusion: np.ndarray) -> float:
+def _compute_macro_f1(confusion: np.ndarray) -> float:
     truth, predicted, hit = confusion.sum(1), confusion.sum(0), np.diag(confusion)
     f1 = 2 * hit / np.maximum(truth + predicted, 1)
     return float(f1[truth > 0].mean())

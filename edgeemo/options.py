@@ -153,11 +153,11 @@ _ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", st
 
 def options(config: type) -> tuple[Typed, ...]:
     """Return the options of a config, in order."""
-    return _options(config)
+    return _make_options(config)
 
 
 @cache
-def _options(config: Any) -> tuple[Typed, ...]:
+def _make_options(config: Any) -> tuple[Typed, ...]:
     hints = get_type_hints(config)
     return tuple(_make_typed(f, hints[f.name]) for f in fields(config))
 
@@ -181,7 +181,7 @@ def check(config: Any) -> None:
 
 def _check_needs(config: Any, one: Typed, value: Any) -> None:
     flag = one.flag.replace("--", "--no-", 1) if value is False else one.flag
-    if excluded := [name for name in _excluded(one.about.needs) if getattr(config, name)]:
+    if excluded := [name for name in _list_excluded(one.about.needs) if getattr(config, name)]:
         raise UsageError(f"{flag} has no effect with {_spell(config, excluded[0])}: leave out one of them")
     if missing := [clause for clause in clauses(one.about.needs) if not any(_given(config, name) for name in clause)]:
         needed = ", and ".join(" or ".join(_spell(config, name) for name in clause) for clause in missing)
@@ -194,7 +194,7 @@ def clauses(needs: str) -> list[list[str]]:
     return [[name.strip() for name in part.split("|")] for part in parts]
 
 
-def _excluded(needs: str) -> Iterator[str]:
+def _list_excluded(needs: str) -> Iterator[str]:
     return (part.strip()[1:] for part in needs.split("&") if part.strip().startswith("!"))
 
 

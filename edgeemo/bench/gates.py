@@ -47,22 +47,22 @@ def _from_accuracy(value: Callable[[Accuracy], float | str]) -> Value:
     return lambda result: value(result.accuracy) if result.accuracy else "no faces"
 
 
-def _lowest_recall(scored: Accuracy) -> float | str:
+def _compute_lowest_recall(scored: Accuracy) -> float | str:
     if absent := sorted(name for name, share in scored.recall.items() if share is None):
         return f"no faces of {', '.join(absent)}"
     return min(share for share in scored.recall.values() if share is not None)
 
 
-def _robust_accuracy(result: BenchResult) -> float | str:
+def _compute_robust_accuracy(result: BenchResult) -> float | str:
     return result.robustness.mean if result.robustness else "no corrupted faces"
 
 
-def _accuracy_drop(result: BenchResult) -> float | str:
+def _compute_accuracy_drop(result: BenchResult) -> float | str:
     paired = result.against.accuracy if result.against else None
     return -paired.difference if paired else "no other accuracy"
 
 
-def _latency_ratio(result: BenchResult) -> float | str:
+def _compute_latency_ratio(result: BenchResult) -> float | str:
     return result.against.latency_ratio_p50 if result.against else "no other model"
 
 
@@ -71,9 +71,9 @@ CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 GATES = {
     "accuracy": Gate("accuracy", "share", ">=", _from_accuracy(lambda scored: scored.accuracy), (DATA,)),
     "macro_f1": Gate("macro-F1", "share", ">=", _from_accuracy(lambda scored: scored.macro_f1), (DATA,)),
-    "min_recall": Gate("lowest recall", "share", ">=", _from_accuracy(_lowest_recall), (DATA,)),
+    "min_recall": Gate("lowest recall", "share", ">=", _from_accuracy(_compute_lowest_recall), (DATA,)),
     "ece": Gate("calibration error", "share", "<=", _from_accuracy(lambda scored: scored.ece), (DATA,)),
-    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", _robust_accuracy, (DATA, ROBUSTNESS)),
+    "robust_accuracy": Gate("accuracy when corrupted", "share", ">=", _compute_robust_accuracy, (DATA, ROBUSTNESS)),
     "latency_ms_p50": Gate("p50 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p50),
     "latency_ms_p95": Gate("p95 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p95),
     "latency_ms_p99": Gate("p99 on one core", "ms", "<", lambda result: result.latency.one_core.total.ms_p99),
@@ -82,8 +82,8 @@ GATES = {
     "memory_bytes": Gate(
         "peak memory", "bytes", "<=", lambda result: result.cold_start.memory_bytes or "this system does not report it"
     ),
-    "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _accuracy_drop, (DATA, AGAINST)),
-    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _latency_ratio, (AGAINST,)),
+    "max_accuracy_drop": Gate("accuracy lost", "points", "<=", _compute_accuracy_drop, (DATA, AGAINST)),
+    "max_latency_ratio": Gate("p50 to the other's", "ratio", "<=", _compute_latency_ratio, (AGAINST,)),
 }
 
 # Two gates of targets/origin.toml. Not strict: they were not requested, and speed can be measured without faces.

@@ -63,7 +63,7 @@ def run(config: Parity) -> ParityResult:
             with open_model(path, threads=config.threads, backend=backend) as model:
                 outputs.append(_run_model(model, backend, decoded.decode(model.card.input)))
         except MachineError as error:
-            missing = NotRun(file=path.name, backend=backend, not_run=_reason(error, path))
+            missing = NotRun(file=path.name, backend=backend, not_run=_give_reason(error, path))
             reasons.setdefault(path, missing.not_run)
             if missing.not_run not in {row.not_run for row in rows if isinstance(row, NotRun)}:  # once for all files
                 rows.append(missing)
@@ -131,7 +131,7 @@ def _check_labels(models: list[Path], cards: list[Card]) -> None:
             )
 
 
-def _reason(error: MachineError, path: Path) -> str:
+def _give_reason(error: MachineError, path: Path) -> str:
     """Return the missing parts, if the error lists any, else its first line; without the folder of the file."""
     lines = str(error).replace(str(path), path.name).splitlines()
     listed = [line.removeprefix("  - ") for line in lines if line.startswith("  - ")]
@@ -175,13 +175,13 @@ def _make_row(output: Output, outputs: list[Output], decoded: DecodedFaces, conf
 def _passes(one: Output, other: Output, min_agreement: float) -> bool:
     """Check the agreement in percent; INT8 on another processor needs 100, x86 processors also equal logits."""
     if other.processor and other.processor.family == "x86":
-        return _agreement(one, other) == 1 and bool(np.abs(one.logits - other.logits).max() <= SAME_LOGIT)
+        return _compute_agreement(one, other) == 1 and bool(np.abs(one.logits - other.logits).max() <= SAME_LOGIT)
     if other.processor and other.model.precision.get("asked") == "int8":  # measured: no ARM core differs on any face
-        return _agreement(one, other) == 1
-    return _agreement(one, other) >= min_agreement / 100
+        return _compute_agreement(one, other) == 1
+    return _compute_agreement(one, other) >= min_agreement / 100
 
 
-def _agreement(one: Output, other: Output) -> float:
+def _compute_agreement(one: Output, other: Output) -> float:
     return float((one.probabilities.argmax(1) == other.probabilities.argmax(1)).mean())
 
 

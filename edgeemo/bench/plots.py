@@ -18,7 +18,7 @@ def draw(result: BenchResult, stem: Path) -> list[Path]:
     figures = {"latency": _plot_latency(result)}
     if scored := result.accuracy:
         labels = result.model.labels
-        confusion = plots.plot_confusion(scored.confusion, labels, title=_title(scored))
+        confusion = plots.plot_confusion(scored.confusion, labels, title=_format_title(scored))
         figures = {"confusion": confusion, "recall": _plot_recall(scored, labels)} | figures
     return [plots.save_png(figure, stem.with_name(f"{stem.name}-{name}.png")) for name, figure in figures.items()]
 
@@ -27,18 +27,18 @@ def _plot_recall(scored: Accuracy, labels: list[str]) -> Any:
     support = [scored.support[name] for name in labels]
     names = [f"{name} ({n:,})" for name, n in zip(labels, support, strict=True)]
     shares = np.array([100 * (scored.recall[name] or 0) for name in labels])
-    intervals = 100 * np.array([_interval(share / 100, n) for share, n in zip(shares, support, strict=True)])
+    intervals = 100 * np.array([_compute_interval(share / 100, n) for share, n in zip(shares, support, strict=True)])
     axes = plots.make_axes(7.5, 1.4 + 0.42 * len(names))
     errors = np.maximum([shares - intervals[:, 0], intervals[:, 1] - shares], 0)
     axes.barh(names, shares, xerr=errors, color="#4c78a8", ecolor="#333333", capsize=3)
     axes.axvline(100 * scored.accuracy, color="black", linestyle=":", label="accuracy")
-    axes.set(xlim=(0, 100), xlabel="recall in %, with 95 % interval", title=_title(scored))
+    axes.set(xlim=(0, 100), xlabel="recall in %, with 95 % interval", title=_format_title(scored))
     axes.invert_yaxis()
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
     return axes.figure
 
 
-def _interval(share: float, n: int) -> tuple[float, float]:
+def _compute_interval(share: float, n: int) -> tuple[float, float]:
     return wilson(round(share * n), n) if n else (0.0, 0.0)
 
 
@@ -65,6 +65,6 @@ def _plot_curve(axes: Any, setting: SettingTiming, name: str, *, line: str = "-"
     axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", linestyle=line, label=text)
 
 
-def _title(scored: Accuracy) -> str:
+def _format_title(scored: Accuracy) -> str:
     name = f"{scored.faces.name}, {scored.faces.protocol}, n = {scored.n:,}"
     return f"{name}: {100 * scored.accuracy:.2f} %"

@@ -87,11 +87,11 @@ def _hash_split(samples: list[Sample], split: str, *, near: bool) -> SplitHashes
         hashes.ids.append(sample.id)
         hashes.exact.append(faces.hash_pixels(pixels))
         if near:
-            hashes.near.append(_perceptual_hashes(pixels))
+            hashes.near.append(_compute_perceptual_hashes(pixels))
     return hashes
 
 
-def _perceptual_hashes(pixels: np.ndarray) -> tuple[int, int]:
+def _compute_perceptual_hashes(pixels: np.ndarray) -> tuple[int, int]:
     imagehash = require("imagehash", extra="train", purpose="finding near duplicates")
     image = Image.fromarray(pixels)
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -9,8 +9,8 @@ def format_amount(value: float, unit: str) -> str:
         hundredths = round(100 * value, 2) + 0.0  # a small loss below zero is 0.00, not -0.00
         return f"{hundredths:.2f} {'%' if unit == 'share' else 'points'}"
     if unit == "bytes":
-        return f"{_short(value / 1e6)} MB" if value >= 1e6 else f"{_short(value / 1e3)} kB"
-    return f"{_short(value)}{'x' if unit == 'ratio' else ' ms'}"
+        return f"{_format_short(value / 1e6)} MB" if value >= 1e6 else f"{_format_short(value / 1e3)} kB"
+    return f"{_format_short(value)}{'x' if unit == 'ratio' else ' ms'}"
 
 
 def format_optional(value: float | None, unit: str) -> str:
@@ -28,7 +28,7 @@ def format_interval(low: float, high: float) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
-def _short(value: float) -> str:
+def _format_short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

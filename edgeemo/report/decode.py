@@ -67,18 +67,18 @@ def _decode_union(kinds: tuple[Any, ...], value: Any, at: str) -> Any:
 
 
 def _fits(kind: Any, value: dict[str, Any]) -> bool:
-    return isinstance(kind, type) and is_dataclass(kind) and _required(kind) <= set(value)
+    return isinstance(kind, type) and is_dataclass(kind) and _list_required(kind) <= set(value)
 
 
 def _decode_instance(kind: Any, value: Any, at: str) -> Any:
     if not isinstance(value, dict):
         raise _MismatchError(at, "an object", _shorten(value))
     known = {field.name for field in fields(kind)}
-    if missing := sorted(_required(kind) - set(value)):
+    if missing := sorted(_list_required(kind) - set(value)):
         raise _MismatchError(_join(at, missing[0]), "a value", "nothing")
     if unknown := sorted(set(value) - known):
         raise _MismatchError(at, f"no other fields than {', '.join(sorted(known))}", unknown[0])
-    hints = _hints(kind)
+    hints = _list_hints(kind)
     return kind(**{name: _decode(hints[name], part, _join(at, name)) for name, part in value.items()})
 
 
@@ -102,12 +102,12 @@ def _decode_plain(kind: type, value: Any, at: str) -> Any:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _list_hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
 @cache
-def _required(kind: Any) -> frozenset[str]:
+def _list_required(kind: Any) -> frozenset[str]:
     return frozenset(field.name for field in fields(kind) if _is_required(field))
 
 

@@ -35,7 +35,7 @@ class Table:
     def to_terminal(self) -> RenderableType:
         """Return the table for rich."""
         if self.style == "wide":
-            return Text("\n".join(filter(None, [self.title, *self._lines(), self.note])))
+            return Text("\n".join(filter(None, [self.title, *self._list_lines(), self.note])))
         table = RichTable(title=self.title or None, caption=self.note or None, **_FORMS[self.style])
         for number, (head, align) in enumerate(zip(self.head, self.aligns, strict=True)):
             tight = {"no_wrap": number > 0, "overflow": "fold"} if self.style == "tight" else {}
@@ -51,7 +51,7 @@ class Table:
         lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *self.rows)]
         return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
 
-    def _lines(self) -> Iterator[str]:
+    def _list_lines(self) -> Iterator[str]:
         """Yield lines of aligned text."""
         rows = [self.head, *self.rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -98,16 +98,16 @@ class Page:
         blocks = [f"# {self.title}"]
         if self.verdict:
             blocks.append(f"**{self.verdict}**")
-        blocks += [part if isinstance(part, str) else _section(part) for part in self.parts]
-        blocks += [_image(name) for name in images]
+        blocks += [part if isinstance(part, str) else _format_section(part) for part in self.parts]
+        blocks += [_format_image(name) for name in images]
         if self.facts:
             blocks.append("## Circumstances\n\n" + "\n".join(f"- {name}: {text}" for name, text in self.facts.items()))
         return "\n\n".join(blocks) + "\n"
 
 
-def _section(table: Table) -> str:
+def _format_section(table: Table) -> str:
     return f"## {table.title}\n\n{table.to_markdown()}" if table.title else table.to_markdown()
 
 
-def _image(name: str) -> str:
+def _format_image(name: str) -> str:
     return f"![{name.removesuffix('.png')}]({name})" if name.endswith(".png") else name

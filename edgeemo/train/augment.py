@@ -13,7 +13,7 @@ import numpy as np
 cv2.setNumThreads(0)  # faces are small: a thread pool costs more than it saves and takes cores from training
 
 
-def _enhanced() -> list[A.BasicTransform]:
+def _make_enhanced() -> list[A.BasicTransform]:
     """Return the origin document's augmentation without vertical flips: faces in front of a camera are upright.
 
     All channels get the same noise, because a gray face in three channels (gray3) must stay gray.
@@ -28,7 +28,7 @@ def _enhanced() -> list[A.BasicTransform]:
     ]
 
 
-def _edge() -> list[A.BasicTransform]:
+def _make_edge() -> list[A.BasicTransform]:
     """Return the augmentation for faces of 48 to 64 px, without noise and blur, which would erase such small faces."""
     return [
         A.HorizontalFlip(p=0.5),
@@ -44,7 +44,7 @@ def _edge() -> list[A.BasicTransform]:
     ]
 
 
-def _corruptions() -> list[A.BasicTransform]:
+def _make_corruptions() -> list[A.BasicTransform]:
     """Return one of five corruptions: sensor noise, defocus, distance (downscaling), JPEG compression and exposure."""
     return [
         A.OneOf(
@@ -63,7 +63,7 @@ def _corruptions() -> list[A.BasicTransform]:
     ]
 
 
-TRANSFORMS = {"enhanced": _enhanced, "edge": _edge, "none": list}
+TRANSFORMS = {"enhanced": _make_enhanced, "edge": _make_edge, "none": list}
 
 
 def make_augmentation(name: str, *, vertical_flips: bool = False) -> A.Compose:
@@ -80,7 +80,7 @@ class Corruption:
     """
 
     def __init__(self, share: float) -> None:
-        self.share, self.transform = share, A.Compose(_corruptions())
+        self.share, self.transform = share, A.Compose(_make_corruptions())
 
     def __call__(self, pixels: np.ndarray, *, seed: int) -> np.ndarray:
         """Return a copy of (N, S, S[, 3]) uint8 faces with about `share` of them corrupted."""

@@ -42,22 +42,22 @@ def _make_vgg(widths: tuple[int, ...], *, strided: bool = False) -> nn.Sequentia
     """
     first = widths[0]
     layers = (
-        _conv_bn_relu(1, first, 6, stride=2)
+        _make_conv_bn_relu(1, first, 6, stride=2)
         if strided
-        else [*_conv_bn_relu(1, first, 3), *_conv_bn_relu(first, first, 3)]
+        else [*_make_conv_bn_relu(1, first, 3), *_make_conv_bn_relu(first, first, 3)]
     )
     layers += [] if strided else [nn.MaxPool2d(2)]
     for channels, width in pairwise(widths):
-        layers += [*_conv_bn_relu(channels, width, 3), *_conv_bn_relu(width, width, 3), nn.MaxPool2d(2)]
+        layers += [*_make_conv_bn_relu(channels, width, 3), *_make_conv_bn_relu(width, width, 3), nn.MaxPool2d(2)]
     return nn.Sequential(*layers[:-1])
 
 
-def _conv_bn_relu(channels: int, out: int, kernel: int, *, stride: int = 1) -> list[nn.Module]:
+def _make_conv_bn_relu(channels: int, out: int, kernel: int, *, stride: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(channels, out, kernel, stride, padding=(kernel - 1) // 2, bias=False)
     return [convolution, nn.BatchNorm2d(out), nn.ReLU()]
 
 
-def _edge_vgg(widths: tuple[int, ...], *, strided: bool = False) -> Backbone:
+def _make_edge_vgg(widths: tuple[int, ...], *, strided: bool = False) -> Backbone:
     return Backbone(partial(_make_vgg, widths, strided=strided), _all_layers, widths[-1], 48, GRAY, plain=True)
 
 
@@ -65,18 +65,18 @@ def _all_layers(model: nn.Module) -> nn.Sequential:
     return nn.Sequential(*model.children())
 
 
-def _layers_before_pooling(model: nn.Module) -> nn.Sequential:
+def _make_layers_before_pooling(model: nn.Module) -> nn.Sequential:
     """Return a ResNet without its pooling and classifier."""
     return nn.Sequential(*list(model.children())[:-2])
 
 
-def _feature_layers(model: nn.Module) -> nn.Sequential:
+def _make_feature_layers(model: nn.Module) -> nn.Sequential:
     return nn.Sequential(*model.get_submodule("features").children())
 
 
-def _feature_layers_with_relu(model: nn.Module) -> nn.Sequential:
+def _make_feature_layers_with_relu(model: nn.Module) -> nn.Sequential:
     """Return DenseNet's features with the ReLU of its forward pass."""
-    return nn.Sequential(*_feature_layers(model), nn.ReLU())
+    return nn.Sequential(*_make_feature_layers(model), nn.ReLU())
 
 
 def _make_torchvision(name: str) -> nn.Module:
@@ -86,7 +86,7 @@ def _make_torchvision(name: str) -> nn.Module:
     return model
 
 
-def _torchvision_backbone(
+def _make_torchvision_backbone(
     name: str,
     trunk: Callable[[nn.Module], nn.Sequential],
     features: int,
@@ -139,9 +139,9 @@ class InvertedResidual(nn.Sequential):
 
     def __init__(self, channels: int, out: int, *, kernel: int, expansion: int, stride: int) -> None:
         wide = channels * expansion
-        expand = _conv_bn_relu6(channels, wide, 1) if expansion > 1 else []
-        project = _conv_bn_relu6(wide, out, 1)[:-1]  # linear
-        super().__init__(*expand, *_conv_bn_relu6(wide, wide, kernel, stride=stride, groups=wide), *project)
+        expand = _make_conv_bn_relu6(channels, wide, 1) if expansion > 1 else []
+        project = _make_conv_bn_relu6(wide, out, 1)[:-1]  # linear
+        super().__init__(*expand, *_make_conv_bn_relu6(wide, wide, kernel, stride=stride, groups=wide), *project)
         self.adds = stride == 1 and channels == out
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -150,7 +150,7 @@ class InvertedResidual(nn.Sequential):
         return batch + out if self.adds else out
 
 
-def _conv_bn_relu6(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def _make_conv_bn_relu6(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     """Return convolution, BatchNorm and ReLU6, padded as in TensorFlow: at stride 2, one pixel more at the end."""
     before, after = ((kernel - 1) // 2, kernel // 2) if stride == 1 else ((kernel - 2) // 2, (kernel - 1) // 2)
     pad: list[nn.Module] = [nn.ZeroPad2d((before, after, before, after))] if before != after else []
@@ -160,7 +160,7 @@ def _conv_bn_relu6(channels: int, out: int, kernel: int, *, stride: int = 1, gro
 
 def _make_lite0() -> nn.Sequential:
     """Return EfficientNet-Lite0 (Liu 2020): B0 with ReLU6 and without squeeze-and-excitation, designed for INT8."""
-    layers, channels = [nn.Sequential(*_conv_bn_relu6(3, 32, 3, stride=2))], 32
+    layers, channels = [nn.Sequential(*_make_conv_bn_relu6(3, 32, 3, stride=2))], 32
     for kernel, expansion, out, repeats, stride in STAGES:
         blocks = []
         for k in range(repeats):
@@ -169,7 +169,7 @@ def _make_lite0() -> nn.Sequential:
             )
             channels = out
         layers.append(nn.Sequential(*blocks))
-    return nn.Sequential(*layers, nn.Sequential(*_conv_bn_relu6(channels, 1280, 1)))
+    return nn.Sequential(*layers, nn.Sequential(*_make_conv_bn_relu6(channels, 1280, 1)))
 
 
 def _load_packaged_lite0() -> Tensors:
@@ -180,17 +180,21 @@ def _load_packaged_lite0() -> Tensors:
 
 
 BACKBONES = {
-    "edge_vgg": _edge_vgg((32, 64, 128, 256)),
-    "edge_vgg_slim": _edge_vgg((16, 32, 64, 128)),
-    "edge_vgg_nano": _edge_vgg((16, 32, 56, 112), strided=True),
-    "edge_vgg_wide": _edge_vgg((48, 96, 192, 384)),
-    "resnet18": _torchvision_backbone("resnet18", _layers_before_pooling, 512, 64),
-    "resnet50": _torchvision_backbone("resnet50", _layers_before_pooling, 2048, 224),
-    "resnet101": _torchvision_backbone("resnet101", _layers_before_pooling, 2048, 224, _zero_init_residual),
-    "efficientnet_b4": _torchvision_backbone("efficientnet_b4", _feature_layers, 1792, 224, _zero_init_residual),
-    "densenet121": _torchvision_backbone("densenet121", _feature_layers_with_relu, 1024, 224),
-    "vgg16": _torchvision_backbone("vgg16", _feature_layers, 512, 224),
-    "mobilenet_v3_large": _torchvision_backbone("mobilenet_v3_large", _feature_layers, 960, 112, _zero_init_residual),
+    "edge_vgg": _make_edge_vgg((32, 64, 128, 256)),
+    "edge_vgg_slim": _make_edge_vgg((16, 32, 64, 128)),
+    "edge_vgg_nano": _make_edge_vgg((16, 32, 56, 112), strided=True),
+    "edge_vgg_wide": _make_edge_vgg((48, 96, 192, 384)),
+    "resnet18": _make_torchvision_backbone("resnet18", _make_layers_before_pooling, 512, 64),
+    "resnet50": _make_torchvision_backbone("resnet50", _make_layers_before_pooling, 2048, 224),
+    "resnet101": _make_torchvision_backbone("resnet101", _make_layers_before_pooling, 2048, 224, _zero_init_residual),
+    "efficientnet_b4": _make_torchvision_backbone(
+        "efficientnet_b4", _make_feature_layers, 1792, 224, _zero_init_residual
+    ),
+    "densenet121": _make_torchvision_backbone("densenet121", _make_feature_layers_with_relu, 1024, 224),
+    "vgg16": _make_torchvision_backbone("vgg16", _make_feature_layers, 512, 224),
+    "mobilenet_v3_large": _make_torchvision_backbone(
+        "mobilenet_v3_large", _make_feature_layers, 960, 112, _zero_init_residual
+    ),
     "efficientnet_lite0": Backbone(_make_lite0, _all_layers, 1280, 112, LITE, _load_packaged_lite0, LITE_TERMS),
 }
 

@@ -180,7 +180,7 @@ def plot_maps(explanations: list[Explanation], path: Path, *, label: str | None 
     for axes, face in zip(grid, explanations, strict=True):
         for ax in axes:
             _draw_face(ax, face.pixels)
-        axes[0].set_ylabel(_caption(face), fontsize=8, rotation=0, ha="right", va="center")
+        axes[0].set_ylabel(_format_caption(face), fontsize=8, rotation=0, ha="right", va="center")
         axes[1].imshow(face.cam, cmap="jet", alpha=0.45, vmin=0, vmax=1)
         if face.attention is not None:
             axes[2].imshow(face.attention, cmap="jet", alpha=0.45, vmin=0, vmax=1)
@@ -212,7 +212,7 @@ def plot_mistakes(faces: Faces, probabilities: np.ndarray, card: Card, path: Pat
     return plots.save_png(figure, path)
 
 
-def _caption(face: Explanation) -> str:
+def _format_caption(face: Explanation) -> str:
     true = f"\ntrue: {face.true}" if face.true else ""
     name = face.name if len(face.name) <= 18 else f"…{face.name[-17:]}"
     return f"{name}\n{face.predicted} {100 * face.probability:.0f} %{true}"

@@ -289,7 +289,7 @@ def _time_batches(batches: Any) -> Iterator[tuple[float, Any]]:
 def _train_step(context: TrainingContext, state: TrainingState, pixels: torch.Tensor, target: torch.Tensor) -> None:
     """Compute the gradients of one batch; update the weights after `accumulate` batches, or at the end of the epoch."""
     config, fabric = context.config, context.fabric
-    torch.manual_seed(_dropout_seed(config.seed, state, fabric.global_rank))
+    torch.manual_seed(_compute_dropout_seed(config.seed, state, fabric.global_rank))
     first = state.step - state.step % config.accumulate
     group = min(config.accumulate, context.steps - first)
     updates = state.step - first == group - 1
@@ -308,7 +308,7 @@ def _train_step(context: TrainingContext, state: TrainingState, pixels: torch.Te
             state.average.update_parameters(state.network)
 
 
-def _dropout_seed(seed: int, state: TrainingState, rank: int) -> int:
+def _compute_dropout_seed(seed: int, state: TrainingState, rank: int) -> int:
     """Return a seed that depends on the step alone, so that a resumed run repeats the same dropout."""
     return int(np.random.SeedSequence((seed, state.epoch, state.step, rank)).generate_state(1, np.uint64)[0] >> 1)
 

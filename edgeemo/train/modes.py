@@ -32,7 +32,7 @@ def split_into_stages(backbone: nn.Module) -> list[list[nn.Module]]:
     includes everything up to the next one, such as a dense block's transition or DenseNet's last BatchNorm.
     """
     groups: list[list[nn.Module]] = [[]]
-    for layer in _layers(backbone):
+    for layer in _list_layers(backbone):
         if isinstance(layer, POOLS) or _is_block(layer):
             groups.append([])
         if _has_parameters(layer):
@@ -57,11 +57,11 @@ def unfreeze(network: EmotionNet, config: Train, *, epoch: float) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
+def _list_layers(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the children, or those of the only child with parameters if it is a container."""
     trainable = [child for child in module.children() if _has_parameters(child)]
     if len(trainable) == 1 and list(trainable[0].children()):
-        yield from _layers(trainable[0])
+        yield from _list_layers(trainable[0])
     else:
         yield from module.children()
 

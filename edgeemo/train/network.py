@@ -73,7 +73,7 @@ def build(architecture: Architecture, *, weights: str = "none") -> EmotionNet:
     return network.to(memory_format=torch.channels_last)
 
 
-def _enhanced_head(features: int, labels: int, dropout: float) -> nn.Sequential:
+def _make_enhanced_head(features: int, labels: int, dropout: float) -> nn.Sequential:
     """Return the origin document's classifier: three layers with BatchNorm and decreasing dropout."""
     return nn.Sequential(
         nn.Dropout(dropout),
@@ -83,11 +83,11 @@ def _enhanced_head(features: int, labels: int, dropout: float) -> nn.Sequential:
     )
 
 
-def _linear_head(features: int, labels: int, dropout: float) -> nn.Sequential:
+def _make_linear_head(features: int, labels: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, labels))
 
 
-HEADS = {"enhanced": _enhanced_head, "linear": _linear_head}
+HEADS = {"enhanced": _make_enhanced_head, "linear": _make_linear_head}
 
 
 def initialise(*modules: nn.Module) -> None:

@@ -48,9 +48,9 @@ def make_schedule(
     """Return a linear warm-up, then a cosine that ends at FLOOR with the last step, or cosines with warm restarts."""
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "restarts":
-        curve = partial(_restarts, first=max(1, round(config.restart_epochs * steps_per_epoch)))
+        curve = partial(_follow_restarts, first=max(1, round(config.restart_epochs * steps_per_epoch)))
     else:
-        curve = partial(_cosine, length=max(1, round(config.epochs * steps_per_epoch) - warmup))
+        curve = partial(_follow_cosine, length=max(1, round(config.epochs * steps_per_epoch) - warmup))
     return torch.optim.lr_scheduler.LambdaLR(optimizer, _add_warmup(curve, warmup))
 
 
@@ -71,13 +71,13 @@ def _add_warmup(curve: Callable[[int], float], warmup: int) -> Callable[[int], f
     return lambda step: (step + 1) / warmup if step < warmup else curve(step - warmup)
 
 
-def _cosine(step: int, *, length: int) -> float:
+def _follow_cosine(step: int, *, length: int) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + cos(pi * min(1.0, step / length)))
 
 
-def _restarts(step: int, *, first: int) -> float:
+def _follow_restarts(step: int, *, first: int) -> float:
     """SGDR (Loshchilov & Hutter 2016): each cosine is twice as long as the previous one."""
     length = first
     while step >= length:
         step, length = step - length, 2 * length
-    return _cosine(step, length=length)
+    return _follow_cosine(step, length=length)

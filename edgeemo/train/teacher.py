@@ -85,7 +85,7 @@ def _count_views(config: Train) -> int:
 
 def _predict_member(run: Path, member: Member, config: Train, faces: Faces, contract: InputContract) -> np.ndarray:
     """Return (V, N, K) logits of one member, from its cache as far as possible."""
-    folder = run / FOLDER / _cache_key(member, config, faces, contract)
+    folder = run / FOLDER / _make_cache_key(member, config, faces, contract)
     files = [folder / f"{view}.npy" for view in range(_count_views(config))]
     missing = [view for view, file in enumerate(files) if not file.is_file()]
     with counter(f"predicting {len(missing)} views with {member.name}", total=len(missing) * len(faces)) as advance:
@@ -94,7 +94,7 @@ def _predict_member(run: Path, member: Member, config: Train, faces: Faces, cont
             for rows in np.array_split(np.arange(len(faces)), -(-len(faces) // CHUNK)):
                 pixels = augment_view(faces.pixels, rows, transform, seed=(config.seed, view))
                 inputs = _convert_for_member(pixels, faces.take(rows), member)
-                with torch.autocast("cpu", torch.bfloat16, enabled=_teacher_precision(config) == "bf16"):
+                with torch.autocast("cpu", torch.bfloat16, enabled=_choose_teacher_precision(config) == "bf16"):
                     parts.append(predict_logits(member.network, inputs, member.card.input))
                 advance(len(rows), "")
             folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _predict_member(run: Path, member: Member, config: Train, faces: Faces, cont
     return np.stack([np.load(file, allow_pickle=False) for file in files])
 
 
-def _teacher_precision(config: Train) -> str:
+def _choose_teacher_precision(config: Train) -> str:
     """Return the precision of the teacher, which runs on the CPU; bf16 halves the time and keeps 99.8 % of labels."""
     return "fp32" if config.precision == "fp16" else resolve_precision(config.precision, "cpu")[0]
 
@@ -114,7 +114,7 @@ def _convert_for_member(pixels: np.ndarray, faces: Faces, member: Member) -> Fac
     return Faces(converted, faces.votes, faces.truth, faces.ids)
 
 
-def _cache_key(member: Member, config: Train, faces: Faces, contract: InputContract) -> str:
+def _make_cache_key(member: Member, config: Train, faces: Faces, contract: InputContract) -> str:
     """Return a hash of everything that determines a member's logits.
 
     Views are numbered from zero; a student with more views reuses the first ones.
@@ -129,6 +129,6 @@ def _cache_key(member: Member, config: Train, faces: Faces, contract: InputContr
         "cv2": cv2.__version__,
         "size": contract.size,
         "colour": contract.colour,
-        "precision": _teacher_precision(config),
+        "precision": _choose_teacher_precision(config),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,9 +11,9 @@ SHOWN = 10  # unreadable files named
 
 def make_page(result: AuditResult) -> Page:
     """Make a page of label counts per split and protocol, faults, copies across splits, and unreadable files."""
-    parts: list[Table | str] = [_labels(result), _faults(result)]
+    parts: list[Table | str] = [_make_labels_table(result), _make_faults_table(result)]
     if result.copies_across:
-        parts.append(_copies(result))
+        parts.append(_make_copies_table(result))
     unreadable = [line for split in result.splits for line in split.unreadable.values()]
     parts += [f"unreadable: {line}" for line in unreadable[:SHOWN]]
     if len(unreadable) > SHOWN:
@@ -21,7 +21,7 @@ def make_page(result: AuditResult) -> Page:
     return Page(title=f"Audit of {result.data}", parts=parts, facts=list_circumstances(result.header))
 
 
-def _labels(result: AuditResult) -> Table:
+def _make_labels_table(result: AuditResult) -> Table:
     columns = [(f"{found.split}\n{counts.protocol}", counts) for found in result.splits for counts in found.labels]
     rows = [(name, *(str(counts.faces[name]) for _, counts in columns)) for name in result.labels]
     rows.append(("dropped", *(str(counts.dropped) for _, counts in columns)))
@@ -30,23 +30,23 @@ def _labels(result: AuditResult) -> Table:
     return Table(title, ("label", *(head for head, _ in columns)), rows, total=True)
 
 
-def _faults(result: AuditResult) -> Table:
+def _make_faults_table(result: AuditResult) -> Table:
     head = ("split", "faces", "unreadable", "ties", "exact repeats", "near repeats")
-    return Table("faults inside a split", head, [_faults_row(found) for found in result.splits])
+    return Table("faults inside a split", head, [_make_faults_row(found) for found in result.splits])
 
 
-def _faults_row(found: SplitAudit) -> tuple[str, ...]:
+def _make_faults_row(found: SplitAudit) -> tuple[str, ...]:
     faults = (found.unreadable, found.ties, found.exact_repeats, found.near_repeats)
     return (found.split, str(found.faces), *(str(len(fault)) for fault in faults))
 
 
-def _copies(result: AuditResult) -> Table:
+def _make_copies_table(result: AuditResult) -> Table:
     title = f"copies across splits (near: within {result.near_bits} of 64 bits, mirrored too)"
     head = ("faces of … that are also in …", "n", "exact", "exact %", "near", "near %")
-    return Table(title, head, [_copies_row(row) for row in result.copies_across])
+    return Table(title, head, [_make_copies_row(row) for row in result.copies_across])
 
 
-def _copies_row(row: CopiesAcross) -> tuple[str, ...]:
+def _make_copies_row(row: CopiesAcross) -> tuple[str, ...]:
     counts = (len(row.exact), len(row.near))
     cells = [cell for count in counts for cell in (str(count), f"{100 * count / max(1, row.n):.1f}")]
     return (f"{row.split} in {row.other}", str(row.n), *cells)

@@ -46,26 +46,26 @@ def make_tables(result: BenchResult) -> list[Table]:
     """Make tables of accuracy, recall, robustness and the other model, if measured; latency, footprint and gates."""
     tables = []
     if result.accuracy:
-        tables += [_accuracy(result.accuracy), _recall(result, result.accuracy)]
+        tables += [_make_accuracy_table(result.accuracy), _make_recall_table(result, result.accuracy)]
     if result.robustness:
-        tables.append(_robustness(result.robustness))
+        tables.append(_make_robustness_table(result.robustness))
     if result.against:
-        tables.append(_against(result, result.against))
-    return [*tables, _latency(result), _footprint(result), _gates(result)]
+        tables.append(_make_against_table(result, result.against))
+    return [*tables, _make_latency_table(result), _make_footprint_table(result), _make_gates_table(result)]
 
 
 def make_summary(results: Sequence[BenchResult]) -> Table:
     """Make a table with a row per result; accuracy is always next to latency."""
-    return Table("", SUMMARY, [_summary_row(result) for result in results])
+    return Table("", SUMMARY, [_make_summary_row(result) for result in results])
 
 
-def _summary_row(result: BenchResult) -> tuple[str, ...]:
+def _make_summary_row(result: BenchResult) -> tuple[str, ...]:
     model, total = result.model, result.latency.one_core.total
     return (
         model.file,
         model.network,
         model.precision_name,
-        *_faces(result.accuracy, model.labels),
+        *_make_faces(result.accuracy, model.labels),
         f"{format_milliseconds(total.ms_p50)} / {format_milliseconds(total.ms_p95)}",
         format_amount(model.size_bytes, "bytes"),
         format_optional(result.cold_start.memory_bytes, "bytes"),
@@ -74,7 +74,7 @@ def _summary_row(result: BenchResult) -> tuple[str, ...]:
     )
 
 
-def _faces(scored: Accuracy | None, labels: list[str]) -> tuple[str, str, str]:
+def _make_faces(scored: Accuracy | None, labels: list[str]) -> tuple[str, str, str]:
     """Return the faces, the accuracy on them, and the lowest recall."""
     if scored is None:
         return "-", "not measured", "-"
@@ -87,47 +87,47 @@ def _faces(scored: Accuracy | None, labels: list[str]) -> tuple[str, str, str]:
     return faces, accuracy, f"{name} {100 * share:.1f} % of {scored.support[name]:,}{absent}"
 
 
-def _accuracy(scored: Accuracy) -> Table:
-    rows = [_accuracy_row(f"{scored.faces.protocol} (requested)", scored)]
+def _make_accuracy_table(scored: Accuracy) -> Table:
+    rows = [_make_accuracy_row(f"{scored.faces.protocol} (requested)", scored)]
     if scored.without_copies and scored.without_copies.accuracy is not None:
-        rows.append(_without_copies(scored.without_copies))
+        rows.append(_make_without_copies(scored.without_copies))
     if other := scored.other_protocol:
-        rows.append(_accuracy_row(other.faces.protocol, other))
+        rows.append(_make_accuracy_row(other.faces.protocol, other))
     head = ("protocol", "n", "accuracy", "95 % interval", "macro-F1", "ECE")
     return Table(f"Accuracy on {scored.faces.name}", head, rows, scored.caveat)
 
 
-def _accuracy_row(name: str, scored: FaceScores) -> tuple[str, ...]:
+def _make_accuracy_row(name: str, scored: FaceScores) -> tuple[str, ...]:
     around = format_interval(scored.accuracy_low, scored.accuracy_high)
     shares = (format_amount(scored.macro_f1, "share"), format_amount(scored.ece, "share"))
     return (name, f"{scored.n:,}", format_amount(scored.accuracy, "share"), around, *shares)
 
 
-def _without_copies(clean: WithoutCopies) -> tuple[str, ...]:
+def _make_without_copies(clean: WithoutCopies) -> tuple[str, ...]:
     around = format_interval(clean.accuracy_low or 0.0, clean.accuracy_high or 0.0)
     accuracy = format_amount(clean.accuracy or 0.0, "share")
     return (f"… less {clean.copies:,} copies from train", f"{clean.n:,}", accuracy, around, "", "")
 
 
-def _recall(result: BenchResult, scored: Accuracy) -> Table:
+def _make_recall_table(result: BenchResult, scored: Accuracy) -> Table:
     paired = result.against.accuracy if result.against else None
     head = ("label", "faces", "recall (95 % interval)") + (("change",) if paired else ())
     rows = []
     for name in result.model.labels:
         n = scored.support[name]
-        cells = (name, f"{n:,}", _recall_cell(scored.recall[name], n))
-        rows.append(cells + ((_points(paired.recall_difference[name]),) if paired else ()))
+        cells = (name, f"{n:,}", _format_recall_cell(scored.recall[name], n))
+        rows.append(cells + ((_format_points(paired.recall_difference[name]),) if paired else ()))
     return Table("Recall per label", head, rows)
 
 
-def _recall_cell(share: float | None, n: int) -> str:
+def _format_recall_cell(share: float | None, n: int) -> str:
     if share is None:
         return "no faces"
     low, high = wilson(round(share * n), n)
     return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _robustness(robustness: Robustness) -> Table:
+def _make_robustness_table(robustness: Robustness) -> Table:
     rows = [("none", *[format_amount(robustness.clean, "share")] * len(robustness.strengths))]
     rows += [
         (name, *(format_amount(share, "share") for share in shares))
@@ -139,35 +139,35 @@ def _robustness(robustness: Robustness) -> Table:
     return Table("Robustness: accuracy under corruption", ("corruption", *robustness.strengths), rows, note)
 
 
-def _against(result: BenchResult, against: Against) -> Table:
+def _make_against_table(result: BenchResult, against: Against) -> Table:
     other, model = against.model, result.model
-    rows = _ratios(result, against)
+    rows = _list_ratios(result, against)
     note = " ".join(["Both models took turns in slices of 0.1 s in the same process.", *against.advice])
     if (paired := against.accuracy) and result.accuracy:
         ours = result.accuracy.accuracy
         shares = (format_amount(share, "share") for share in (ours, ours - paired.difference))
-        rows.insert(0, ("accuracy", *shares, _points(paired.difference)))
-        note += " " + _paired_note(paired)
+        rows.insert(0, ("accuracy", *shares, _format_points(paired.difference)))
+        note += " " + _format_paired_note(paired)
     same = model.backend == other.backend
     names = ("this model", "the other") if same else (f"in {model.backend}", f"in {other.backend}")
     title = f"Against {other.file} ({other.network}, {other.precision_name})"
     return Table(title, ("", *names, "difference or ratio"), rows, note)
 
 
-def _ratios(result: BenchResult, against: Against) -> list[tuple[str, ...]]:
+def _list_ratios(result: BenchResult, against: Against) -> list[tuple[str, ...]]:
     """Return rows of p50 in each setting in which both were measured, and of the file size."""
     ours, theirs = result.latency.by_setting(), against.latency.by_setting()
-    rows = [_ratio(name, ours[name].total, theirs[name].total) for name in ours if name in theirs]
+    rows = [_make_ratio(name, ours[name].total, theirs[name].total) for name in ours if name in theirs]
     sizes = result.model.size_bytes, against.model.size_bytes
     return [*rows, ("file", *(format_amount(size, "bytes") for size in sizes), f"{sizes[0] / sizes[1]:.2f}x")]
 
 
-def _ratio(setting: str, ours: Timing, theirs: Timing) -> tuple[str, ...]:
+def _make_ratio(setting: str, ours: Timing, theirs: Timing) -> tuple[str, ...]:
     cells = (format_milliseconds(ours.ms_p50), format_milliseconds(theirs.ms_p50))
     return (f"p50 on {setting}, ms", *cells, f"{ours.ms_p50 / theirs.ms_p50:.2f}x")
 
 
-def _paired_note(paired: PairedComparison) -> str:
+def _format_paired_note(paired: PairedComparison) -> str:
     shown = "a difference" if paired.p_value <= PROOF else "no difference shown"
     return (
         f"Same {paired.n:,} faces: only this one right on {paired.only_second}, only the other on "
@@ -176,25 +176,25 @@ def _paired_note(paired: PairedComparison) -> str:
     )
 
 
-def _latency(result: BenchResult) -> Table:
+def _make_latency_table(result: BenchResult) -> Table:
     settings = result.latency.by_setting()
-    rows = [row for name, setting in settings.items() for row in _latency_rows(name, setting)]
+    rows = [row for name, setting in settings.items() for row in _list_latency_rows(name, setting)]
     note = " ".join([*(f"{part}: {what}." for part, what in TIMED.items()), *result.model.advice])
     if shaky := [name for name, setting in settings.items() if setting.unstable]:
         note += f" Unstable on {' and '.join(shaky)}: p95 is over twice p50; another process used the machine."
     return Table("Latency in ms", ("setting", "runs", "p50", "p95", "p99", "min", "mean"), rows, note)
 
 
-def _latency_rows(name: str, setting: SettingTiming) -> list[tuple[str, ...]]:
+def _list_latency_rows(name: str, setting: SettingTiming) -> list[tuple[str, ...]]:
     parts = {"total": setting.total, "inference": setting.inference}
-    return [(f"{name}, {part}", f"{timing.n:,}", *_quantiles(timing)) for part, timing in parts.items()]
+    return [(f"{name}, {part}", f"{timing.n:,}", *_make_quantiles(timing)) for part, timing in parts.items()]
 
 
-def _quantiles(timing: Timing) -> tuple[str, ...]:
+def _make_quantiles(timing: Timing) -> tuple[str, ...]:
     return tuple(map(format_milliseconds, (timing.ms_p50, timing.ms_p95, timing.ms_p99, timing.ms_min, timing.ms_mean)))
 
 
-def _footprint(result: BenchResult) -> Table:
+def _make_footprint_table(result: BenchResult) -> Table:
     start = result.cold_start
     parts = {
         "interpreter": start.interpreter_ms,
@@ -211,16 +211,16 @@ def _footprint(result: BenchResult) -> Table:
     return Table("Footprint", ("", "measured"), rows)
 
 
-def _gates(result: BenchResult) -> Table:
+def _make_gates_table(result: BenchResult) -> Table:
     rows = [
-        (row.what, _limit(row), format_optional(row.measured, row.unit), _margin(row), row.outcome)
+        (row.what, _limit(row), format_optional(row.measured, row.unit), _format_margin(row), row.outcome)
         for row in result.gates
     ]
     head = ("gate", "limit", "measured", "margin", "outcome")
-    return Table(f"Gates of target {result.target.name}", head, rows, _doubt(result))
+    return Table(f"Gates of target {result.target.name}", head, rows, _format_doubt(result))
 
 
-def _doubt(result: BenchResult) -> str:
+def _format_doubt(result: BenchResult) -> str:
     """Return a note if the limit is within the interval: it may be met or missed by chance."""
     limit, scored = result.target.limits.get("accuracy"), result.accuracy
     if limit is None or not scored or not scored.accuracy_low <= limit <= scored.accuracy_high:
@@ -232,12 +232,12 @@ def _limit(row: GateRow) -> str:
     return f"{row.sign} {format_amount(row.limit, row.unit)}"
 
 
-def _margin(row: GateRow) -> str:
+def _format_margin(row: GateRow) -> str:
     if row.margin is None:
         return "-"
     sign = "+" if row.margin >= 0 else "-"
     return sign + format_amount(abs(row.margin), "points" if row.unit == "share" else row.unit)
 
 
-def _points(difference: float | None) -> str:
+def _format_points(difference: float | None) -> str:
     return "-" if difference is None else f"{round(100 * difference, 2) + 0.0:+.2f} points"

@@ -12,15 +12,15 @@ def list_circumstances(header: Header) -> dict[str, str]:
     machine = header.machine
     versions = [f"{name} {text}" for name, text in sorted(header.versions.items())]
     facts = {
-        "processor": _processor(machine) if machine else "",
-        "system": _system(machine, header.load_1min) if machine else "",
+        "processor": _describe_processor(machine) if machine else "",
+        "system": _describe_system(machine, header.load_1min) if machine else "",
         "measured": header.measured_utc or "",
         "versions": ", ".join([f"edgeemo {header.edgeemo}", *versions] if header.edgeemo else versions),
     }
     return {name: text for name, text in facts.items() if text}
 
 
-def _processor(machine: Machine) -> str:
+def _describe_processor(machine: Machine) -> str:
     known = machine.features is not None
     features = (
         (", ".join(machine.features or ()) or "no instructions for INT8") if known else "instruction sets unknown"
@@ -28,6 +28,6 @@ def _processor(machine: Machine) -> str:
     return f"{machine.processor}, {machine.cores} cores, {features}"
 
 
-def _system(machine: Machine, load_1min: float | None) -> str:
+def _describe_system(machine: Machine, load_1min: float | None) -> str:
     load = "" if load_1min is None else f", load {load_1min} before the run"
     return f"{machine.system}, {format_memory(machine.memory_gib)}{load}"

@@ -12,31 +12,31 @@ COST = ("stage", "parameters", "MACs (M)", "KB", "ms", "accuracy %", "95 % inter
 
 def make_page(result: ComparisonResult) -> Page:
     """Make a page of the table, with its legend, tests and advice as separate lines."""
-    table = Table("", (*COST, *result.labels), _rows(result), style="wide")
+    table = Table("", (*COST, *result.labels), _list_rows(result), style="wide")
     return Page(
         title=f"Compression to {result.rows[-1].file}",
-        parts=[table, _legend(result), *_tests(result), *result.advice],
+        parts=[table, _format_legend(result), *_list_tests(result), *result.advice],
         facts=list_circumstances(result.header),
     )
 
 
 def make_step_table(result: ComparisonResult) -> Table:
     """Make a table with a row per step and recall per label in percent; the note has the faces and the tests."""
-    note = ". ".join([_legend(result), *_tests(result)]) + "."
-    return Table("steps", (*COST, *result.labels), _rows(result), " ".join([note, *result.advice]))
+    note = ". ".join([_format_legend(result), *_list_tests(result)]) + "."
+    return Table("steps", (*COST, *result.labels), _list_rows(result), " ".join([note, *result.advice]))
 
 
-def _legend(result: ComparisonResult) -> str:
+def _format_legend(result: ComparisonResult) -> str:
     faces = result.faces
     where = f"{faces.name}, {faces.protocol}, n = {faces.n}"
     return f"{where}; under a label its recall in percent; ms: p50 on one core"
 
 
-def _rows(result: ComparisonResult) -> list[tuple[str, ...]]:
-    return [_cells(row, result.labels) for row in result.rows]
+def _list_rows(result: ComparisonResult) -> list[tuple[str, ...]]:
+    return [_make_cells(row, result.labels) for row in result.rows]
 
 
-def _cells(row: ComparedRow, labels: list[str]) -> tuple[str, ...]:
+def _make_cells(row: ComparedRow, labels: list[str]) -> tuple[str, ...]:
     around = f"{100 * row.accuracy_low:.2f}..{100 * row.accuracy_high:.2f}"
     took = f"{row.latency_one_core.ms_p50:.2f}" if row.latency_one_core else "-"
     cost = [f"{row.parameters:,}", f"{row.macs / 1e6:.2f}", f"{row.size_bytes / 1000:,.0f}", took]
@@ -44,7 +44,7 @@ def _cells(row: ComparedRow, labels: list[str]) -> tuple[str, ...]:
     return (row.stage, *cost, f"{100 * row.accuracy:.2f}", around, f"{row.macro_f1:.3f}", *recall)
 
 
-def _tests(result: ComparisonResult) -> list[str]:
+def _list_tests(result: ComparisonResult) -> list[str]:
     return [_test(row.stage, pair) for row in result.rows for pair in row.against]
 
 

@@ -11,8 +11,10 @@ from edgeemo.report.table import Page, Table
 def make_page(result: DoctorResult) -> Page:
     """Make a page of the machine, a row per engine, and what to install."""
     advice = (f"{part.name}: {part.advice}" for part in result.parts if part.advice)
-    engines = Table("", ("engine", "runs", "builds", "version"), list(map(_cells, result.parts)), "", "llll", "compact")
-    lines = [_machine(result), f"CPU: {result.int8}", f"GPU: {_gpu(result.gpu)}"]
+    engines = Table(
+        "", ("engine", "runs", "builds", "version"), list(map(_make_cells, result.parts)), "", "llll", "compact"
+    )
+    lines = [_describe_machine(result), f"CPU: {result.int8}", f"GPU: {_describe_gpu(result.gpu)}"]
     return Page(
         title="Engines of this machine", parts=[*lines, engines, *advice], facts=list_circumstances(result.header)
     )
@@ -32,7 +34,7 @@ def make_check_page(result: CheckResult) -> Page:
     )
 
 
-def _machine(result: DoctorResult) -> str:
+def _describe_machine(result: DoctorResult) -> str:
     machine = result.header.machine
     if not machine:
         return "machine not recorded"
@@ -40,11 +42,11 @@ def _machine(result: DoctorResult) -> str:
     return f"{machine.processor}, {facts}"
 
 
-def _gpu(gpu: GpuFacts | None) -> str:
+def _describe_gpu(gpu: GpuFacts | None) -> str:
     return f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.driver}" if gpu else "none"
 
 
-def _cells(part: Part) -> tuple[str, ...]:
+def _make_cells(part: Part) -> tuple[str, ...]:
     return (part.name, "yes" if part.runs else "no", "yes" if part.builds else "no", part.version or "-")
 
 

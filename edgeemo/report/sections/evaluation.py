@@ -18,15 +18,15 @@ def make_page(result: EvaluationResult) -> Page:
     tests = (_test(row.name, row.against_first) for row in result.rows if row.against_first)
     return Page(
         title=f"Evaluation of {', '.join(row.name for row in result.rows)}",
-        parts=[_table(result), *tests, *_caveats(result)],
+        parts=[_make_table(result), *tests, *_list_caveats(result)],
         facts=list_circumstances(result.header),
     )
 
 
 def make_run_table(result: EvaluationResult) -> Table:
     """Make a table with a row per trained run and for their ensemble, for a page."""
-    note = f"{_about(result)}, {len(result.labels)} labels, n = {result.faces.n:,}."
-    rows = [(*_run_cells(row), _change(row.against_first)) for row in result.rows]
+    note = f"{_describe_evaluation(result)}, {len(result.labels)} labels, n = {result.faces.n:,}."
+    rows = [(*_run_cells(row), _format_change(row.against_first)) for row in result.rows]
     return Table("runs", ("run", *RUN, "against the first"), rows, note)
 
 
@@ -39,7 +39,7 @@ def make_ensemble_table(results: Sequence[EvaluationResult]) -> Table:
     return Table("ensembles", ("faces", "ensemble", *RUN), rows)
 
 
-def _about(result: EvaluationResult) -> str:
+def _describe_evaluation(result: EvaluationResult) -> str:
     return f"{result.faces.name}, {result.faces.protocol}"
 
 
@@ -49,23 +49,23 @@ def _run_cells(row: EvaluatedRow) -> tuple[str, ...]:
     return (row.name, accuracy, format_amount(row.macro_f1, "share"), lowest, format_amount(row.ece, "share"))
 
 
-def _change(pair: PairedWith | None) -> str:
+def _format_change(pair: PairedWith | None) -> str:
     return f"{100 * pair.difference:+.2f} points, p = {pair.p_value:.2g}" if pair else ""
 
 
-def _table(result: EvaluationResult) -> Table:
+def _make_table(result: EvaluationResult) -> Table:
     head = ("model", "acc.", "interval", "F1", *(label[:4] for label in result.labels), "ECE")
-    title = f"{_about(result)}, n = {result.faces.n:,}; all in percent"
-    return Table(title, head, [_cells(row, result.labels) for row in result.rows], style="tight")
+    title = f"{_describe_evaluation(result)}, n = {result.faces.n:,}; all in percent"
+    return Table(title, head, [_make_cells(row, result.labels) for row in result.rows], style="tight")
 
 
-def _cells(row: EvaluatedRow, labels: list[str]) -> tuple[str, ...]:
+def _make_cells(row: EvaluatedRow, labels: list[str]) -> tuple[str, ...]:
     around = f"{100 * row.accuracy_low:.1f}-{100 * row.accuracy_high:.1f}"
     shares = [row.macro_f1, *(row.recall[label] for label in labels), row.ece]
-    return (row.name, f"{100 * row.accuracy:.2f}", around, *map(_percent, shares))
+    return (row.name, f"{100 * row.accuracy:.2f}", around, *map(_format_percent, shares))
 
 
-def _percent(share: float | None) -> str:
+def _format_percent(share: float | None) -> str:
     """Format a rate in percent with at most four characters."""
     return "-" if share is None else f"{100 * share:.1f}".replace("100.0", "100")
 
@@ -76,7 +76,7 @@ def _test(name: str, pair: PairedWith) -> str:
     return f"{name} against {pair.name}: {change}"
 
 
-def _caveats(result: EvaluationResult) -> Iterator[str]:
+def _list_caveats(result: EvaluationResult) -> Iterator[str]:
     """Yield the reasons for which the scores are optimistic."""
     split = result.faces.split
     if split == "train":

@@ -12,13 +12,13 @@ UNSTABLE = "some p95 are more than twice their p50: another process used the cor
 
 def make_page(result: SearchResult) -> Page:
     """Make a page of all candidates, the most accurate first, each with its verdict; then the best."""
-    table = Table("", HEAD, [_cells(row) for row in result.candidates], align="lrrrrll", style="wide")
+    table = Table("", HEAD, [_make_cells(row) for row in result.candidates], align="lrrrrll", style="wide")
     unstable = any(isinstance(row, Candidate) and row.latency.unstable for row in result.candidates)
-    sentences = [*([UNSTABLE] if unstable else []), _choice(result), *result.advice]
+    sentences = [*([UNSTABLE] if unstable else []), _describe_choice(result), *result.advice]
     return Page(title="Search", parts=[table, *sentences], facts=list_circumstances(result.header))
 
 
-def _cells(row: Candidate | RefusedCandidate) -> tuple[str, ...]:
+def _make_cells(row: Candidate | RefusedCandidate) -> tuple[str, ...]:
     if isinstance(row, RefusedCandidate):
         return (row.name, "", "", "", "", "", f"refused: {row.refused}")
     times = (f"{row.latency.ms_p50:.2f}", f"{row.latency.ms_p95:.2f}")
@@ -26,7 +26,7 @@ def _cells(row: Candidate | RefusedCandidate) -> tuple[str, ...]:
     return (row.name, *times, *cells, row.verdict or "BEST")
 
 
-def _choice(result: SearchResult) -> str:
+def _describe_choice(result: SearchResult) -> str:
     limits = f"p95 <= {result.budget_ms:g} ms and valid accuracy >= {result.min_accuracy:g} %"
     choice = f"best for {limits}: {result.best}" if result.best else f"no candidate has {limits}"
     return choice + "; chosen on valid, so its accuracy there flatters a little"

@@ -43,8 +43,8 @@ class OpenvinoBackend:
                 f"{path} cannot be opened by OpenVINO {library.__version__}: {reason}\n"
                 f"  copy the file again, or rebuild it:  edgeemo compress"
             ) from error
-        self.inputs = [_shape(port) for port in model.inputs]
-        self.outputs = [_shape(port) for port in model.outputs]
+        self.inputs = [_read_shape(port) for port in model.inputs]
+        self.outputs = [_read_shape(port) for port in model.outputs]
         self._request: Any = self._compiled.create_infer_request()
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class OpenvinoBackend:
         self._request = self._compiled = None
 
 
-def _shape(port: Any) -> tuple[int | str | None, ...]:
+def _read_shape(port: Any) -> tuple[int | str | None, ...]:
     """Return a shape as ONNX Runtime reports it: None where a dimension varies."""
     return tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
 

@@ -56,9 +56,9 @@ LIBRARIES = {
 def import_library(name: str) -> Any:
     """Import the module of LIBRARIES[name]; raise MachineError if it is not installed."""
     library = LIBRARIES[name]
-    module = require(library.module, purpose=library.name, install=_install_command(library))
+    module = require(library.module, purpose=library.name, install=_make_install_command(library))
     if not hasattr(module, "Builder"):  # a folder with only type stubs can be imported too
-        raise MachineError(f"{library.name} needs {library.module}:  {_install_command(library)}")
+        raise MachineError(f"{library.name} needs {library.module}:  {_make_install_command(library)}")
     return module
 
 
@@ -136,12 +136,12 @@ class TensorrtBackend:
         self._input_names = [name for name in names if self._engine.get_tensor_mode(name) == input_mode]
         self._output_names = [name for name in names if name not in self._input_names]
         self._check_types(path, names)
-        self.inputs = [self._shape(name) for name in self._input_names]
-        self.outputs = [self._shape(name) for name in self._output_names]
+        self.inputs = [self._read_shape(name) for name in self._input_names]
+        self.outputs = [self._read_shape(name) for name in self._output_names]
         self._max_batch = target.max_batch
         self._buffers: dict[str, Buffer] = {}
         self._graphs: dict[int, _Graph] | None = {} if graphs else None  # by number of rows
-        self._context = self._new_context()
+        self._context = self._make_context()
         self._stream = int(self._cuda.cudaStreamCreate())
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
@@ -184,12 +184,12 @@ class TensorrtBackend:
                 f"{path} has tensors that are not float32: {', '.join(other)}.  {suggest_rebuild(path)}"
             )
 
-    def _new_context(self) -> trt.IExecutionContext:
+    def _make_context(self) -> trt.IExecutionContext:
         return require_result(self._engine.create_execution_context, "execution context", self._logger)
 
     def _run(self, part: np.ndarray) -> np.ndarray:
-        source = self._buffer(self._input_names[0], self.inputs[0])
-        result = self._buffer(self._output_names[0], self.outputs[0])
+        source = self._make_buffer(self._input_names[0], self.inputs[0])
+        result = self._make_buffer(self._output_names[0], self.outputs[0])
         source.upload(part, self._stream)
         if self._graphs is None:
             self._bind(self._context, part.shape)
@@ -211,7 +211,7 @@ class TensorrtBackend:
 
     def _capture(self, shape: tuple[int, ...]) -> _Graph:
         """Capture the run of a batch of this shape as a CUDA graph, in a context that is not used for anything else."""
-        context = self._new_context()
+        context = self._make_context()
         self._bind(context, shape)
         self._start(context)  # the preparations of TensorRT's first run cannot be captured
         self._cuda.cudaStreamSynchronize(self._stream)
@@ -224,14 +224,14 @@ class TensorrtBackend:
                 stack.callback(self._cuda.cudaGraphDestroy, graph)
             return _Graph(context, self._cuda.cudaGraphInstantiate(graph, 0))
 
-    def _buffer(self, name: str, shape: tuple[int | str | None, ...]) -> Buffer:
+    def _make_buffer(self, name: str, shape: tuple[int | str | None, ...]) -> Buffer:
         """Return the buffer of a tensor, allocated once for the largest batch."""
         if name not in self._buffers:
             largest = (self._max_batch, *(int(side or 0) for side in shape[1:]))
             self._buffers[name] = Buffer(self._cuda, largest)
         return self._buffers[name]
 
-    def _shape(self, name: str) -> tuple[int | str | None, ...]:
+    def _read_shape(self, name: str) -> tuple[int | str | None, ...]:
         """Return the shape of a tensor; None where a dimension varies."""
         sides = self._engine.get_tensor_shape(name)
         return tuple(None if sides[k] < 0 else int(sides[k]) for k in range(len(sides)))
@@ -316,7 +316,7 @@ def _rebuild_command(target: Target) -> str:
     return f"build it here:  {shlex.join(words)}"
 
 
-def _install_command(library: Library) -> str:
+def _make_install_command(library: Library) -> str:
     """Return how to install a library on this machine."""
     if is_jetson():
         advice = {
