@@ -8,13 +8,14 @@ indexing only, so that both are resampled once, by `resize`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from math import floor, isfinite
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from edgeemo.card import InputContract
 from edgeemo.errors import DataError
@@ -24,10 +25,22 @@ MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
 MIN_SIDE = 16  # pixels; below it no expression is recognisable
 MAX_CROP = 7094  # pixels a side of a crop that extends over the edges; its square is MAX_PIXELS
 MID_GREY = 128  # background of transparent pixels
+# By EXIF orientation, the operation that turns an image upright; 1 is upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
-    """Read an image as (H, W) or (H, W, 3) uint8, upright (EXIF applied), at least 16 px a side.
+    """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side.
+
+    Of the metadata only the EXIF orientation is read; where that is damaged, the pixels are taken as they are stored.
 
     Raises DataError if it cannot be read completely, with the image's `name`, by default its path or length in bytes.
     """
@@ -126,9 +139,18 @@ def _reshape_per_channel(numbers: tuple[float, ...]) -> np.ndarray:
 def _decode(image: Image.Image) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
-    pixels = _to_uint8(ImageOps.exif_transpose(image))
+    image.load()
+    operation = UPRIGHT.get(_read_orientation(image))
+    pixels = _to_uint8(image if operation is None else image.transpose(operation))
     _check(pixels)
     return pixels
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a loaded image, 1 to 8; 1 if there is none or it cannot be read."""
+    with suppress(Exception):  # damaged metadata makes Pillow raise almost anything
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
 
 
 def _check(image: np.ndarray) -> None:
