@@ -13,6 +13,7 @@ from functools import cache
 from io import BytesIO
 from math import floor, isfinite
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -21,6 +22,7 @@ from edgeemo.card import InputContract
 from edgeemo.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # allowed decoders; Pillow's others are attack surface
+Source = Path | bytes | bytearray | memoryview | BinaryIO | Image.Image
 MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
 MIN_SIDE = 16  # pixels; below it no expression is recognisable
 MAX_CROP = 7094  # pixels a side of a crop that extends over the edges; its square is MAX_PIXELS
@@ -37,16 +39,20 @@ UPRIGHT = {
 }
 
 
-def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
+def read(source: Source, *, name: str = "") -> np.ndarray:
     """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side.
 
-    Of the metadata only the EXIF orientation is read; where that is damaged, the pixels are taken as they are stored.
+    source: path, content as bytes, file object, or Pillow image. Of the metadata only the EXIF orientation is read;
+    where that is damaged, the pixels are taken as they are stored.
 
     Raises DataError if it cannot be read completely, with the image's `name`, by default its path or length in bytes.
     """
-    name = name or (f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source))
+    name = name or _name(source)
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        if isinstance(source, Image.Image):
+            return _decode(source)
+        content = BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
+        with Image.open(content, formats=FORMATS) as image:
             return _decode(image)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
@@ -58,6 +64,25 @@ def read(source: Path | bytes, *, name: str = "") -> np.ndarray:
         Exception
     ) as error:  # damaged files make Pillow raise almost anything: struct.error, zlib.error, TypeError, …
         raise DataError(f"{name} cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"image of {len(source)} bytes"
+    if isinstance(source, Image.Image):
+        return f"Pillow image of {source.width}x{source.height} px"
+    return str(source) if isinstance(source, Path) else str(getattr(source, "name", "") or "image of a file object")
+
+
+def from_array(image: np.ndarray) -> np.ndarray:
+    """Return (H, W) or (H, W, 3) uint8 from an array that may also be (H, W, 1) or (H, W, 4), RGBA.
+
+    Transparent pixels are blended with mid-grey, as `read` does. Other arrays are returned as they are, and refused by
+    `to_pixels`.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 4) or 0 in image.shape:
+        return image
+    return image[..., 0] if image.shape[2] == 1 else np.asarray(_flatten(Image.fromarray(image)))
 
 
 def to_pixels(image: np.ndarray, contract: InputContract) -> np.ndarray:

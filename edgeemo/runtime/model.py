@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL.Image import Image as PillowImage
 
 from edgeemo import images
 from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 MAX_THREADS = 1024
 BATCH_SIZE = 64  # images run at once: limits the memory of activations, and a CPU is no faster with more
 
-Image = np.ndarray | Path | str | bytes
+Image = np.ndarray | str | images.Source
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,34 @@ class Model:
     def predict(self, image: Image) -> Prediction:
         """Predict the emotion of one face crop.
 
-        image: (H, W) gray or (H, W, 3) RGB uint8 (OpenCV gives BGR: pass `frame[..., ::-1]`), or a PNG, JPEG, WebP or
-        BMP as path or bytes. The face should fill the image, which is cropped to its central square.
-        """
-        return self.predict_batch([image])[0]
+        image: (H, W[, 1]) gray, (H, W, 3) RGB or (H, W, 4) RGBA uint8 (OpenCV gives BGR: pass `frame[..., ::-1]`); a
+        PNG, JPEG, WebP or BMP as path, bytes or file object; or a Pillow image. The face should fill the image, which
+        is cropped to its central square.
 
-    def predict_batch(self, batch: Sequence[Image]) -> list[Prediction]:
-        """Return one prediction per image, in order; images may differ in size."""
-        if isinstance(batch, (str, bytes, Path)):
-            raise DataError(f"expected a sequence of images, got one {type(batch).__name__}; for one image use predict")
-        if not len(batch):
+        Raises DataError for an image that cannot be read.
+        """
+        return _make_prediction(self.probabilities(self._read(image)[None])[0], self.labels)
+
+    def predict_batch(self, batch: Iterable[Image]) -> list[Prediction]:
+        """Return one prediction per image, in order; images may differ in size.
+
+        Raises DataError for an image that cannot be read, with its number, from 0.
+        """
+        if isinstance(batch, (str, bytes, bytearray, memoryview, Path)) or not isinstance(batch, Iterable):
+            raise DataError(f"expected several images, got one {type(batch).__name__}; for one image use predict")
+        pixels = [self._read(image, number) for number, image in enumerate(batch)]
+        if not pixels:
             return []
-        pixels = np.stack([images.to_pixels(_load_image(image), self.card.input) for image in batch])
-        return [_make_prediction(row, self.labels) for row in self.probabilities(pixels)]
+        return [_make_prediction(row, self.labels) for row in self.probabilities(np.stack(pixels))]
+
+    def _read(self, image: Image, number: int | None = None) -> np.ndarray:
+        """Return the pixels that the card's input defines; number: of the image in its batch, for errors."""
+        try:
+            return images.to_pixels(_load_image(image), self.card.input)
+        except DataError as error:
+            if number is None:
+                raise
+            raise DataError(f"image {number} of the batch: {error}") from error
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Return (N, K) float64, rows sum to 1, of (N, size, size[, 3]) uint8 as the card's input defines them."""
@@ -194,10 +210,13 @@ def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:
 
 def _load_image(image: Image) -> np.ndarray:
     if isinstance(image, np.ndarray):
-        return image
-    if isinstance(image, (str, Path, bytes)):
-        return images.read(Path(image) if isinstance(image, str) else image)
-    raise DataError(f"expected an image as numpy array, path or bytes, got {type(image).__name__}")
+        return images.from_array(image)
+    if isinstance(image, str):
+        return images.read(Path(image))
+    if isinstance(image, (Path, bytes, bytearray, memoryview, PillowImage)) or hasattr(image, "read"):
+        return images.read(image)
+    expected = "numpy array, path, bytes, file object or Pillow image"
+    raise DataError(f"expected an image as {expected}, got {type(image).__name__}")
 
 
 def _make_prediction(row: np.ndarray, labels: tuple[str, ...]) -> Prediction:

@@ -83,7 +83,34 @@ def test_path_string_bytes_and_array_of_one_picture_agree(opened: Model, face: n
     file = tmp_path / "face.png"
     Image.fromarray(face).save(file)
     expected = opened.predict(face)
-    assert opened.predict_batch([file, str(file), file.read_bytes()]) == [expected] * 3
+    content = file.read_bytes()
+    kinds = [file, str(file), content, bytearray(content), memoryview(content), BytesIO(content), Image.fromarray(face)]
+    assert opened.predict_batch(kinds) == [expected] * len(kinds)
+    with file.open("rb") as stream, Image.open(file) as image:
+        assert opened.predict(stream) == opened.predict(image) == expected
+        assert opened.predict(image) == expected  # it is not closed
+
+
+def test_arrays_with_a_channel_of_their_own_or_alpha_agree(opened: Model, face: np.ndarray) -> None:
+    """(H, W, 1) is gray; RGBA is blended with mid-grey, as in a file."""
+    gray = face[..., 1].copy()
+    assert opened.predict(gray[..., None]) == opened.predict(gray)
+    assert opened.predict(np.dstack([face, np.full(face.shape[:2], 255, np.uint8)])) == opened.predict(face)
+    half = np.dstack([face, np.full(face.shape[:2], 90, np.uint8)])
+    Image.fromarray(half).save(file := BytesIO(), "PNG")
+    assert opened.predict(half) == opened.predict(file.getvalue()) != opened.predict(face)
+
+
+def test_a_batch_may_be_any_iterable(opened: Model, face: np.ndarray) -> None:
+    expected = opened.predict_batch([face, face])
+    assert opened.predict_batch(iter([face, face])) == expected
+    assert opened.predict_batch(np.stack([face, face])) == expected
+    assert opened.predict_batch(iter([])) == []
+
+
+def test_the_bad_image_of_a_batch_is_numbered(opened: Model, face: np.ndarray) -> None:
+    with pytest.raises(DataError, match="image 30 of the batch: image is 48x3 px"):
+        opened.predict_batch([face] * 30 + [np.zeros((3, 48), np.uint8)] + [face] * 19)
 
 
 def test_a_batch_gives_what_its_images_give_alone(opened: Model, rng: np.random.Generator) -> None:
@@ -103,21 +130,22 @@ def test_an_empty_batch_gives_no_predictions(opened: Model) -> None:
     "bad",
     [
         np.zeros((48, 48), np.float32),
-        np.zeros((48, 48, 4), np.uint8),
+        np.zeros((48, 48, 5), np.uint8),
+        np.zeros((0, 48, 4), np.uint8),
         np.zeros((15, 48), np.uint8),
         np.zeros((0, 0), np.uint8),
         [[0, 1], [2, 3]],
         b"not an image",
         "no/such/file.png",
     ],
-    ids=["float", "four channels", "too small", "empty", "list", "foreign bytes", "no file"],
+    ids=["float", "five channels", "no rows", "too small", "empty", "list", "foreign bytes", "no file"],
 )
 def test_what_is_no_face_crop_is_refused(opened: Model, bad: object) -> None:
     with pytest.raises(DataError):
         opened.predict(bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("one", ["face.png", b"", Path("face.png")])
+@pytest.mark.parametrize("one", ["face.png", b"", Path("face.png"), Image.new("L", (48, 48)), None])
 def test_one_picture_is_no_batch(opened: Model, one: object) -> None:
     """Its letters or bytes are not images either."""
     with pytest.raises(DataError, match="for one image use predict"):
