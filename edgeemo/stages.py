@@ -121,7 +121,7 @@ class Train(Config):
     accumulate: int = of_optimization(1, "batches per optimizer step (gradient accumulation)", **COUNT)
     optimizer: str = of_optimization("adamw", "adamw, or sgd (Nesterov, momentum 0.9)", choices=("adamw", "sgd"))
     backbone_lr: float = of_optimization(
-        5e-6, "peak learning rate of pre-trained layers; with --weights none, classifier_lr applies", **RATE
+        5e-6, "peak learning rate of pre-trained layers; with --weights none, --classifier-lr applies instead", **RATE
     )
     classifier_lr: float = of_optimization(1e-3, "peak learning rate of new layers", **RATE)
     weight_decay: float = of_optimization(1e-4, "weight decay, except for biases and BatchNorm", least=0)
@@ -189,9 +189,11 @@ class Evaluate(Config):
     runs: tuple[Path, ...] = argument("run folders of edgeemo train")
     data: str | None = option(None, DATA + "; default: as the first run was trained", **FACES)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
-    split: str = option("valid", "which faces", choices=SPLIT_NAMES)
+    split: str = option("valid", "split to use", choices=SPLIT_NAMES)
     protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS)
-    flips: bool = option(False, "also evaluate each run on the average of each face and its mirror image")
+    flips: bool = option(
+        False, "also evaluate each run with flip averaging: predictions for a face and its mirror image are averaged"
+    )
     last: bool = option(False, "also evaluate each run's last weights, without their moving average")
     out: Path | None = option(None, "also write the result as JSON", unit="FILE")
     threads: int | None = threads_option()
@@ -199,7 +201,7 @@ class Evaluate(Config):
 
 @dataclass(frozen=True)
 class Explain(Config):
-    """Show what a trained run looks at.
+    """Show what a trained model looks at.
 
     Plots of Grad-CAM, of its attention map, and of its most confident mistakes.
     """
@@ -207,7 +209,7 @@ class Explain(Config):
     run: Path = argument("run folder of edgeemo train")
     images: tuple[Path, ...] = argument("face crops; default: faces of --data", default=())
     data: str | None = option(None, DATA + "; default: as trained", **FACES, needs="!images")
-    split: str = option("valid", "which faces", choices=SPLIT_NAMES, needs="!images")
+    split: str = option("valid", "split to use", choices=SPLIT_NAMES, needs="!images")
     label: str | None = option(None, "Grad-CAM of this label; default: the predicted one", unit="LABEL")
     count: int = option(24, "mistakes in the grid", **COUNT, needs="!images")
     out: Path | None = option(None, "folder of the plots; default: RUN/explained", unit="FOLDER")
@@ -263,7 +265,7 @@ class Compress(Config):
     )
     prune_steps: int = of_pruning(1, "prune in steps, each followed by its part of the epochs", **COUNT, needs="prune")
     sensitivity: bool = of_pruning(
-        False, "first prune each layer alone, and leave a table and a plot of the loss in accuracy"
+        False, "first prune one layer at a time, and write a table and a plot of the accuracy loss"
     )
     lr: float = of_fine_tuning(3e-4, "peak learning rate after --prune or --size", **RATE, needs="prune|size & epochs")
     qat_lr: float = of_fine_tuning(1e-4, "peak learning rate of quantization-aware training", **RATE, needs="qat")
@@ -274,9 +276,11 @@ class Compress(Config):
     teacher_temperature: float = like(Train, "teacher_temperature", group="Fine-tuning")
     views: int = like(Train, "views", group="Fine-tuning")
     calibration: Path | None = of_int8(
-        None, "calibration list of training faces; default: draw one", unit="FILE", needs=INT8
+        None, "calibration list of training faces; default: sample one", unit="FILE", needs=INT8
     )
-    calibration_count: int = of_int8(512, "faces of a drawn calibration list", **COUNT, needs="int8 & !calibration")
+    calibration_count: int = of_int8(
+        512, "number of faces to sample for the calibration set", **COUNT, needs="int8 & !calibration"
+    )
     method: str = of_int8(
         "minmax",
         "calibration of activation ranges; auto: the method that diverges least from float",
@@ -296,9 +300,12 @@ class Compress(Config):
         choices=("auto", "nearest", "gptq"),
         needs=INT8,
     )
-    layers: bool = of_int8(False, "quantize each layer alone, and leave a table and a plot of the loss", needs=INT8)
+    layers: bool = of_int8(False, "quantize one layer at a time, and write a table and a plot of the loss", needs=INT8)
     keep_float: tuple[str, ...] = of_int8(
-        (), "layers to keep in float; auto: the fewest that restore most", unit="LAYER,...", needs=INT8
+        (),
+        "layers to keep in float; auto: the fewest layers that restore most of the agreement with float",
+        unit="LAYER,...",
+        needs=INT8,
     )
     min_int8_share: float = of_gates(
         90.0,
@@ -308,7 +315,7 @@ class Compress(Config):
         needs=INT8,
     )
     min_agreement: float = of_gates(
-        98.0, "gate: share of faces for which INT8 predicts the label of float", **PERCENT, needs=INT8
+        98.0, "gate: share of faces for which INT8 and float predict the same label", **PERCENT, needs=INT8
     )
     time: bool = of_run(True, "time the models side by side on one core")
 
@@ -317,7 +324,7 @@ class Compress(Config):
 class Search(Config):
     """Search for the most accurate model within a budget.
 
-    Candidates of pruning, input size and precision are made and measured on this machine.
+    Candidates that differ in pruning, input size and precision are built and measured on this machine.
     """
 
     run: Path = argument("run folder of edgeemo train")
@@ -378,20 +385,20 @@ class Build(Config):
     force: bool = option(False, "build even if the same engine exists")
     version_compatible: bool = option(
         False,
-        "tensorrt: also for later versions of the same major version; larger",
-        group="Experimental (not tried on hardware)",
+        "tensorrt: also run on later versions of the same major version; makes the engine larger",
+        group="Experimental (not tested on hardware)",
     )
     hardware_compatible: bool = option(
         False,
         "tensorrt: also for other GPUs, Ampere (8.0) or later; slower",
-        group="Experimental (not tried on hardware)",
+        group="Experimental (not tested on hardware)",
     )
     dla_core: int | None = option(
         None,
         "tensorrt: build for this DLA core, with GPU fallback",
         least=0,
         unit="N",
-        group="Experimental (not tried on hardware)",
+        group="Experimental (not tested on hardware)",
     )
 
 
@@ -405,7 +412,7 @@ class Bench(Config):
     engine: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     data: str | None = option(None, DATA + "; default: latency and size only", **FACES)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
-    split: str = option("valid", "which faces", choices=SPLIT_NAMES, needs="data")
+    split: str = option("valid", "split to use", choices=SPLIT_NAMES, needs="data")
     protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS, needs="data")
     robustness: bool = option(
         False, "also measure accuracy under noise, blur, exposure, misaligned crops, ...", needs="data"
@@ -434,7 +441,7 @@ class Parity(Config):
 
     models: tuple[str, ...] = argument(MODEL, may_be_path=True)
     data: str = option(MISSING, DATA, **FACES)
-    split: str = option("valid", "which faces", choices=SPLIT_NAMES)
+    split: str = option("valid", "split to use", choices=SPLIT_NAMES)
     protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS)
     count: int = option(512, "faces, spread evenly over the split; 0: all", least=0, unit="N")
     min_agreement: float = option(99.0, "gate: share of faces with the same label in every backend", **PERCENT)
@@ -465,7 +472,7 @@ class Predict(Config):
 class Report(Config):
     """Render result files as Markdown.
 
-    Several of edgeemo bench become one table.
+    Several results of edgeemo bench are combined into one table.
     """
 
     results: tuple[Path, ...] = argument("JSON files that a command wrote with --out")
@@ -476,13 +483,15 @@ class Report(Config):
 class Doctor(Config):
     """Show what this machine can run, or check models on it.
 
-    With --check, models run on packaged faces: exit code 1 if an answer or the speed has changed.
+    With --check, models run on packaged faces: exit code 1 if a prediction or the speed has changed.
     """
 
     models: tuple[str, ...] = argument(
         "with --check: models to run; default: all shipped ones", default=(), needs="check", may_be_path=True
     )
-    check: bool = option(False, "run models on packaged faces and compare answers and speed; exit 1 if one fails")
+    check: bool = option(
+        False, "run models on packaged faces and compare predictions and speed; exit 1 if a check fails"
+    )
     baseline: Path | None = option(
         None, "JSON of an earlier check: fail if a model became 1.5 times slower", unit="FILE", needs="check"
     )
@@ -540,7 +549,7 @@ STAGES = (
     _made("build", Build, "edgeemo.build", "building engines", extra="tensorrt", following=_bench),
     Stage("bench", Bench, "edgeemo.bench.run", "bench", "the benchmark"),
     Stage("parity", Parity, "edgeemo.bench.parity", "bench", "parity"),
-    Stage("predict", Predict, "edgeemo.predict", json="print a JSON object per image and line"),
+    Stage("predict", Predict, "edgeemo.predict", json="print one JSON object per line, one for each image"),
     Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )
