@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from edgeemo import images
@@ -13,6 +13,18 @@ from edgeemo.errors import DataError
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# Names by which operating systems, file servers and tools store data of their own, in lower case; all else that starts
+# with a dot, such as macOS's ._NAME.png, is passed over as well.
+SYSTEM_NAMES = {
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "thumbs.db",
+    "desktop.ini",
+}
 VALID_SHARE = 0.2  # of the distinct images of each label, if there are no split folders
 FEWEST = 3  # distinct images of a label from which valid gets one: round(0.2 * 3) = 1
 
@@ -29,29 +41,51 @@ def samples(path: Path, split: str) -> list[Sample]:
 
 
 def _list_samples(folder: Path, root: Path) -> list[Sample]:
-    return [
+    passed_over: list[str] = []
+    faces = [
         _make_sample(file.relative_to(root).as_posix(), label.name, root)
-        for label in _list_labels(folder)
-        for file in _list_images(label)
+        for label in _list_labels(folder, passed_over)
+        for file in _list_images(label, passed_over)
     ]
+    if passed_over:
+        _log_passed_over(folder, len(passed_over), passed_over[0])
+    return faces
+
+
+@cache  # train and valid list the same folder
+def _log_passed_over(folder: Path, count: int, example: str) -> None:
+    what = "hidden file, system file or folder" if count == 1 else "hidden files, system files and folders"
+    log.info("%s: passed over %d %s, such as %s", folder, count, what, example)
+
+
+def _is_system_name(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _make_sample(name: str, label: str, root: Path) -> Sample:
     return Sample(name, {label: 1.0}, partial(images.read, root / name, name=name))
 
 
-def _list_labels(folder: Path) -> list[Path]:
-    labels = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _list_labels(folder: Path, passed_over: list[str]) -> list[Path]:
+    """Return the label folders, sorted; the names of system folders are added to `passed_over`."""
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    labels = [entry for entry in folders if not _is_system_name(entry.name)]
+    passed_over += [f"{entry.name}/" for entry in folders if entry not in labels]
     if not labels:
         raise DataError(f"{folder} has no folders; expected one folder per label, such as {folder}/happiness/*.png")
     return labels
 
 
-def _list_images(label: Path) -> list[Path]:
-    files = sorted(file for file in label.iterdir() if file.suffix.lower() in SUFFIXES)
+def _list_images(label: Path, passed_over: list[str]) -> list[Path]:
+    """Return the images of a label, sorted; names of hidden files, system files and folders go to `passed_over`."""
+    entries = sorted(label.iterdir())
+    system = [entry for entry in entries if _is_system_name(entry.name) or entry.is_dir()]
+    passed_over += [f"{label.name}/{entry.name}" for entry in system]
+    visible = set(entries).difference(system)
+    files = sorted(entry for entry in visible if entry.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{label} holds no images ({', '.join(SUFFIXES)}); add faces or remove the folder")
-    others = sorted(file.name for file in label.iterdir() if file not in files and not file.name.startswith("."))
+    others = sorted(entry.name for entry in visible.difference(files))
     if others:
         log.warning("%s: %d files ignored, such as %s; expected %s", label, len(others), others[0], ", ".join(SUFFIXES))
     return files

@@ -110,6 +110,33 @@ def test_unsupported_files_are_counted(folder_of_faces, caplog):
     assert "fear: 2 files ignored, such as a.tif; expected .png" in caplog.text
 
 
+def test_what_no_person_meant_as_a_face_is_passed_over(folder_of_faces, caplog):
+    """Companion files of macOS, hidden images, folders named like images, and system folders; counted and named once."""
+    expected = [sample.id for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    fear = folder_of_faces / "fear"
+    (fear / "._3.png").write_bytes(b"Mac OS X")
+    shutil.copy(fear / "3.png", fear / ".trash.png")
+    (fear / "x.png").mkdir()
+    for name in ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "System Volume Information"):
+        for parent in (folder_of_faces, fear):
+            shutil.copytree(folder_of_faces / "angry", parent / name)
+    (fear / "Thumbs.db").touch()
+    with caplog.at_level("INFO"):
+        found = [sample.id for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    assert found == expected
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder_of_faces}: passed over 12 hidden files, system files and folders, such as .ipynb_checkpoints/"
+    ]
+
+
+def test_a_label_of_hidden_files_alone_is_empty(folder_of_faces):
+    """They do not hide that the label has no faces."""
+    for file in (folder_of_faces / "fear").iterdir():
+        file.rename(file.with_name(f"._{file.name}"))
+    with pytest.raises(DataError, match="fear holds no images"):
+        folder.samples(folder_of_faces, "train")
+
+
 def test_a_corrupt_png_is_reported(folder_of_faces):
     """The error has the path of the file."""
     (folder_of_faces / "fear" / "3.png").write_bytes(b"not an image")
