@@ -94,18 +94,20 @@ def open_model(
     except IntegrityError:
         opened.close()
         raise
-    return Model(file, card, opened, reported)
+    return Model(file, card, opened, reported, threads=threads)
 
 
 class Model:
     """An open model for face crops. Use it in a with-block, or close it.
 
     Any number of threads may share one. ONNX Runtime runs their calls in parallel; the other backends hold one input at
-    a time, so a call waits for the previous one: open one model per thread to run in parallel.
+    a time, so a call waits for the previous one: open one model per thread to run in parallel. A model can be pickled:
+    another process (multiprocessing, joblib) opens its file again, with the same threads, backend and labels.
     """
 
-    def __init__(self, path: Path, card: Card, backend: Backend, label_set: LabelSet) -> None:
+    def __init__(self, path: Path, card: Card, backend: Backend, label_set: LabelSet, *, threads: int = 1) -> None:
         """Called by `load`; the backend is closed with the model."""
+        self._file, self._threads = path.absolute(), threads
         self.path = path
         self.card = card
         self.backend = backend
@@ -115,6 +117,9 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<edgeemo.Model {self.path.name} in {self.backend.name}: {', '.join(self.labels)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._file, self._threads, self.backend.name, self.label_set)
 
     @property
     def advice(self) -> list[str]:
@@ -199,6 +204,10 @@ class Model:
         expected = self.card.input.pixels
         if pixels.dtype != np.uint8 or pixels.shape[1:] != expected:
             raise DataError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {pixels.shape} {pixels.dtype}")
+
+
+def _reopen(path: Path, threads: int, backend: str, labels: LabelSet) -> Model:
+    return open_model(path, threads=threads, backend=backend, labels=labels)
 
 
 def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:

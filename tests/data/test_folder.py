@@ -111,7 +111,7 @@ def test_unsupported_files_are_counted(folder_of_faces, caplog):
 
 
 def test_what_no_person_meant_as_a_face_is_passed_over(folder_of_faces, caplog):
-    """Companion files of macOS, hidden images, folders named like images, and system folders; counted and named once."""
+    """Companion files of macOS, hidden images, folders named like images, system folders: counted and named once."""
     expected = [sample.id for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
     fear = folder_of_faces / "fear"
     (fear / "._3.png").write_bytes(b"Mac OS X")

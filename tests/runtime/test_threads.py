@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Lock
 from time import sleep
@@ -118,6 +120,31 @@ def test_every_backend_says_whether_it_is_concurrent() -> None:
     """Only ONNX Runtime documents it."""
     kinds = (table.OnnxBackend, table.OpenvinoBackend, table.TensorrtBackend)
     assert [kind.concurrent for kind in kinds] == [True, False, False]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_model_is_pickled_by_its_path(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process opens the file itself, wherever it runs, with the same backend, threads and labels."""
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="pip install 'edgeemo[openvino]'")
+    monkeypatch.chdir(tmp_path)
+    name = make_tiny.write(tmp_path / "tiny.onnx").name
+    batch = np.zeros((1, make_tiny.SIZE, make_tiny.SIZE), np.uint8)
+    with edgeemo.load(name, backend=backend, threads=2) as model:
+        monkeypatch.chdir(tmp_path.parent)
+        content = pickle.dumps(model)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            expected = model.probabilities(batch)
+            assert np.array_equal(pool.submit(model.probabilities, batch).result(), expected)
+    with pickle.loads(content) as again:  # noqa: S301 (our own)
+        assert (again.backend.name, again._threads, again.labels) == (backend, 2, model.labels)
+        assert np.array_equal(again.probabilities(batch), expected)
+
+
+def test_merged_labels_survive_pickling() -> None:
+    """A model of eight labels that reports six."""
+    with edgeemo.load("nano", labels="six") as model, pickle.loads(pickle.dumps(model)) as again:  # noqa: S301
+        assert again.label_set == model.label_set
 
 
 def test_a_model_shows_what_it_is() -> None:
