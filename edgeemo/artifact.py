@@ -106,9 +106,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, atomically."""
+    r"""Write UTF-8 text, atomically; bytes of file names that are not UTF-8 as \udcNN, which JSON reads back."""
     with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -173,6 +174,9 @@ def _click_type(one: Typed) -> Any:
 @click.option("--quiet", is_flag=True, help="print results and errors only")
 def main(quiet: bool) -> None:
     """Train, compress, prove and run facial-emotion models on edge devices."""
+    for stream in (sys.stdout, sys.stderr):  # file names and table lines that the console's encoding does not have
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("edgeemo").setLevel(logging.WARNING if quiet or not is_first_process() else logging.INFO)
 

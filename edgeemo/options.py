@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edgeemo.errors import UsageError, known
+from edgeemo.names import escape_name
 
 PERCENT = "PERCENT"  # unit of options in percent; 0.98 is refused, because 98 was meant
 
@@ -244,7 +245,7 @@ def _strip_folders(value: Any) -> Any:
     kind, colon, where = value.partition(":")  # faces are KIND:PATH
     if not colon or PurePath(kind).name != kind:
         kind, colon, where = "", "", value
-    return f"{kind}{colon}{PurePath(where).name}"
+    return f"{kind}{colon}{escape_name(PurePath(where).name)}"
 
 
 def read_settings(config: type, values: dict[str, Any]) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,21 @@ def call(*words: object) -> Result:
 def image(tmp_path: Path, face: np.ndarray) -> Path:
     Image.fromarray(face).save(tmp_path / "face.png")
     return tmp_path / "face.png"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system decides which names it allows")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_any_name_is_printed_on_any_console(image: Path, tmp_path: Path, encoding: str) -> None:
+    """As an escape where the console's encoding does not have the letter."""
+    odd = image.rename(tmp_path / os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80.png"))
+    env = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    for words in ([odd], [odd, "--json"], [tmp_path / os.fsdecode(b"no\xe9.png")]):
+        command = [sys.executable, "-m", "edgeemo", "predict", "--model", "nano", *words]
+        done = subprocess.run(command, env=env, capture_output=True, check=False)
+        assert done.returncode == (0 if words[0] == odd else 3)
+        assert b"Traceback" not in done.stderr
+        shown = done.stdout + done.stderr
+        assert rb"\udce9" in shown or (encoding == "ascii" and b"?" in shown)  # Click shows ? on an ASCII console
 
 
 @pytest.mark.parametrize("model", shipped.NAMES)

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeemo import images
 from edgeemo.data.sample import SPLITS, NoSuchSplit, Sample
 from edgeemo.errors import DataError
+from edgeemo.names import escape_name
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -37,19 +38,17 @@ def samples(path: Path, split: str) -> list[Sample]:
         return _split_samples(path, split)
     if not (path / split).is_dir():
         raise NoSuchSplit(f"{path} has split folders but no {split}/; expected {path / split}/LABEL/*.png")
-    return _list_samples(path / split, path)
+    return [_make_sample(file, path) for file in _list_files(path / split)]
 
 
-def _list_samples(folder: Path, root: Path) -> list[Sample]:
+def _list_files(folder: Path) -> list[Path]:
+    """Return the images of all labels, sorted by label and name."""
     passed_over: list[str] = []
-    faces = [
-        _make_sample(file.relative_to(root).as_posix(), label.name, root)
-        for label in _list_labels(folder, passed_over)
-        for file in _list_images(label, passed_over)
-    ]
+    labels = _list_labels(folder, passed_over)
+    found = [file for label in labels for file in _list_images(label, passed_over)]
     if passed_over:
         _log_passed_over(folder, len(passed_over), passed_over[0])
-    return faces
+    return found
 
 
 @cache  # train and valid list the same folder
@@ -62,8 +61,9 @@ def _is_system_name(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def _make_sample(name: str, label: str, root: Path) -> Sample:
-    return Sample(name, {label: 1.0}, partial(images.read, root / name, name=name))
+def _make_sample(file: Path, root: Path) -> Sample:
+    name = escape_name(file.relative_to(root).as_posix())
+    return Sample(name, {file.parent.name: 1.0}, partial(images.read, file, name=name))
 
 
 def _list_labels(folder: Path, passed_over: list[str]) -> list[Path]:
@@ -103,12 +103,12 @@ def _split_samples(root: Path, split: str) -> list[Sample]:
     """Give a fifth of each label's distinct images to valid, by hash, so that copies end up in the same split."""
     if split == "test":
         raise NoSuchSplit(f"{root} has no train/valid/test folders, so no test split; use valid, or lay out the splits")
-    faces = _list_samples(root, root)
+    found = _list_files(root)
     valid = set()
     by_label: dict[str, set[str]] = {}
-    contents = {face.id: _hash_content(root / face.id) for face in faces}
-    for face in faces:
-        by_label.setdefault(next(iter(face.votes)), set()).add(contents[face.id])
+    contents = {file: _hash_content(file) for file in found}
+    for file in found:
+        by_label.setdefault(file.parent.name, set()).add(contents[file])
     for distinct in by_label.values():
         valid.update(sorted(distinct)[: round(VALID_SHARE * len(distinct))])
     if split == "valid" and not valid:
@@ -116,4 +116,4 @@ def _split_samples(root: Path, split: str) -> list[Sample]:
             f"{root}: the valid split is empty; it gets a fifth of each label's distinct images, so a label needs "
             f"at least {FEWEST}.  Add images, or lay out {root}/train/LABEL and {root}/valid/LABEL"
         )
-    return [face for face in faces if (contents[face.id] in valid) == (split == "valid")]
+    return [_make_sample(file, root) for file in found if (contents[file] in valid) == (split == "valid")]

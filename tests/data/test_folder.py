@@ -1,11 +1,15 @@
 """Data sets with one folder per label."""
 
+import json
+import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgeemo.artifact import hash_lines, write_json
 from edgeemo.card import InputContract
 from edgeemo.data import faces, folder
 from edgeemo.errors import DataError, UsageError
@@ -127,6 +131,32 @@ def test_what_no_person_meant_as_a_face_is_passed_over(folder_of_faces, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"{folder_of_faces}: passed over 12 hidden files, system files and folders, such as .ipynb_checkpoints/"
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system decides which names it allows")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9.png", r"caf\xe9.png"),
+        (b"\xff\xfe.png", r"\xff\xfe.png"),
+        (b"two\nlines.png", r"two\x0alines.png"),
+        (b"tab\there\x1b[31m.png", r"tab\x09here\x1b[31m.png"),
+        ("café 😀 — naïve.png".encode(), "café 😀 — naïve.png"),
+        (b"-rf *.png", "-rf *.png"),
+    ],
+    ids=ascii,
+)
+def test_any_name_that_a_file_system_allows_can_be_stored(folder_of_faces, tmp_path, name, shown):
+    """Read by its real name; its id is text that fits into a line, a list, JSON and a hash."""
+    file = folder_of_faces / "fear" / "3.png"
+    file.rename(folder_of_faces / "fear" / os.fsdecode(name))
+    samples = [sample for split in ("train", "valid") for sample in folder.samples(folder_of_faces, split)]
+    (found,) = [sample for sample in samples if sample.id == f"fear/{shown}"]
+    assert found.read().shape == (48, 48)
+    ids = [sample.id for sample in samples]
+    write_json(tmp_path / "ids.json", ids)
+    assert json.loads((tmp_path / "ids.json").read_text(encoding="utf-8")) == ids
+    assert len(hash_lines(ids)) == 64
 
 
 def test_a_label_of_hidden_files_alone_is_empty(folder_of_faces):

@@ -1,8 +1,10 @@
 """The train stage, end to end on a few synthetic faces."""
 
 import json
+import os
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 from functools import cache
 from itertools import cycle
@@ -205,6 +207,19 @@ def test_a_log_without_usable_settings_is_refused(finished, config, reason):
     (folder / "log.json").write_text(json.dumps({"config": config}))
     with pytest.raises(IntegrityError, match=rf"log\.json does not record how the run was trained \(.*{reason}"):
         run_folder.load_config(folder, read_card(folder / run_folder.MODEL))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system decides which names it allows")
+def test_a_data_set_whose_name_is_not_utf8_is_trained_and_resumed(tiny, folder_of_faces, tmp_path):
+    """Nothing is lost after the last epoch, and the card has a name that every reader can read."""
+    data = tmp_path / os.fsdecode(b"caf\xe9")
+    folder_of_faces.rename(data)
+    (data / "fear" / "3.png").rename(data / "fear" / os.fsdecode(b"\xe9.png"))
+    config = replace(tiny, data=f"folder:{data}")
+    stop_after(config, steps=1)
+    path = run(replace(config, resume=True))
+    assert read_card(path).history[0].config["data"] == r"folder:caf\xe9"
+    assert run_folder.load_config(path.parent, read_card(path)).data == config.data
 
 
 def test_resuming_without_the_teacher_is_refused(tiny, tmp_path):
