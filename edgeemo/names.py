@@ -6,6 +6,15 @@ import os
 import unicodedata
 
 
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is UTF-8, as libraries that do not take bytes expect."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def escape_name(name: str) -> str:
     r"""Return a file name as text that can be stored anywhere and fits into a line.
 

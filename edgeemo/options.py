@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edgeemo.errors import UsageError, known
-from edgeemo.names import escape_name
+from edgeemo.names import escape_name, is_utf8
 
 PERCENT = "PERCENT"  # unit of options in percent; 0.98 is refused, because 98 was meant
 
@@ -34,6 +34,7 @@ class Option:
     group: str = ""  # heading in the help; empty: the default heading
     rare: bool = False  # shown by --help-all only
     argument: bool = False  # positional on the command line
+    any_name: bool = False  # a path of any bytes; others must be UTF-8, because safetensors and ONNX open them so
     may_be_path: bool = False  # text that can contain a path on this machine, which no card must show
 
     @property
@@ -139,6 +140,11 @@ class Typed:
         accepted: Any = (int, float) if self.type is float else self.type
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.type is not bool):
             raise UsageError(f"{self.flag} {value!r}: expected {_ARTICLES[self.type]}")
+        is_path = isinstance(value, PurePath) or self.about.may_be_path
+        if is_path and not self.about.any_name and not is_utf8(value):
+            raise UsageError(
+                f"{self.flag} {escape_name(str(value))}: expected a path in UTF-8; rename the file or folder"
+            )
         if self.about.choices and value not in self.about.choices:
             raise known(self.name.replace("_", " "), str(value), self.about.choices)
         if value == "" and self.about.choices == ():

@@ -28,7 +28,7 @@ RATE: dict[str, Any] = {"above": 0}  # of learning
 COUNT: dict[str, Any] = {"least": 1, "unit": "N"}
 MAX_THREADS = 1024
 SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
-FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True}
+FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
 LABELS = "six, ferplus8, or your own labels as a,b,c"
@@ -207,7 +207,7 @@ class Explain(Config):
     """
 
     run: Path = argument("run folder of edgeemo train")
-    images: tuple[Path, ...] = argument("face crops; default: faces of --data", default=())
+    images: tuple[Path, ...] = argument("face crops; default: faces of --data", default=(), any_name=True)
     data: str | None = option(None, DATA + "; default: as trained", **FACES, needs="!images")
     split: str = option("valid", "split to use", choices=SPLIT_NAMES, needs="!images")
     label: str | None = option(None, "Grad-CAM of this label; default: the predicted one", unit="LABEL")
@@ -462,7 +462,7 @@ class Parity(Config):
 class Predict(Config):
     """Predict the emotion in face crops."""
 
-    images: tuple[Path, ...] = argument("face crops: PNG, JPEG, WebP or BMP", default=())
+    images: tuple[Path, ...] = argument("face crops: PNG, JPEG, WebP or BMP", default=(), any_name=True)
     sample: bool = option(False, "predict a packaged synthetic face instead", needs="!images")
     model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")

@@ -64,6 +64,7 @@ def test_one_path_for_a_list_is_that_path(one: str | Path) -> None:
         ({"sizes": (1,)}, "--sizes 1: expected 2 or more"),
         ({"mode": "z"}, "unknown mode 'z'; known: x, y"),
         ({"out": 3}, "--out 3: expected a path"),
+        ({"out": "caf\udce9"}, r"--out caf\\xe9: expected a path in UTF-8"),
         ({"data": ""}, "--data is empty: expected text, or leave it out"),
         ({"rate": 0.98}, "--rate 0.98: expected percent; write 98 for 98 %"),
         ({"rate": 101}, "--rate 101: expected 0 to 100"),
