@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from edgeemo import options
 from edgeemo.errors import DataError, UsageError
+from edgeemo.names import escape_name
 from edgeemo.runtime import Prediction, load
 from edgeemo.runtime.golden import sample_face
 from edgeemo.stages import Predict
@@ -25,8 +26,8 @@ class Predictions:
         return not self.unreadable
 
     def __str__(self) -> str:
-        """Return one line per image."""
-        return "\n".join(f"{image}: {one}" for image, one in self.predictions)
+        """Return one line per image, whatever its name contains."""
+        return "\n".join(f"{escape_name(image)}: {one}" for image, one in self.predictions)
 
     def to_json(self) -> str:
         """Return one JSON object per image, on a line each."""

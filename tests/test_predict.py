@@ -39,7 +39,15 @@ def test_any_name_is_printed_on_any_console(image: Path, tmp_path: Path, encodin
         assert done.returncode == (0 if words[0] == odd else 3)
         assert b"Traceback" not in done.stderr
         shown = done.stdout + done.stderr
-        assert rb"\udce9" in shown or (encoding == "ascii" and b"?" in shown)  # Click shows ? on an ASCII console
+        escapes = [rb"\udce9", rb"\xe9"] + [b"?"] * (encoding == "ascii")  # Click shows ? on an ASCII console
+        assert any(escape in shown for escape in escapes)
+
+
+def test_a_name_cannot_control_the_terminal(image: Path, tmp_path: Path) -> None:
+    """A line per image, and no escape sequence from a file's name."""
+    done = call(image.rename(tmp_path / "a\nb\x1b[31m.png"))
+    assert len(done.output.splitlines()) == 1
+    assert r"a\x0ab\x1b[31m.png: " in done.output
 
 
 @pytest.mark.parametrize("model", shipped.NAMES)
