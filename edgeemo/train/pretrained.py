@@ -14,6 +14,8 @@ from torch import nn
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.train.backbones import Backbone, Tensors, load_published
 
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of training scripts' checkpoints
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DistributedDataParallel, and of torch.compile
 OURS = "backbone."  # prefix of the backbone's tensors in an edgeemo model
 
 
@@ -63,8 +65,34 @@ def _read_state_dict(file: Path) -> Tensors:
             f"--weights {file} is not a plain state dict: expected a .safetensors file, or a .pth file as "
             "torch.save(model.state_dict(), FILE) writes it"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    state = _unwrap(state)
+    if not _is_state_dict(state):
         raise IntegrityError(
-            f"--weights {file} is not a plain state dict: expected names with tensors, got {type(state).__name__}"
+            f"--weights {file} is not a plain state dict: expected names with tensors, got {_describe(state)}"
         )
+    return _strip_prefixes(state)
+
+
+def _unwrap(content: Any) -> Any:
+    """Return the state dict in a training checkpoint, which keeps it under one of WRAPPERS; other content as it is."""
+    if not isinstance(content, dict) or _is_state_dict(content):
+        return content
+    inner = [content[key] for key in WRAPPERS if _is_state_dict(content.get(key))]
+    return inner[0] if len(inner) == 1 else content
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(tensor, torch.Tensor) for tensor in content.values())
+
+
+def _strip_prefixes(state: Tensors) -> Tensors:
+    """Return a state dict without the prefixes that torch's wrappers give to every name."""
+    while prefix := next((one for one in PREFIXES if state and all(name.startswith(one) for name in state)), ""):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
+
+
+def _describe(content: Any) -> str:
+    if not isinstance(content, dict):
+        return type(content).__name__
+    return f"the keys {', '.join(map(str, list(content)[:6]))}; save only the state dict"

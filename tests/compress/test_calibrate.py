@@ -97,8 +97,11 @@ def test_a_list_of_other_data_is_refused() -> None:
 
 def test_too_few_faces_are_refused_and_few_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     """An error below 64 faces, a warning below 256, and a warning for fewer than requested."""
-    with pytest.raises(DataError, match="at least 64"):
+    with pytest.raises(DataError, match="--calibration-count 63: expected 64 or more; the data has 120"):
         draw(count=63)
+    with pytest.raises(DataError, match=r"at least 64 labelled train faces .* the data has 60: add faces") as refused:
+        calibrate.draw("synthetic:60", label_set("six"), protocol="plurality", count=512, seed=0)
+    assert "--calibration-count" not in str(refused.value)  # more cannot be drawn
     draw(count=200)
     assert "calibrating on 120 faces" in caplog.text
     assert "requested 200" in caplog.text

@@ -54,6 +54,7 @@ def draw(data: str, labels: LabelSet, *, protocol: str, count: int, seed: int) -
     Balanced, not by frequency in the data: activations of rare emotions should be in range too.
     """
     labelled = label(samples(data, SPLIT, labels), labels, protocol=protocol)
+    _check_count(min(count, len(labelled.samples)), requested=count, available=len(labelled.samples))
     order = np.random.default_rng(seed).permutation(len(labelled.samples))
     rank = np.empty(len(order), int)  # of each face within its label, in shuffled order
     for k in range(len(labels.labels)):
@@ -61,9 +62,7 @@ def draw(data: str, labels: LabelSet, *, protocol: str, count: int, seed: int) -
         rank[own] = np.arange(len(own))
     chosen = np.lexsort((labelled.truth, rank))[:count]
     ids = tuple(sorted(labelled.samples[i].id for i in chosen))
-    drawn = CalibrationList(kind_of(data), format_label_set(labels), protocol, seed, ids)
-    _check_count(drawn, requested=count)
-    return drawn
+    return CalibrationList(kind_of(data), format_label_set(labels), protocol, seed, ids)
 
 
 def write(chosen: CalibrationList, path: Path) -> None:
@@ -89,7 +88,12 @@ def read(path: Path) -> CalibrationList:
             f"{path}: its ids hash to {chosen.sha256[:12]}…, its header has {str(expected)[:12]}…: the list was "
             f"changed after it was drawn.  Draw it again:  python calibration/draw.py --out {path}"
         )
-    _check_count(chosen, requested=len(chosen.ids))
+    count = len(set(chosen.ids))
+    if count < MIN_FACES:
+        raise DataError(
+            f"{path} lists {count} faces; expected {MIN_FACES} or more:  python calibration/draw.py --out {path}"
+        )
+    _warn_of_few(count)
     return chosen
 
 
@@ -116,13 +120,19 @@ def format_label_set(labels: LabelSet) -> str:
     return labels.name if labels.name in LABEL_SETS else ",".join(labels.labels)
 
 
-def _check_count(chosen: CalibrationList, *, requested: int) -> None:
-    count = len(set(chosen.ids))
-    if count < MIN_FACES:
+def _check_count(count: int, *, requested: int, available: int) -> None:
+    if available < MIN_FACES:
         raise DataError(
-            f"calibration needs at least {MIN_FACES} train faces, got {count}; draw more: --calibration-count"
+            f"INT8 needs at least {MIN_FACES} labelled train faces to calibrate, the data has {available}: add "
+            "faces, give a larger data set with --data, or leave out --int8"
         )
-    if count < RECOMMENDED_FACES:
-        log.warning("calibrating on %d faces; %d or more give more stable ranges", count, RECOMMENDED_FACES)
+    if count < MIN_FACES:
+        raise DataError(f"--calibration-count {requested}: expected {MIN_FACES} or more; the data has {available}")
+    _warn_of_few(count)
     if count < requested:
         log.warning("requested %d calibration faces, the train split has %d", requested, count)
+
+
+def _warn_of_few(count: int) -> None:
+    if count < RECOMMENDED_FACES:
+        log.warning("calibrating on %d faces; %d or more give more stable ranges", count, RECOMMENDED_FACES)
