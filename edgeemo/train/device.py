@@ -22,6 +22,7 @@ from edgeemo.train.batches import Shard
 # malloc.h: M_MMAP_MAX (0: never map large blocks separately), M_TRIM_THRESHOLD (how much free memory to keep)
 KEEP_FREED = {-4: 0, -1: 2**31 - 1}
 AUTOCAST = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
+MIN_SHARD = 2  # faces of a batch in each process: BatchNorm needs two values per channel
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def check(config: Train) -> None:
     """Raise UsageError for a precision or batch size that this device or number of processes does not support."""
     resolve_precision(config.precision, _pick_device())
     processes, _ = _count_processes()
-    if config.batch_size % processes:
-        raise UsageError(f"--batch-size {config.batch_size}: expected a multiple of the {processes} processes")
+    if config.batch_size % processes or config.batch_size < MIN_SHARD * processes:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: expected a multiple of the {processes} processes, "
+            f"{MIN_SHARD * processes} or more"
+        )
 
 
 def set_up_device(config: Train) -> DeviceSetup:

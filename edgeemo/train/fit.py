@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
-from edgeemo.errors import UsageError
+from edgeemo.errors import DataError, UsageError
 from edgeemo.images import to_input
 from edgeemo.metrics import scores, softmax
 from edgeemo.options import settings
@@ -31,7 +31,7 @@ from edgeemo.stages import Train
 from edgeemo.train import checkpoint, losses, modes, optim
 from edgeemo.train.batches import BatchDataset, make_loader, plan_epoch
 from edgeemo.train.checkpoint import TrainingState
-from edgeemo.train.device import DeviceSetup, set_up_device
+from edgeemo.train.device import MIN_SHARD, DeviceSetup, set_up_device
 from edgeemo.train.network import EmotionNet
 from edgeemo.train.tensorboard import log_epochs
 
@@ -180,7 +180,7 @@ def prepare(
         config=config,
         data=data,
         batches=BatchDataset(train, target, data.contract, config, teacher_log_probs=data.teacher_log_probs),
-        batch_size=min(config.batch_size, len(train)),
+        batch_size=_choose_batch_size(config.batch_size, len(train), device_setup.shard.processes),
         criterion=losses.make_criterion(config, weights).to(device),
         model=model,
         optimizer=fabric_optimizer,
@@ -365,6 +365,17 @@ def _check_finite(loss: float, state: TrainingState) -> float:
 def _describe_parallelism(device_setup: DeviceSetup) -> dict[str, int]:
     """Return the numbers of threads and processes, which change how sums are rounded."""
     return {"threads": device_setup.threads, "processes": device_setup.fabric.world_size}
+
+
+def _choose_batch_size(requested: int, faces: int, processes: int) -> int:
+    """Return the requested batch size, or the largest multiple of the processes that so few faces fill."""
+    size = min(requested, faces // processes * processes)
+    if size < MIN_SHARD * processes:
+        raise DataError(
+            f"{faces} train faces: expected {MIN_SHARD * processes} or more, because BatchNorm needs {MIN_SHARD} per "
+            f"process; add faces{' or start fewer processes' if processes > 1 else ''}"
+        )
+    return size
 
 
 def _build_identity(config: Train, device_setup: DeviceSetup, data: TrainingData) -> dict[str, Any]:
