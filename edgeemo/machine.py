@@ -20,6 +20,7 @@ RELEVANT_FEATURES = (
     "i8mm",
 )
 CPUINFO = Path("/proc/cpuinfo")
+MAX_THREADS = 1024  # of a stage or a model; more is a mistake
 BOARD = Path("/proc/device-tree/model")  # ARM kernels give the board here, and no processor in CPUINFO
 
 

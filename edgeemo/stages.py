@@ -19,6 +19,7 @@ from typing import Any
 
 from edgeemo import options
 from edgeemo.errors import UsageError
+from edgeemo.machine import MAX_THREADS
 from edgeemo.options import Config, argument, like, option
 from edgeemo.packages import require
 
@@ -26,7 +27,6 @@ PERCENT: dict[str, Any] = {"least": 0, "most": 100, "unit": options.PERCENT}
 FRACTION: dict[str, Any] = {"least": 0, "most": 1}
 RATE: dict[str, Any] = {"above": 0}  # of learning
 COUNT: dict[str, Any] = {"least": 1, "unit": "N"}
-MAX_THREADS = 1024
 SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"

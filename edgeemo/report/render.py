@@ -57,20 +57,19 @@ def render_files(paths: Sequence[Path]) -> str:
 
     Raises DataError with the name of a file that is not a result, or whose values contradict each other.
     """
-    results = [(path, read(path)) for path in paths]
-    for path, result in results:
-        _check_consistent(path, result)
-    benches = [result for _, result in results if isinstance(result, BenchResult)]
-    others = [result for _, result in results if not isinstance(result, BenchResult)]
+    results = [read(path) for path in paths]
+    rendered = [_render(path, result) for path, result in zip(paths, results, strict=True)]
+    benches = [result for result in results if isinstance(result, BenchResult)]
+    pages = [page for page, result in zip(rendered, results, strict=True) if not isinstance(result, BenchResult)]
     table = [bench.make_summary(benches).to_markdown() + "\n"] if benches else []
-    mark = [MARK + "\n"] if others else []
-    return "\n".join([*mark, *table, *(make_page(result).to_markdown() for result in others)])
+    mark = [MARK + "\n"] if pages else []
+    return "\n".join([*mark, *table, *pages])
 
 
-def _check_consistent(path: Path, result: Result) -> None:
-    """Raise DataError if the result cannot be shown: each value is of its type, but they contradict each other."""
+def _render(path: Path, result: Result) -> str:
+    """Return a result's page; raise DataError if each value is of its type, but they contradict each other."""
     try:
-        make_page(result).to_markdown()
+        return make_page(result).to_markdown()
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(

@@ -17,6 +17,7 @@ from edgeemo import images
 from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.labels import LabelSet, label_set
+from edgeemo.machine import MAX_THREADS
 from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.advice import advise
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 log = logging.getLogger(__name__)
-MAX_THREADS = 1024
 BATCH_SIZE = 64  # images run at once: limits the memory of activations, and a CPU is no faster with more
 
 Image = np.ndarray | str | images.Source

@@ -154,8 +154,8 @@ def _read_terms(file: Path) -> str:
     """Return the licences in the card of a weights file, if it is a model of edgeemo."""
     if not card_path(file).is_file():
         return "from a file given by the trainer"
-    told = "; ".join(f"{what}: {text}" for what, text in read_card(file).licences.list_terms().items())
-    return f"from another model ({told})"
+    terms = "; ".join(f"{what}: {text}" for what, text in read_card(file).licences.list_terms().items())
+    return f"from another model ({terms})"
 
 
 def _save_log_and_plots(folder: Path, config: Train, history: list[dict[str, Any]], result: Scores) -> None:

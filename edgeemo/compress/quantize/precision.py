@@ -20,26 +20,14 @@ import onnx
 import onnxruntime
 
 from edgeemo.card import Precision
+from edgeemo.compress.quantize.overflow import WEIGHT_INPUT
 from edgeemo.errors import GateError
 from edgeemo.runtime.backends.ort import DISABLED
 
-# Operators that multiply and add, and the index of the input that holds the weights.
-WEIGHT_INPUT = {
-    "Conv": 1,
-    "FusedConv": 1,
-    "NhwcFusedConv": 1,
-    "ConvInteger": 1,
-    "Gemm": 1,
-    "FusedGemm": 1,
-    "MatMul": 1,
-    "FusedMatMul": 1,
-    "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1,
-    "DynamicQuantizeMatMul": 1,
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-    "QGemm": 3,
-}
+# Operators that multiply and add, and the index of the input that holds the weights: those of files, and ONNX Runtime's
+# fused ones. The products of ConvTranspose, which no network here has, would have to be counted in another way.
+FUSED = ("FusedConv", "NhwcFusedConv", "FusedGemm", "FusedMatMul")
+COUNTED = {name: index for name, index in WEIGHT_INPUT.items() if name != "ConvTranspose"} | dict.fromkeys(FUSED, 1)
 INTEGER_TYPES = ("int8", "uint8")
 
 
@@ -91,7 +79,7 @@ def list_executed(path: Path) -> list[Kernel]:
             _read_input_type(profile[node.name]) in INTEGER_TYPES,
         )
         for node in graph.node
-        if node.op_type in WEIGHT_INPUT
+        if node.op_type in COUNTED
     ]
 
 
@@ -102,7 +90,7 @@ def list_requested(path: Path) -> list[Kernel]:
     return [
         Kernel(node.op_type, _count_macs(node, graph, profile[node.name]), set(node.input[:2]) <= dequantized)
         for node in graph.node
-        if node.op_type in WEIGHT_INPUT
+        if node.op_type in COUNTED
     ]
 
 
@@ -135,7 +123,7 @@ def _read_events(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _count_macs(node: onnx.NodeProto, graph: onnx.GraphProto, record: dict[str, Any]) -> int:
     """Count the multiply-adds of one run: every weight is used once per output position."""
-    weights = _find_weight_shape(node.input[WEIGHT_INPUT[node.op_type]], graph)
+    weights = _find_weight_shape(node.input[COUNTED[node.op_type]], graph)
     output = _read_shape(record["output_type_shape"])
     # The first weight axis of a convolution is its output channels, whatever the layout of its output.
     channels = weights[0] if "Conv" in node.op_type else output[-1]
