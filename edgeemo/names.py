@@ -1,9 +1,25 @@
-"""File names as text: any byte string that a file system allows."""
+"""File names: as text, whatever bytes they are, and which of them are images that a person put there."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
+
+# Names by which operating systems, file servers and tools store data of their own, in lower case; all else that starts
+# with a dot, such as macOS's ._NAME.png, is hidden as well.
+SYSTEM_NAMES = {
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "thumbs.db",
+    "desktop.ini",
+}
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
@@ -22,3 +38,22 @@ def escape_name(name: str) -> str:
     """
     text = os.fsencode(name).decode("utf-8", errors="backslashreplace")
     return "".join(f"\\x{ord(letter):02x}" if unicodedata.category(letter) == "Cc" else letter for letter in text)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file is an image that edgeemo can decode, by its suffix."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_system_name(name: str) -> bool:
+    """Return whether a file or folder is hidden or belongs to an operating system or tool."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the images in a folder and below it, sorted; without hidden and system files and folders."""
+    images: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_system_name(name)]
+        images += [Path(parent, name) for name in files if is_image_name(name) and not is_system_name(name)]
+    return sorted(images)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from edgeemo import options
 from edgeemo.errors import DataError, UsageError
-from edgeemo.names import escape_name
+from edgeemo.names import IMAGE_SUFFIXES, escape_name, list_images
 from edgeemo.runtime import Prediction, load
 from edgeemo.runtime.golden import sample_face
 from edgeemo.stages import Predict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,19 @@ def run(config: Predict) -> Predictions:
     with load(config.model, labels=config.label_set) as model:
         if config.sample:
             predictions.append(("sample", model.predict(sample_face())))
-        for image in config.images:
+        for image in [image for path in config.images for image in _list_images(path)]:
             try:
                 predictions.append((str(image), model.predict(image)))
             except DataError as error:
                 unreadable.append(error)
     return Predictions(tuple(predictions), tuple(unreadable))
+
+
+def _list_images(path: Path) -> list[Path]:
+    """Return the path of an image, or the images in a folder and below it; raise DataError if there are none."""
+    if not path.is_dir():
+        return [path]
+    if not (found := list_images(path)):
+        raise DataError(f"{path} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    log.info("%s: %d images", path, len(found))
+    return found

@@ -87,3 +87,23 @@ def test_no_image_names_the_sample() -> None:
 def test_the_sample_and_images_exclude_each_other(image: Path) -> None:
     """Which one was meant is not known."""
     assert call(image, "--sample").exit_code == 2
+
+
+def test_a_folder_stands_for_its_images(image: Path, tmp_path: Path) -> None:
+    """Also those below it, sorted; hidden and system files are not images."""
+    (tmp_path / "below").mkdir()
+    for name in ("below/b.jpg", "._face.png", "below/.hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(image.read_bytes())
+    done = call(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [
+        str(tmp_path / "below" / "b.jpg"),
+        str(image),
+    ]
+
+
+def test_a_folder_without_images_is_reported(tmp_path: Path) -> None:
+    """With the suffixes that were expected."""
+    done = call(tmp_path)
+    assert done.exit_code == 3
+    assert "holds no images; expected files that end in .png" in done.output
