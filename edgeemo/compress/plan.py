@@ -104,6 +104,8 @@ def prepare(config: Compress, card: Card) -> Job:
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     calibration = _load_calibration(config, training, labels, card) if config.int8 else None
     valid = load(training.data, "valid", labels, contract=card.input, protocol=training.protocol)
+    if calibration and config.calibration:
+        calibrate.check_apart(calibration[1], valid, training.data)
     if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
         log.warning("%s: not the valid faces of the training; accuracies are not comparable", training.data)
     out = get_output_folder(config)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from edgeemo.card import InputContract
 from edgeemo.compress.quantize import calibrate
-from edgeemo.data import samples
+from edgeemo.data import load, samples
 from edgeemo.errors import DataError, IntegrityError
 from edgeemo.labels import LABEL_SETS, label_set
 from edgeemo.train.network import contract_for
@@ -129,3 +131,44 @@ def test_own_labels_keep_their_name() -> None:
     """A list of own labels stores them, so that it can be read again."""
     own = label_set("sadness,anger")
     assert label_set(calibrate.format_label_set(own)).labels == own.labels
+
+
+def test_copies_of_valid_faces_and_blank_images_are_not_drawn(folder_of_faces: Path, tmp_path: Path) -> None:
+    """By their pixels, whatever their names and formats are."""
+    root = tmp_path / "data"
+    for label in sorted(folder_of_faces.iterdir()):
+        for k, image in enumerate(sorted(label.iterdir())):
+            for name in ("train", "valid") if k < 2 else ("train",):
+                (root / name / label.name).mkdir(parents=True, exist_ok=True)
+                suffix = "bmp" if name == "valid" else "png"
+                with Image.open(image) as face:
+                    face.save(root / name / label.name / f"{name}{k}.{suffix}")
+                    if name == "train":
+                        face.rotate(90).save(root / name / label.name / f"turned{k}.png")
+        Image.new("L", (48, 48), 128).save(root / "train" / label.name / "blank.png")
+        (root / "train" / label.name / "broken.png").write_bytes(b"broken")
+    chosen = calibrate.draw(f"folder:{root}", SIX, protocol="plurality", count=200, seed=0)
+    assert len(chosen.ids) == 6 * (20 - 2)
+    assert not [
+        face for face in chosen.ids if "blank" in face or "broken" in face or face.endswith(("n0.png", "n1.png"))
+    ]
+    train, valid = (load(f"folder:{root}", split, SIX, contract=InputContract(48)) for split in ("valid", "valid"))
+    with pytest.raises(DataError, match=r"12 faces of the calibration list are copies of valid faces.*draw\.py"):
+        calibrate.check_apart(train, valid, f"folder:{root}")
+
+
+def test_lists_of_blank_images_or_too_few_labels_are_refused(folder_of_faces: Path) -> None:
+    """Ranges from them would not hold for faces."""
+    data = f"folder:{folder_of_faces}"
+    ids = [sample.id for sample in samples(data, "train", SIX)]
+    few = calibrate.CalibrationList("folder", "six", "plurality", 0, tuple(one for one in ids if one[0] in "af"))
+    with pytest.raises(DataError, match="show 2 of 6 labels; expected 4"):
+        calibrate.load_faces(few, data, InputContract(48))
+    Image.new("L", (48, 48), 0).save(folder_of_faces / ids[0])
+    blank = calibrate.CalibrationList("folder", "six", "plurality", 0, tuple(samples_of(data)))
+    with pytest.raises(DataError, match="1 calibration images are blank"):
+        calibrate.load_faces(blank, data, InputContract(48))
+
+
+def samples_of(data: str) -> list[str]:
+    return [sample.id for sample in samples(data, "train", SIX)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 
 from edgeemo.artifact import hash_lines, write_json
 from edgeemo.card import InputContract
-from edgeemo.data import Faces, samples
-from edgeemo.data.faces import decode, kind_of, label
+from edgeemo.data import Faces, Sample, samples
+from edgeemo.data.faces import decode, hash_pixels, kind_of, label
+from edgeemo.data.sample import NoSuchSplit
 from edgeemo.errors import DataError, IntegrityError
 from edgeemo.labels import LABEL_SETS, LabelSet, label_set
 
@@ -25,14 +27,16 @@ FORMAT = 1
 SPLIT = "train"  # faces that a model is evaluated on must not influence it
 MIN_FACES = 64  # with fewer, ranges depend on single faces
 RECOMMENDED_FACES = 256
+MIN_LABELS = 4  # with fewer, what the other emotions activate is not observed
+EVALUATION_SPLITS = ("valid", "test")
 
 
 @dataclass(frozen=True)
 class CalibrationList:
     """Ids of train faces, in alphabetical order, and how they were drawn."""
 
-    data: str  # synthetic, ferplus or folder
-    label_set: str  # six, ferplus8, or own labels as a,b,c
+    data: str  # kind of data source, such as folder
+    label_set: str  # six, seven, ferplus8, or own labels as a,b,c
     protocol: str
     seed: int
     ids: tuple[str, ...]
@@ -51,7 +55,8 @@ class CalibrationList:
 def draw(data: str, labels: LabelSet, *, protocol: str, count: int, seed: int) -> CalibrationList:
     """Draw `count` train faces of `data`, balanced over the labels as far as possible; raise DataError below 64.
 
-    Balanced, not by frequency in the data: activations of rare emotions should be in range too.
+    Balanced, not by frequency in the data: activations of rare emotions should be in range too. Images without any
+    contrast, unreadable ones, and copies of valid and test faces are left out.
     """
     labelled = label(samples(data, SPLIT, labels), labels, protocol=protocol)
     _check_count(min(count, len(labelled.samples)), requested=count, available=len(labelled.samples))
@@ -60,9 +65,51 @@ def draw(data: str, labels: LabelSet, *, protocol: str, count: int, seed: int) -
     for k in range(len(labels.labels)):
         own = order[labelled.truth[order] == k]
         rank[own] = np.arange(len(own))
-    chosen = np.lexsort((labelled.truth, rank))[:count]
-    ids = tuple(sorted(labelled.samples[i].id for i in chosen))
+    ordered = [labelled.samples[row] for row in np.lexsort((labelled.truth, rank))]
+    chosen = _select_usable(ordered, _hash_evaluation_faces(data, labels), count)
+    if len(chosen) < min(count, len(ordered)):
+        _check_count(len(chosen), requested=count, available=len(chosen))
+    ids = tuple(sorted(sample.id for sample in chosen))
     return CalibrationList(kind_of(data), format_label_set(labels), protocol, seed, ids)
+
+
+def _select_usable(ordered: list[Sample], evaluated: set[str], count: int) -> list[Sample]:
+    """Return the first `count` samples that can be used; log how many before them cannot."""
+    chosen: list[Sample] = []
+    copies = unusable = 0
+    for sample in ordered:
+        if len(chosen) == count:
+            break
+        try:
+            pixels = sample.read()
+        except DataError:
+            unusable += 1
+            continue
+        if pixels.min() == pixels.max():
+            unusable += 1
+        elif evaluated and hash_pixels(pixels) in evaluated:
+            copies += 1
+        else:
+            chosen.append(sample)
+    if copies or unusable:
+        log.info(
+            "calibration: left out %d copies of valid or test faces, and %d unreadable or blank images",
+            *(copies, unusable),
+        )
+    return chosen
+
+
+def _hash_evaluation_faces(data: str, labels: LabelSet) -> set[str]:
+    """Return the hashes of the pixels of all valid and test faces; none for synthetic ones, which never repeat."""
+    if kind_of(data) == "synthetic":
+        return set()
+    hashes: set[str] = set()
+    for split in EVALUATION_SPLITS:
+        with suppress(NoSuchSplit):
+            for sample in samples(data, split, labels):
+                with suppress(DataError):
+                    hashes.add(hash_pixels(sample.read()))
+    return hashes
 
 
 def write(chosen: CalibrationList, path: Path) -> None:
@@ -112,7 +159,36 @@ def load_faces(chosen: CalibrationList, data: str, contract: InputContract) -> F
     labelled = label(listed, labels, protocol=chosen.protocol)
     if unlabelled := len(ids) - len(labelled.samples):
         raise DataError(f"{unlabelled} faces of the calibration list have no label under {chosen.protocol!r} in {data}")
-    return decode(labelled, contract, what="calibration faces")
+    faces = decode(labelled, contract, what="calibration faces")
+    _check_variety(faces, labels, data)
+    return faces
+
+
+def check_apart(calibration: Faces, valid: Faces, data: str) -> None:
+    """Raise DataError if a calibration face has the same pixels as a valid face, as (N, size, size[, 3]) uint8."""
+    known = set(map(hash_pixels, valid.pixels))
+    copies = [
+        face for face, pixels in zip(calibration.ids, calibration.pixels, strict=True) if hash_pixels(pixels) in known
+    ]
+    if copies:
+        raise DataError(
+            f"{len(copies)} faces of the calibration list are copies of valid faces, which evaluate the model, such as "
+            f"{copies[0]}; draw a list without them:  python calibration/draw.py --data {data}"
+        )
+
+
+def _check_variety(faces: Faces, labels: LabelSet, data: str) -> None:
+    """Raise DataError for images without any contrast, or faces of fewer than four labels."""
+    flat = faces.pixels.reshape(len(faces), -1)
+    blank = np.flatnonzero(flat.min(1) == flat.max(1))
+    again = f"draw a list from faces:  python calibration/draw.py --data {data}"
+    if len(blank):
+        raise DataError(f"{len(blank)} calibration images are blank, such as {faces.ids[blank[0]]}; {again}")
+    needed, found = min(MIN_LABELS, len(labels.labels)), len(np.unique(faces.truth))
+    if found < needed:
+        raise DataError(
+            f"the calibration faces show {found} of {len(labels.labels)} labels; expected {needed}: {again}"
+        )
 
 
 def format_label_set(labels: LabelSet) -> str:
