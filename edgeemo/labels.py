@@ -1,23 +1,29 @@
-"""Label sets: their labels, aliases, and how FER+'s eight labels merge into fewer."""
+"""Label sets: their labels, synonyms, and how FER+'s eight labels merge into fewer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from edgeemo.errors import UsageError, known
 
 FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
-# Common folder names (exports of FER2013, RAF-DB, AffectNet) that are aliases of our labels.
-ALIASES = {
-    "angry": "anger",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happy": "happiness",
-    "sad": "sadness",
-    "surprised": "surprise",
+# Other names of the emotions in public data sets (FER2013, RAF-DB, AffectNet, CK+, KDEF), in lower case.
+SYNONYMS = {
+    "neutral": ("neutrality", "natural"),
+    "happiness": ("happy", "joy", "joyful"),
+    "surprise": ("surprised", "suprise"),
+    "sadness": ("sad",),
+    "anger": ("angry",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid"),
+    "contempt": ("contemptuous",),
 }
+EMOTIONS = {other: name for name, others in SYNONYMS.items() for other in (name, *others)}
+NUMBERED = re.compile(r"\d+[\s._-]+(?=\D)")  # 0_angry, 1. Fear
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,21 @@ class LabelSet:
     merged: dict[str, str] = field(default_factory=dict)
 
     def index(self, label: str) -> int:
-        """Return the position of `label`, after aliases and merges; raise UsageError with the known labels."""
-        name = label if label in self.labels else ALIASES.get(label, label)
-        name = self.merged.get(name, name)
-        if name not in self.labels:
+        """Return the position of `label`, after synonyms and merges; raise UsageError with the known labels."""
+        if (position := self.find(label)) is None:
             raise known(f"label for the label set {self.name!r}:", label, self.labels)
-        return self.labels.index(name)
+        return position
 
     def find(self, label: str) -> int | None:
-        """Return the position of `label`, after aliases and merges, or None if the set does not cover it."""
-        try:
-            return self.index(label)
-        except UsageError:
-            return None
+        """Return the position of `label`, after synonyms and merges, or None if the set does not cover it.
+
+        A label of the set itself is taken as it is; for others, case, a leading number and synonyms do not matter.
+        """
+        if label in self.labels:
+            return self.labels.index(label)
+        name = normalize_label(label)
+        name = self.merged.get(name, name)
+        return next((k for k, own in enumerate(self.labels) if normalize_label(own) == name), None)
 
     def map_labels(self, labels: Sequence[str]) -> tuple[int, ...]:
         """Return the position in this set of each label of a model.
@@ -59,6 +67,8 @@ class LabelSet:
 
 LABEL_SETS = {
     "ferplus8": LabelSet("ferplus8", FERPLUS8),
+    # The labels of FER2013 and RAF-DB.
+    "seven": LabelSet("seven", FERPLUS8[:7], {"contempt": "neutral"}),
     # As in the origin document; disgust and contempt are 1 % of FER+, too few to be measured.
     "six": LabelSet(
         "six",
@@ -80,9 +90,19 @@ def label_set(name: str) -> LabelSet:
     return LabelSet("own", labels)
 
 
+@cache
+def normalize_label(label: str) -> str:
+    """Return the emotion that a label names, regardless of case, a leading number and synonyms.
+
+    Any other label is returned in lower case.
+    """
+    name = NUMBERED.sub("", label.strip(), count=1).casefold()
+    return EMOTIONS.get(name, name)
+
+
 def emotion(label: str) -> str:
-    """Return the FER+ emotion of a label or alias; raise UsageError for any other word."""
-    name = ALIASES.get(label, label)
+    """Return the FER+ emotion of a label or synonym; raise UsageError for any other word."""
+    name = normalize_label(label)
     if name not in FERPLUS8:
         raise known("emotion", label, FERPLUS8)
     return name

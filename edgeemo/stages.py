@@ -29,9 +29,9 @@ RATE: dict[str, Any] = {"above": 0}  # of learning
 COUNT: dict[str, Any] = {"least": 1, "unit": "N"}
 SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
-DATA = "synthetic[:COUNT], ferplus:PATH (folder or zip) or folder:PATH"
+DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
-LABELS = "six, ferplus8, or your own labels as a,b,c"
+LABELS = "six, seven, ferplus8, or your own labels as a,b,c"
 REPORTED_LABELS = "report in this label set; a ferplus8 model can report six, whose merged probabilities are summed"
 PROTOCOL = "how votes become a label: plurality (most votes), or majority (more than half, else the face is dropped)"
 PROTOCOLS = ("plurality", "majority")
@@ -462,7 +462,9 @@ class Parity(Config):
 class Predict(Config):
     """Predict the emotion in face crops."""
 
-    images: tuple[Path, ...] = argument("face crops: PNG, JPEG, WebP or BMP", default=(), any_name=True)
+    images: tuple[Path, ...] = argument(
+        "face crops: PNG, JPEG, WebP or BMP, or folders of them", default=(), any_name=True
+    )
     sample: bool = option(False, "predict a packaged synthetic face instead", needs="!images")
     model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")

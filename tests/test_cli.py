@@ -54,10 +54,18 @@ def test_the_origin_documents_spelling_works():
     [
         (["train", "--recipe", "grand"], 2, "'grand' is not one of 'enhanced', 'edge', 'demo'"),
         (["train", "--backbone", "resnet51"], 2, "unknown backbone 'resnet51'; known: edge_vgg"),
-        (["train", "--recipe", "demo", "--data", "imagenet"], 2, "known: synthetic[:COUNT], ferplus:PATH, folder:PATH"),
-        (["train", "--recipe", "demo", "--data", "folder:/nowhere"], 3, "/nowhere is not a folder"),
+        (
+            ["train", "--recipe", "demo", "--data", "imagenet"],
+            2,
+            "known: synthetic[:COUNT], ferplus:PATH, fer2013:PATH, rafdb:PATH, affectnet:PATH, folder:PATH",
+        ),
+        (
+            ["train", "--recipe", "demo", "--data", "folder:/nowhere"],
+            3,
+            "/nowhere does not exist; expected LABEL/*.png",
+        ),
         (["train", "--recipe", "demo", "--data", "ferplus:/nowhere.zip"], 3, "/nowhere.zip does not exist"),
-        (["train", "--label-set", "seven"], 2, "unknown label set 'seven'"),
+        (["train", "--label-set", "nine"], 2, "unknown label set 'nine'"),
         (["train", "--size", "7"], 2, "7 is not in the range 32<=x<=512"),
         (["train", "--recipe", "edge", "--weights", "imagenet"], 2, "no ImageNet weights for edge_vgg"),
         (["train", "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
@@ -67,7 +75,7 @@ def test_the_origin_documents_spelling_works():
         (["compress", "/nowhere"], 4, "model.safetensors does not exist"),
         (["bench", "--engine", "/nowhere.onnx"], 4, "/nowhere.onnx does not exist"),
         (["predict", "/nowhere.png"], 3, "/nowhere.png does not exist"),
-        (["data", "audit", "--data", "folder:/nowhere"], 3, "/nowhere is not a folder"),
+        (["data", "audit", "--data", "folder:/nowhere"], 3, "/nowhere does not exist; expected LABEL/*.png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from edgeemo import stages
 from edgeemo.cli import main
+from edgeemo.data.layouts.folder import SPLIT_SYNONYMS
 from edgeemo.errors import EdgeemoError
+from edgeemo.labels import SYNONYMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -142,3 +144,12 @@ def test_the_site_reads_what_github_does():
     assert "\n    ```bash\n    a\n    ```\n" in shown
     assert "```python\n   b\n```" in shown
     assert "2. log (`LICENSE`) (how: `Makefile`)" in shown
+
+
+def test_the_page_on_training_lists_every_synonym():
+    """Of labels and of splits."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for label, others in SYNONYMS.items():
+        assert f"| {label} | {', '.join(others)} |" in page
+    for name in (name for names in SPLIT_SYNONYMS.values() for name in names):
+        assert f"`{name}`" in page.replace("PublicTest", "publictest").replace("PrivateTest", "privatetest")

@@ -98,7 +98,7 @@ class Overflow:
 class Calibration:
     """The train faces that gave the activations their ranges. Drawn again with these settings, they are the same."""
 
-    data: Annotated[str, Key("kind of data source: synthetic, ferplus or folder")]
+    data: Annotated[str, Key("kind of data source, such as synthetic, ferplus or folder")]
     split: Annotated[str, Key("the split that the faces are from")]
     label_set: Annotated[str, Key("name of the label set that the faces were balanced over, or labels as a,b,c")]
     protocol: Annotated[str, Key("how votes became a label: plurality or majority")]
@@ -183,7 +183,7 @@ class Golden:
 class Metrics:
     """What was measured on one split, at the card's temperature."""
 
-    data: Annotated[str, Key("kind of data source: synthetic, ferplus or folder")]
+    data: Annotated[str, Key("kind of data source, such as synthetic, ferplus or folder")]
     protocol: Annotated[str, Key("how votes became a label: plurality or majority")]
     ids_sha256: Annotated[str, Key("SHA-256 of the faces' ids, one a line", pattern=SHA256)]
     selected_on_valid: Annotated[bool, Key("whether the epoch or the model was chosen on the valid split")]
@@ -234,7 +234,7 @@ class FaceList:
 class Recovery:
     """The faces of a later training, where they are others than the first training's."""
 
-    kind: Annotated[str, Key("kind of data source: synthetic, ferplus or folder")]
+    kind: Annotated[str, Key("kind of data source, such as synthetic, ferplus or folder")]
     n: Annotated[int, Key("number of faces", least=1)]
     ids_sha256: Annotated[str, Key("SHA-256 of the faces' ids, one a line", pattern=SHA256)]
 
@@ -243,7 +243,7 @@ class Recovery:
 class Data:
     """What the network was trained on."""
 
-    kind: Annotated[str, Key("kind of data source: synthetic, ferplus or folder")]
+    kind: Annotated[str, Key("kind of data source, such as synthetic, ferplus or folder")]
     protocol: Annotated[str, Key("how votes became a label: plurality or majority")]
     train: Annotated[FaceList, Key("faces that the weights were trained on")]
     valid: Annotated[FaceList, Key("faces that the training was watched on")]
@@ -318,7 +318,7 @@ class Card:
         default="", kw_only=True
     )
     labels: Annotated[tuple[str, ...], Key("names, in the order of the outputs", pattern=".+", fewest=2, distinct=True)]
-    label_set: Annotated[str, Key("name of the label set: six, ferplus8, or own")]
+    label_set: Annotated[str, Key("name of the label set: six, seven, ferplus8, or own")]
     input: Annotated[InputContract, Key("how an image becomes the model's input")]
     output: Annotated[str, Key("what the model returns: (N, K) float32 logits, K labels", choices=("logits",))] = field(
         default="logits", kw_only=True

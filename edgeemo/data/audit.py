@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -17,17 +18,18 @@ from PIL import Image
 
 from edgeemo import options
 from edgeemo.data import faces
-from edgeemo.data.sample import SPLITS, NoSuchSplit, Sample
+from edgeemo.data.sample import SPLITS, DataSet, NoSuchSplit, Sample
 from edgeemo.errors import DataError
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.packages import require
 from edgeemo.progress import track
 from edgeemo.report import files
 from edgeemo.report.facts import make_header
-from edgeemo.report.result import AuditResult, CopiesAcross, LabelCounts, SplitAudit
+from edgeemo.report.result import AuditResult, CopiesAcross, Interpretation, LabelCounts, SplitAudit
 from edgeemo.stages import Audit
 
 log = logging.getLogger(__name__)
+EXAMPLES = 20  # names of unused files
 BLOCK = 1024  # hashes compared at a time: 1024 x 32,000 distances of 8 bytes are 260 MB
 
 
@@ -39,6 +41,7 @@ class SplitHashes:
     exact: list[str] = field(default_factory=list)  # SHA-1 of the decoded pixels
     near: list[tuple[int, int]] = field(default_factory=list)  # 64-bit perceptual hashes: the face, its mirror image
     unreadable: dict[str, str] = field(default_factory=dict)  # id: reason
+    labels: dict[str, int | None] = field(default_factory=dict)  # id: position of the label with the most votes
 
 
 def run(config: Audit) -> AuditResult:
@@ -47,10 +50,9 @@ def run(config: Audit) -> AuditResult:
     if config.out:
         files.check_replaceable(config.out, AuditResult)
     labels = label_set(config.label_set)
-    by_split = {split: part for split in SPLITS if (part := _list_samples(config.data, split, labels)) is not None}
-    if not by_split:
-        raise DataError(f"{config.data} has no faces: expected at least one of the splits {', '.join(SPLITS)}")
-    hashes = {split: _hash_split(found, split, near=config.near > 0) for split, found in by_split.items()}
+    opened = faces.open_data(config.data)
+    by_split = _list_splits(config.data, opened, labels)
+    hashes = {split: _hash_split(found, split, labels, near=config.near > 0) for split, found in by_split.items()}
     pairs = combinations(hashes, 2)
     result = AuditResult(
         header=make_header(),
@@ -62,21 +64,41 @@ def run(config: Audit) -> AuditResult:
         copies_across=[
             _compare_splits(first, second, hashes[first], hashes[second], config.near) for first, second in pairs
         ],
+        interpretation=_describe_interpretation(opened, by_split, labels) if opened else None,
     )
     if config.out:
         files.write(result, config.out)
     return result
 
 
-def _list_samples(data: str, split: str, labels: LabelSet) -> list[Sample] | None:
-    try:
-        return faces.samples(data, split, labels)
-    except NoSuchSplit:
-        log.info("no %s split", split)
-        return None
+def _list_splits(data: str, opened: DataSet | None, labels: LabelSet) -> dict[str, list[Sample]]:
+    """Return the samples of every split that the data set has."""
+    if opened is None:
+        return {split: faces.samples(data, split, labels) for split in SPLITS}
+    by_split = {}
+    for split in opened.sources:
+        with suppress(NoSuchSplit):  # too few faces to give valid its share
+            by_split[split] = faces.list_samples(opened, split, labels)
+    if not by_split:
+        raise DataError(f"{data} has no faces: expected at least one of the splits {', '.join(SPLITS)}")
+    return by_split
 
 
-def _hash_split(samples: list[Sample], split: str, *, near: bool) -> SplitHashes:
+def _describe_interpretation(opened: DataSet, by_split: dict[str, list[Sample]], labels: LabelSet) -> Interpretation:
+    names = {name for samples in by_split.values() for sample in samples for name in sample.votes}
+    found = {name: position for name in sorted(names) if (position := labels.find(name)) is not None}
+    return Interpretation(
+        layout=opened.layout,
+        splits=opened.sources,
+        labels={name: labels.labels[k] for name, k in found.items() if name != labels.labels[k]},
+        unused=len(opened.unused),
+        unused_examples=opened.unused[:EXAMPLES],
+        passed_over=len(opened.passed_over),
+        passed_over_examples=opened.passed_over[:EXAMPLES],
+    )
+
+
+def _hash_split(samples: list[Sample], split: str, labels: LabelSet, *, near: bool) -> SplitHashes:
     hashes = SplitHashes()
     for sample in track(samples, f"hashing {split} faces", total=len(samples)):
         try:
@@ -85,6 +107,7 @@ def _hash_split(samples: list[Sample], split: str, *, near: bool) -> SplitHashes
             hashes.unreadable[sample.id] = str(error)
             continue
         hashes.ids.append(sample.id)
+        hashes.labels[sample.id] = _pick_label(sample, labels, "plurality")
         hashes.exact.append(faces.hash_pixels(pixels))
         if near:
             hashes.near.append(_compute_perceptual_hashes(pixels))
@@ -99,20 +122,26 @@ def _compute_perceptual_hashes(pixels: np.ndarray) -> tuple[int, int]:
 
 
 def _audit_split(split: str, samples: list[Sample], hashes: SplitHashes, labels: LabelSet, near: int) -> SplitAudit:
+    repeats = _find_exact_pairs(hashes, hashes)
     return SplitAudit(
         split=split,
         faces=len(samples),
         unreadable=hashes.unreadable,
-        exact_repeats=_find_exact_pairs(hashes, hashes),
+        exact_repeats=repeats,
         near_repeats=_find_near_pairs(hashes, hashes, near),
         ties=[sample.id for sample in samples if _is_tie(sample, labels)],
         labels=[_count_labels(samples, labels, protocol) for protocol in faces.PROTOCOLS],
+        conflicts=_find_conflicts(repeats, hashes, hashes),
     )
 
 
 def _count_labels(samples: list[Sample], labels: LabelSet, protocol: str) -> LabelCounts:
-    won = Counter(faces.pick_label(faces.merge_votes(sample, labels), protocol=protocol) for sample in samples)
+    won = Counter(_pick_label(sample, labels, protocol) for sample in samples)
     return LabelCounts(protocol, {name: won[k] for k, name in enumerate(labels.labels)}, won[None])
+
+
+def _pick_label(sample: Sample, labels: LabelSet, protocol: str) -> int | None:
+    return faces.pick_label(faces.merge_votes(sample, labels), protocol=protocol)
 
 
 def _is_tie(sample: Sample, labels: LabelSet) -> bool:
@@ -122,7 +151,12 @@ def _is_tie(sample: Sample, labels: LabelSet) -> bool:
 
 def _compare_splits(first: str, second: str, left: SplitHashes, right: SplitHashes, near: int) -> CopiesAcross:
     exact, close = _find_exact_pairs(right, left), _find_near_pairs(right, left, near)
-    return CopiesAcross(second, first, len(right.ids), exact, close)
+    return CopiesAcross(second, first, len(right.ids), exact, close, _find_conflicts(exact, right, left))
+
+
+def _find_conflicts(pairs: list[list[str]], these: SplitHashes, those: SplitHashes) -> list[list[str]]:
+    """Return the pairs of identical images whose labels differ: at least one of them is wrong."""
+    return [[one, other] for one, other in pairs if these.labels[one] != those.labels[other]]
 
 
 def _find_exact_pairs(these: SplitHashes, those: SplitHashes) -> list[list[str]]:

@@ -327,6 +327,19 @@ class SearchResult(Result):
 
 
 @dataclass(frozen=True)
+class Interpretation:
+    """How the files of a data set were read; names are relative to it."""
+
+    layout: str
+    splits: dict[str, str]  # where the faces of each are
+    labels: dict[str, str]  # label by the name that was found, where they differ
+    unused: int  # files and folders without a face of the data set
+    unused_examples: list[str]
+    passed_over: int  # hidden and system files and folders
+    passed_over_examples: list[str]
+
+
+@dataclass(frozen=True)
 class LabelCounts:
     """Faces by label under one protocol, and those that it drops."""
 
@@ -346,6 +359,7 @@ class SplitAudit:
     near_repeats: list[list[str]]
     ties: list[str]
     labels: list[LabelCounts]
+    conflicts: list[list[str]] = field(default_factory=list)  # exact repeats with another label
 
 
 @dataclass(frozen=True)
@@ -357,6 +371,7 @@ class CopiesAcross:
     n: int  # readable faces of the first
     exact: list[list[str]]
     near: list[list[str]]
+    conflicts: list[list[str]] = field(default_factory=list)  # exact copies with another label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +387,7 @@ class AuditResult(Result):
     near_bits: int
     splits: list[SplitAudit]
     copies_across: list[CopiesAcross]
+    interpretation: Interpretation | None = None  # None: the data set has no files
 
 
 @dataclass(frozen=True)

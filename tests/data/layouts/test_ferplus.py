@@ -1,6 +1,7 @@
 """FER+ in both layouts, and labels from votes."""
 
 import csv
+import shutil
 import zipfile
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from PIL import Image
 
 from edgeemo.card import InputContract
-from edgeemo.data import faces, ferplus
+from edgeemo.data import audit, faces
+from edgeemo.data.layouts import ferplus
 from edgeemo.data.sample import Sample
 from edgeemo.errors import DataError
 from edgeemo.labels import LABEL_SETS
+from edgeemo.stages import Audit
 
 EIGHT, SIX = LABEL_SETS["ferplus8"], LABEL_SETS["six"]
 VOTES = [[8, 0, 0, 0, 0, 0, 0, 0, 1, 1], [0, 9, 0, 0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 4, 4, 0, 0, 2, 0]]
@@ -81,14 +84,14 @@ def test_shifted_kaggle_rows_are_refused(kaggle):
     rows = list(csv.reader((kaggle / "fer2013new.csv").open()))
     write(kaggle / "fer2013new.csv", [rows[0], rows[2], rows[3], rows[1]])
     with pytest.raises(DataError, match="do not match"):
-        ferplus.samples(kaggle, "train")
+        ferplus.open_ferplus(kaggle).samples("train")
 
 
 def test_kaggle_without_the_votes_is_refused(kaggle):
     """The message names the missing file."""
     (kaggle / "fer2013new.csv").unlink()
     with pytest.raises(DataError, match=r"fer2013new\.csv"):
-        ferplus.samples(kaggle, "train")
+        ferplus.open_ferplus(kaggle).samples("train")
 
 
 def test_faulty_rows_are_listed_with_their_numbers(microsoft):
@@ -96,7 +99,35 @@ def test_faulty_rows_are_listed_with_their_numbers(microsoft):
     table = microsoft / "FER2013Train" / "label.csv"
     write(table, [["a.png", "box", *VOTES[0]], ["b.png"], ["../c.png", "box", *VOTES[0]], ["d.png", "box", *"x" * 10]])
     with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2.*row 3.*outside its folder.*row 4"):
-        ferplus.samples(microsoft, "train")
+        ferplus.open_ferplus(microsoft).samples("train")
+
+
+def test_two_rows_for_one_image_are_refused(microsoft):
+    """Nobody can say whose votes they are."""
+    rows = [["fer0.png", "box", *VOTES[0]], ["fer1.png", "box", *VOTES[1]], ["fer0.png", "box", *VOTES[2]]]
+    write(microsoft / "FER2013Train" / "label.csv", rows)
+    with pytest.raises(DataError, match=r"row 3: fer0\.png has votes in an earlier row"):
+        ferplus.open_ferplus(microsoft).samples("train")
+
+
+def test_votes_that_do_not_add_up_are_reported(microsoft, caplog):
+    """More than ten annotators are a fault; fewer, as for one face of FER+, are counted in the log."""
+    table = microsoft / "FER2013Train" / "label.csv"
+    write(table, [["fer0.png", "box", 9, *VOTES[0][1:]], ["fer1.png", "box", *VOTES[1][:8], 0, 0]])
+    with pytest.raises(DataError, match="row 1: 11 votes, but a face has 10 annotators"):
+        ferplus.open_ferplus(microsoft).samples("train")
+    write(table, [["fer0.png", "box", *VOTES[0]], ["fer1.png", "box", *VOTES[1][:8], 0, 0]])
+    with caplog.at_level("INFO"):
+        assert len(ferplus.open_ferplus(microsoft).samples("train")) == 2
+    assert "1 of 2 faces have fewer than 10 votes, such as fer1.png" in caplog.text
+
+
+def test_votes_in_another_faces_place_are_conflicts_of_the_audit(microsoft):
+    """As far as they can be seen: identical images whose labels differ."""
+    folder = microsoft / "FER2013Train"
+    shutil.copy(folder / "fer0.png", folder / "fer1.png")
+    report = audit.run(Audit(data=f"ferplus:{microsoft}", near=0))
+    assert report.splits[0].conflicts == [["fer1.png", "fer0.png"]]
 
 
 @pytest.mark.parametrize("name", ["fer1.png", "label.csv"])
@@ -118,8 +149,8 @@ def test_a_flipped_byte_in_the_zip_is_reported_with_the_file(packed, name, at):
 def test_a_truncated_zip_is_refused(packed):
     """Its central directory is at the end."""
     packed.write_bytes(packed.read_bytes()[:-40])
-    with pytest.raises(DataError, match="neither a folder nor an intact zip"):
-        ferplus.samples(packed, "train")
+    with pytest.raises(DataError, match="neither a folder nor an intact archive"):
+        ferplus.open_ferplus(packed).samples("train")
 
 
 def test_a_listed_but_missing_face_is_reported(microsoft, packed):
@@ -140,7 +171,7 @@ def test_a_table_in_another_encoding_is_reported(request, layout):
     table = folder / ("FER2013Train/label.csv" if layout == "microsoft" else "fer2013new.csv")
     table.write_bytes(table.read_bytes().replace(b"fer0", "f\u00e9r0".encode("latin-1")))
     with pytest.raises(DataError, match=rf"{table.name} is not a CSV file in UTF-8"):
-        ferplus.samples(folder, "train")
+        ferplus.open_ferplus(folder).samples("train")
 
 
 @pytest.mark.parametrize("pixels", ["x", "1 2 3", "9" * 30, ""])
@@ -159,7 +190,7 @@ def test_invalid_kaggle_rows_are_listed_with_their_numbers(kaggle):
     rows[1][0], rows[2][0], rows[3] = "7", "glad", ["0"]
     write(kaggle / "fer2013.csv", rows)
     with pytest.raises(DataError, match=r"(?s)3 faulty rows.*row 2: emotion '7'.*row 3: emotion 'glad'.*row 4: usage"):
-        ferplus.samples(kaggle, "train")
+        ferplus.open_ferplus(kaggle).samples("train")
 
 
 def test_a_corrupt_png_is_reported(microsoft):
@@ -173,7 +204,7 @@ def test_a_corrupt_png_is_reported(microsoft):
 def test_missing_layout_is_explained(tmp_path, where):
     """Neither a missing nor an empty folder is a FER+ layout."""
     with pytest.raises(DataError, match="FER2013Train"):
-        ferplus.samples(tmp_path / where, "train")
+        ferplus.open_ferplus(tmp_path / where).samples("train")
 
 
 def test_majority_needs_more_than_half_of_the_remaining_votes():

@@ -1,0 +1,264 @@
+"""One folder per label, with or without folders for the splits above them.
+
+Names of splits and labels may be synonyms in any case, the label folders may lie below other folders, and all of it may
+be packed in an archive. What was recognised as what is in the DataSet that `open_folder` returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from edgeemo.data.layouts import holdout
+from edgeemo.data.layouts.tree import DAMAGE, Tree, open_tree
+from edgeemo.data.sample import SPLITS, DataSet, Sample
+from edgeemo.errors import DataError
+from edgeemo.labels import FERPLUS8, normalize_label
+from edgeemo.names import IMAGE_SUFFIXES, escape_name, is_image_name
+
+log = logging.getLogger(__name__)
+# Names of split folders, in lower case without spaces, dashes, underscores and a `set` or `data` at the end.
+SPLIT_SYNONYMS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev", "publictest"),
+    "test": ("test", "testing", "privatetest"),
+}
+SPLIT_OF = {name: split for split, names in SPLIT_SYNONYMS.items() for name in names}
+EXPECTED = "LABEL/*.png or train/LABEL/*.png"
+SHOWN = 5  # names in an error
+
+
+def open_folder(path: Path, *, codes: Mapping[str, str] | None = None) -> DataSet:
+    """Recognise the splits and labels of a folder or archive.
+
+    codes: labels by the number that names a folder; None: such folders are refused, because data sets differ in them.
+
+    Raises DataError if no label folder with images is found, or more than one place could be meant.
+    """
+    tree = open_tree(path, expected=EXPECTED)
+    return interpret(tree, codes=codes)
+
+
+def interpret(tree: Tree, *, codes: Mapping[str, str] | None = None) -> DataSet:
+    """Recognise the splits and labels among the files of a tree, as `open_folder` does."""
+    index = _Index(tree)
+    root = _find_root(index)
+    folders = _find_splits(index, root)
+    labels = {split: _find_labels(index, folder) for split, folder in folders.items()}
+    _check_numbers(tree.path, labels, codes)
+    reader = _Reader(index, labels, codes or {})
+    split_folders = any(get_split(folder) for folder in index.folders[root])
+    layout = "folders by split and label" if split_folders else "one folder per label"
+    sources = {split: f"{escape_name(folder)}/" if folder else "the folder" for split, folder in folders.items()}
+    ordered = {split: sources[split] for split in SPLITS if split in sources}
+    data = DataSet(str(tree.path), layout, ordered, reader.read, _list_unused(index, labels), tree.passed_over)
+    return holdout.add_valid(data, reader.hash)
+
+
+@dataclass
+class _Index:
+    """The images, other files and folders directly inside each folder of a tree; the root is ''."""
+
+    tree: Tree
+    images: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    others: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    folders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    filled: set[str] = field(default_factory=set)  # folders with an image somewhere below them
+
+    def __post_init__(self) -> None:
+        for name in self.tree.files:
+            (self.images if is_image_name(name) else self.others)[_get_parent(name)].append(name)
+        for name in self.tree.folders:
+            self.folders[_get_parent(name)].append(name)
+        for folder in self.images:
+            self.filled.update([folder, *_list_parents(folder)])
+
+    def list_below(self, folders: list[str]) -> dict[str, list[str]]:
+        """Return all files below each of some sibling folders, in order."""
+        below: dict[str, list[str]] = {folder: [] for folder in folders}
+        depth = folders[0].count("/") + 1 if folders else 0
+        for name in self.tree.files:
+            folder = "/".join(name.split("/", depth)[:depth])
+            if folder in below:
+                below[folder].append(name)
+        return below
+
+
+def _get_parent(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _list_parents(name: str) -> list[str]:
+    """Return all folders above a file or folder, up to the root."""
+    parents = []
+    while name:
+        name = _get_parent(name)
+        parents.append(name)
+    return parents
+
+
+def get_split(folder: str) -> str | None:
+    """Return the split that a folder's name stands for, or None."""
+    name = _get_name(folder).casefold()
+    plain = "".join(letter for letter in name if letter not in " _-")
+    for suffix in ("", "set", "data"):
+        if plain.endswith(suffix) and (split := SPLIT_OF.get(plain.removesuffix(suffix))):
+            return split
+    return None
+
+
+def _find_root(index: _Index) -> str:
+    """Return the folder that holds the split or label folders; folders that only wrap another one are skipped."""
+    root = ""
+    while True:
+        below = index.folders[root]
+        if any(get_split(folder) for folder in below) or _are_labels(index, below):
+            return root
+        candidates = [folder for folder in below if folder in index.filled]
+        if len(candidates) != 1:
+            raise _make_root_error(index, root, candidates)
+        root = candidates[0]
+
+
+def _are_labels(index: _Index, folders: list[str]) -> bool:
+    """Return whether folders are those of labels: one has images, or is named by an emotion and has some below it."""
+    return any(index.images[one] for one in folders) or any(_is_emotion(index, one) for one in folders)
+
+
+def _is_emotion(index: _Index, folder: str) -> bool:
+    wraps_splits = any(get_split(one) for one in index.folders[folder])
+    return folder in index.filled and not wraps_splits and normalize_label(_get_name(folder)) in FERPLUS8
+
+
+def _get_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _make_root_error(index: _Index, root: str, candidates: list[str]) -> DataError:
+    where = f"{index.tree.path}/{root}".rstrip("/") if root else str(index.tree.path)
+    if candidates and all(get_split(folder) for one in candidates for folder in index.folders[one]):
+        first = _get_name(candidates[0])
+        return DataError(
+            f"{where} has its splits below the labels, such as {first}/train; expected train/{first}: move them"
+        )
+    if candidates:
+        shown = ", ".join(escape_name(one) for one in candidates[:SHOWN])
+        return DataError(f"{where}: several folders hold images: {shown}; name the one to use")
+    if count := len(index.images[root]):
+        return DataError(
+            f"{where} holds {count} images without labels; expected {EXPECTED}.  Predict them with:  "
+            f"edgeemo predict {where}"
+        )
+    others = sorted({Path(name).suffix.lower() for names in index.others.values() for name in names})
+    found = f", only files of the types {', '.join(others[:SHOWN])}" if others else ""
+    return DataError(f"{where} holds no images{found}; expected {EXPECTED} ({', '.join(IMAGE_SUFFIXES)})")
+
+
+def _find_splits(index: _Index, root: str) -> dict[str, str]:
+    """Return the folder of each split; label folders alone are `train`."""
+    folders: dict[str, str] = {}
+    for folder in index.folders[root]:
+        if split := get_split(folder):
+            if split in folders and {folder, folders[split]} <= index.filled:
+                raise DataError(
+                    f"{index.tree.path}: both {folders[split]}/ and {folder}/ stand for the {split} split; "
+                    "rename or move one of them"
+                )
+            if split not in folders or folder in index.filled:
+                folders[split] = folder
+    return folders or {"train": root}
+
+
+def _find_labels(index: _Index, folder: str) -> list[str]:
+    """Return the label folders of a split, also the empty ones; folders that only wrap another one are skipped."""
+    while not _are_labels(index, index.folders[folder]):
+        filled = [one for one in index.folders[folder] if one in index.filled]
+        if len(filled) != 1:
+            raise _make_split_error(index, f"{index.tree.path}/{folder}", folder)
+        folder = filled[0]
+    return index.folders[folder]
+
+
+def _make_split_error(index: _Index, where: str, folder: str) -> DataError:
+    if folder not in index.filled:
+        return DataError(f"{where} holds no images ({', '.join(IMAGE_SUFFIXES)}); add faces or remove the folder")
+    count = len(index.images[folder])
+    found = f"{count} images without labels" if count else "images further down"
+    return DataError(f"{where}: expected a folder of images per label, such as {where}/happiness; got {found}")
+
+
+def _check_numbers(path: Path, labels: dict[str, list[str]], codes: Mapping[str, str] | None) -> None:
+    names = sorted({_get_name(folder) for folders in labels.values() for folder in folders})
+    numbers = [name for name in names if name.isdecimal()]
+    if codes is None and numbers:
+        raise DataError(
+            f"{path}: the label folders are numbers ({', '.join(numbers[:SHOWN])}), whose meaning differs between data "
+            f"sets: use --data rafdb:{path} (1 surprise … 7 neutral) or --data affectnet:{path} (0 neutral … 7 "
+            "contempt), or rename the folders to labels"
+        )
+    if codes is not None and (unknown := [name for name in numbers if name not in codes]):
+        known = ", ".join(f"{code} {label}" for code, label in codes.items())
+        raise DataError(f"{path}: unknown label folders {', '.join(unknown)}; known: {known}")
+
+
+@dataclass
+class _Reader:
+    """Lists the faces of a split."""
+
+    index: _Index
+    labels: dict[str, list[str]]  # the label folders of each split
+    codes: Mapping[str, str]
+
+    def read(self, split: str) -> list[Sample]:
+        """Return the faces of a split, sorted by label and name."""
+        samples = []
+        for folder, files in self.index.list_below(self.labels[split]).items():
+            name = _get_name(folder)
+            label = self.codes.get(name, name)
+            found = [file for file in files if is_image_name(file)]
+            self._check_files(folder, found, [file for file in files if not is_image_name(file)], split)
+            samples += [self._make_sample(file, label) for file in found]
+        return samples
+
+    def hash(self, sample: Sample) -> str:
+        """Return the hash of a sample's file; its id if the file cannot be read, which fails later."""
+        file = sample.read.args[0]  # type: ignore[attr-defined]
+        try:
+            with self.index.tree.open(file) as stream:
+                return hashlib.sha256(stream.read()).hexdigest()
+        except (DataError, *DAMAGE):
+            return sample.id
+
+    def _check_files(self, folder: str, found: list[str], others: list[str], split: str) -> None:
+        where = f"{self.index.tree.path}/{escape_name(folder)}"
+        expected = ", ".join(IMAGE_SUFFIXES)
+        if not found and split == "train":
+            raise DataError(f"{where} holds no images ({expected}); add faces or remove the folder")
+        if not found:
+            log.warning("%s holds no images, so %s has no faces of this label", where, split)
+        if others:
+            example = escape_name(_get_name(others[0]))
+            log.warning("%s: %d files ignored, such as %s; expected %s", where, len(others), example, expected)
+
+    def _make_sample(self, file: str, label: str) -> Sample:
+        name = escape_name(file)
+        return Sample(name, {escape_name(label): 1.0}, partial(self.index.tree.read_image, file, name))
+
+
+def _list_unused(index: _Index, labels: dict[str, list[str]]) -> list[str]:
+    """Return the files that are no face, and the topmost folders without one."""
+    used = {folder for folders in labels.values() for folder in folders}
+    above = {parent for folder in used for parent in _list_parents(folder)}
+    taken = used | above
+    folders = [one for one in index.tree.folders if one not in taken and _get_parent(one) in above]
+    empty = [one for one in index.tree.folders if one not in index.filled and one not in taken]
+    folders += [one for one in empty if _get_parent(one) not in empty and not used.isdisjoint(_list_parents(one))]
+    below = [name for folders in labels.values() for files in index.list_below(folders).values() for name in files]
+    loose = [name for parent in above for name in index.images[parent] + index.others[parent]]
+    others = [name for name in below if not is_image_name(name)]
+    return sorted(map(escape_name, [*(f"{one}/" for one in folders), *loose, *others]))

@@ -1,0 +1,295 @@
+"""Folders by split and label under the names that people give them."""
+
+import shutil
+import tarfile
+import zipfile
+
+import pytest
+
+from edgeemo.data import audit, faces
+from edgeemo.data.layouts.folder import get_split, open_folder
+from edgeemo.data.layouts.holdout import SHARE
+from edgeemo.errors import DataError, UsageError
+from edgeemo.labels import label_set
+from edgeemo.stages import Audit
+
+SIX = label_set("six")
+LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "fear")
+
+
+def put_all(put, prefix, count, labels=LABELS):
+    for label in labels:
+        put(f"{prefix}{label}", count)
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        *((name, "train") for name in ("train", "Train", "TRAIN", "training", "train_set", "TrainSet", "train-data")),
+        *((name, "valid") for name in ("val", "valid", "validation", "Validation", "dev", "val_set", "PublicTest")),
+        *((name, "test") for name in ("test", "Testing", "test set", "PrivateTest", "a/b/test")),
+        *((name, None) for name in ("tests", "trained", "happy", "set", "data", "trainval", "value")),
+    ],
+)
+def test_names_of_splits(folder, split):
+    """Synonyms in any case, with or without `set` or `data`; other words that contain them are not splits."""
+    assert get_split(folder) == split
+
+
+@pytest.mark.parametrize("valid", ["val", "validation", "Valid", "dev"])
+def test_a_valid_folder_is_found_under_its_usual_names(put, root, valid):
+    """As torchvision's, Keras's and Ultralytics's examples name it."""
+    put_all(put, "train/", 3)
+    put_all(put, f"{valid}/", 2)
+    opened = open_folder(root)
+    assert opened.sources == {"train": "train/", "valid": f"{valid}/"}
+    assert [len(opened.samples(split)) for split in opened.sources] == [18, 12]
+
+
+def test_train_and_test_alone_give_valid_a_fifth_of_train(put, root):
+    """Kaggle's FER2013 and RAF-DB: test stays untouched, and the share is stated."""
+    put_all(put, "train/", 10)
+    put_all(put, "test/", 4)
+    opened = open_folder(root)
+    assert opened.sources == {
+        "train": "the rest of train/",
+        "valid": f"{SHARE} of train/",
+        "test": "test/",
+    }
+    assert [len(opened.samples(split)) for split in opened.sources] == [48, 12, 24]
+
+
+def test_folders_around_the_splits_are_skipped(put, root):
+    """As archives often have them."""
+    put_all(put, "archive/images/Train/", 3)
+    put_all(put, "archive/images/Valid/", 2)
+    (root / "archive" / "README.md").write_text("about")
+    opened = open_folder(root)
+    assert opened.sources == {"train": "archive/images/Train/", "valid": "archive/images/Valid/"}
+    assert opened.unused == ["archive/README.md"]
+
+
+def test_a_split_may_wrap_its_labels_once_more(put, root):
+    """train/train/LABEL."""
+    put_all(put, "train/train/", 3)
+    put_all(put, "valid/", 2)
+    assert len(open_folder(root).samples("train")) == 18
+
+
+def test_images_below_a_label_belong_to_it(put, root):
+    """A folder per person inside each label, as CK+ has them."""
+    for label in LABELS:
+        put(f"{label}/S001", 3)
+        put(f"{label}/S002", 2)
+    opened = open_folder(root)
+    assert opened.layout == "one folder per label"
+    assert sum(len(opened.samples(split)) for split in ("train", "valid")) == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        *(
+            ("Angry", "anger"),
+            ("HAPPY", "happiness"),
+            ("Sad", "sadness"),
+            ("suprise", "surprise"),
+            ("0_neutral", "neutral"),
+        ),
+        *(
+            ("3. Fear", "fear"),
+            ("Afraid", "fear"),
+            ("Disgusted", "anger"),
+            ("contempt", "neutral"),
+            ("joy", "happiness"),
+        ),
+    ],
+)
+def test_labels_are_recognised_by_their_usual_names(name, label):
+    """The last ones are merged, as in every use of the label set."""
+    assert SIX.labels[SIX.index(name)] == label
+
+
+def test_own_labels_are_matched_by_synonyms_too():
+    """FER2013's own names as a label set; a label that is named exactly wins."""
+    own = label_set("angry,disgust,fear,happy,sad,surprise,neutral")
+    assert own.labels[own.index("Happiness")] == "happy"
+    assert own.labels[own.index("anger")] == "angry"
+    both = label_set("joy,happiness")
+    assert [both.index(name) for name in ("joy", "happiness")] == [0, 1]
+
+
+def test_two_folders_of_one_label_are_merged(put, root):
+    """And the audit shows both names."""
+    put_all(put, "", 5)
+    put("Happy", 5)
+    report = audit.run(Audit(data=f"folder:{root}", near=0))
+    assert report.interpretation.labels == {"Happy": "happiness"}
+    assert sum(split.labels[0].faces["happiness"] for split in report.splits) == 10
+
+
+def test_every_unknown_label_is_named_at_once(put, root):
+    """Not only the first."""
+    put_all(put, "", 2)
+    put("boredom", 2)
+    put("hunger", 2)
+    with pytest.raises(UsageError, match=r"does not cover: boredom, hunger; known: neutral"):
+        faces.samples(f"folder:{root}", "train", SIX)
+
+
+def test_an_empty_label_of_valid_costs_no_training(put, root, caplog):
+    """Its recall cannot be measured, which the log says."""
+    put_all(put, "train/", 3)
+    put_all(put, "valid/", 2)
+    shutil.rmtree(root / "valid" / "fear")
+    (root / "valid" / "fear").mkdir()
+    assert len(open_folder(root).samples("valid")) == 10
+    assert "valid/fear holds no images, so valid has no faces of this label" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("made", "advice"),
+    [
+        ([("1", 2), ("2", 2)], r"numbers \(1, 2\).*rafdb:.*affectnet:"),
+        ([("val/happy", 2), ("valid/happy", 2)], r"both val/ and valid/ stand for the valid split; rename"),
+        ([("happy/train", 2), ("sad/train", 2)], r"splits below the labels.*expected train/happy"),
+        ([("a/happy", 2), ("b/happy", 2)], r"several folders hold images: a, b; name the one"),
+        ([("train", 2)], r"expected a folder of images per label, such as .*train/happiness; got 2 images"),
+        ([("train/happy", 2), ("valid", 0)], r"valid holds no images"),
+        ([(".", 3)], r"3 images without labels; .*edgeemo predict"),
+        ([("happy", 0)], r"holds no images"),
+    ],
+)
+def test_what_cannot_be_meant_says_what_to_rename(put, root, made, advice):
+    """In one line."""
+    for folder, count in made:
+        put(folder, count)
+    with pytest.raises(DataError, match=advice) as raised:
+        open_folder(root)
+    assert "\n" not in str(raised.value)
+
+
+def test_other_formats_are_named(put, root):
+    """A folder of TIFFs or raw tables."""
+    put("happy", 2, suffix=".tif")
+    with pytest.raises(DataError, match=r"only files of the types \.tif; expected"):
+        open_folder(root)
+
+
+def test_a_link_to_a_folder_above_is_passed_over(put, root):
+    """Otherwise listing would never end."""
+    put_all(put, "", 3)
+    (root / "happiness" / "loop").symlink_to(root)
+    opened = open_folder(root)
+    assert sum(len(opened.samples(split)) for split in opened.sources) == 18
+    assert opened.passed_over == ["happiness/loop/"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "windows zip", "tar", "tgz"])
+def test_archives_are_read_in_place(put, root, tmp_path, kind):
+    """The same faces, ids and splits as the folder."""
+    put_all(put, "faces/", 5)
+    put("faces/__MACOSX", 2)
+    archive = pack(root, tmp_path / f"data.{kind[-3:]}", windows=kind.startswith("windows"))
+    folder, packed = open_folder(root), open_folder(archive)
+    for split in ("train", "valid"):
+        left, right = folder.samples(split), packed.samples(split)
+        assert [sample.id for sample in left] == [sample.id for sample in right]
+        assert all((one.read() == other.read()).all() for one, other in zip(left, right, strict=True))
+    assert packed.passed_over == folder.passed_over == ["faces/__MACOSX/"]
+
+
+def pack(root, archive, *, windows=False):
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as packing:
+            for file in files:
+                name = str(file.relative_to(root))
+                packing.writestr(name.replace("/", "\\") if windows else name, file.read_bytes())
+    else:
+        with tarfile.open(archive, "w:gz" if archive.suffix == ".tgz" else "w") as packing:
+            for file in files:
+                packing.add(file, f"./{file.relative_to(root)}")
+    return archive
+
+
+def read_all(archive):
+    opened = open_folder(archive)
+    return [sample.read() for split in ("train", "valid") for sample in opened.samples(split)]
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("suffix", [".zip", ".tgz", ".tar"])
+def test_a_truncated_archive_is_refused(put, root, tmp_path, suffix, keep):
+    """In one line, without a traceback, or else the audit lists the faces that are cut."""
+    put_all(put, "", 5)
+    archive = pack(root, tmp_path / f"data{suffix}")
+    archive.write_bytes(archive.read_bytes()[: int(keep * archive.stat().st_size)])
+    with pytest.raises(DataError) as raised:
+        read_all(archive)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_tar_that_was_cut_between_two_files_is_refused(put, root, tmp_path):
+    """Every file in it is intact, but some are missing."""
+    put_all(put, "", 5)
+    archive = pack(root, tmp_path / "data.tar")
+    with tarfile.open(archive) as packed:
+        middle = packed.getmembers()[15].offset
+    archive.write_bytes(archive.read_bytes()[:middle])
+    with pytest.raises(DataError, match="its end is missing"):
+        open_folder(archive)
+
+
+def test_a_tar_larger_than_memory_allows_is_refused(put, root, tmp_path, monkeypatch):
+    """It would be held in memory; the advice is to unpack it."""
+    put_all(put, "", 2)
+    monkeypatch.setattr("edgeemo.data.layouts.tree.MAX_TAR_BYTES", 1000)
+    with pytest.raises(DataError, match="unpack it and name the folder"):
+        open_folder(pack(root, tmp_path / "data.tar"))
+
+
+def test_an_entry_that_unpacks_to_more_than_an_image_is_refused(tmp_path, monkeypatch):
+    """A zip bomb: the size is in the directory of the archive, and reading stops there."""
+    monkeypatch.setattr("edgeemo.data.layouts.tree.MAX_IMAGE_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as packing:
+        packing.writestr("train/happy/0.png", bytes(100_000))
+    (sample, *_) = open_folder(tmp_path / "data.zip").read("train")
+    with pytest.raises(DataError, match="100,000 bytes; expected an image of at most 1,000"):
+        sample.read()
+
+
+def test_the_audit_says_what_it_took_for_what(put, root):
+    """Layout, splits, labels, and what is not used, in the result and in its tables."""
+    put_all(put, "Train/", 5, ("Angry", "happy", "neutral", "sad", "surprise", "fear"))
+    put_all(put, "val/", 2)
+    (root / "notes").mkdir()
+    (root / "Train" / "labels.csv").write_text("a,b")
+    (root / "Train" / "happy" / "._0.png").write_bytes(b"Mac OS X")
+    report = audit.run(Audit(data=f"folder:{root}", near=0))
+    found = report.interpretation
+    assert (found.layout, found.splits) == ("folders by split and label", {"train": "Train/", "valid": "val/"})
+    assert found.labels == {"Angry": "anger", "happy": "happiness", "sad": "sadness"}
+    assert found.unused_examples == ["Train/labels.csv", "notes/"]
+    assert found.passed_over_examples == ["Train/happy/._0.png"]
+    page = str(audit_page(report))
+    for words in ("folders by split and label", "val/", "Angry", "Train/labels.csv", "._0.png"):
+        assert words in page
+
+
+def audit_page(report):
+    from edgeemo.report.render import make_page
+
+    return make_page(report).to_markdown()
+
+
+def test_copies_with_another_label_are_counted(put, root):
+    """One of the two labels is wrong."""
+    (first, *_) = put("train/happy", 3)
+    put("train/sad", 3)
+    put("valid/sad", 2)
+    shutil.copy(first, root / "train" / "sad" / "copy.png")
+    shutil.copy(first, root / "valid" / "sad" / "copy.png")
+    report = audit.run(Audit(data=f"folder:{root}", near=0))
+    assert report.splits[0].conflicts == [["train/sad/copy.png", "train/happy/0.png"]]
+    assert report.copies_across[0].conflicts == [["valid/sad/copy.png", "train/happy/0.png"]]
