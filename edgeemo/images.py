@@ -7,6 +7,9 @@ indexing only, so that both are resampled once, by `resize`.
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -16,17 +19,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from edgeemo import image_files
 from edgeemo.card import InputContract
 from edgeemo.errors import DataError
+from edgeemo.image_files import png
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # allowed decoders; Pillow's others are attack surface
+log = logging.getLogger(__name__)
+FORMATS = tuple(image_files.FORMATS)  # allowed decoders; Pillow's others are attack surface
 Source = Path | bytes | bytearray | memoryview | BinaryIO | Image.Image
 MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
+MAX_BYTES = 4 * MAX_PIXELS + (1 << 20)  # a 32-bit BMP of as many pixels
 MIN_SIDE = 16  # pixels; below it no expression is recognisable
 MAX_CROP = 7094  # pixels a side of a crop that extends over the edges; its square is MAX_PIXELS
 MID_GREY = 128  # background of transparent pixels
+_warned: list[str] = []  # what was logged about 14-bit values, at most one message
 # By EXIF orientation, the operation that turns an image upright; 1 is upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,30 +48,46 @@ UPRIGHT = {
 
 
 def read(source: Source, *, name: str = "") -> np.ndarray:
-    """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side.
+    """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side and at most 50 megapixels.
 
     source: path, content as bytes, file object, or Pillow image. Of the metadata only the EXIF orientation is read;
-    where that is damaged, the pixels are taken as they are stored.
+    where that is damaged, the pixels are taken as they are stored. Colour profiles and gamma are ignored, and of an
+    animation the first frame is read. Which damage is found, and which cannot be, says `image_files`; the file behind a
+    Pillow image is not checked.
 
     Raises DataError if it cannot be read completely, with the image's `name`, by default its path or length in bytes.
     """
     name = name or _name(source)
     try:
         if isinstance(source, Image.Image):
-            return _decode(source)
-        content = BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
-        with Image.open(content, formats=FORMATS) as image:
-            return _decode(image)
+            return _convert(source, name)
+        return _decode(_read_content(source), name)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     except FileNotFoundError as error:
-        raise DataError(f"{name} does not exist; expected a {', '.join(FORMATS)} image") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a {', '.join(FORMATS)} image") from error
+        raise DataError(f"{name} does not exist; expected a {image_files.NAMES} image") from error
     except (
         Exception
     ) as error:  # damaged files make Pillow raise almost anything: struct.error, zlib.error, TypeError, …
-        raise DataError(f"{name} cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _read_content(source: Path | bytes | bytearray | memoryview | BinaryIO) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        content = bytes(source)
+    elif isinstance(source, Path):
+        # A FIFO without a writer would block on opening.
+        with open(source, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"not a regular file; expected a {image_files.NAMES} image")
+            content = file.read(MAX_BYTES + 1)
+    else:
+        with suppress(AttributeError, OSError):
+            source.seek(0)
+        content = source.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise DataError(f"larger than {MAX_BYTES:,} bytes, the limit")
+    return content
 
 
 def _name(source: Source) -> str:
@@ -161,12 +185,34 @@ def _reshape_per_channel(numbers: tuple[float, ...]) -> np.ndarray:
     return np.array(numbers, np.float32).reshape(-1, 1, 1)
 
 
-def _decode(image: Image.Image) -> np.ndarray:
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
+def _decode(content: bytes, name: str) -> np.ndarray:
+    kind, data = image_files.strip(content)
+    _check_size(*image_files.get_size(kind, data))
+    with Image.open(BytesIO(data), formats=(kind,)) as image:
+        image.load()
+        image_files.check(kind, data, image)
+        return _convert(image, name, *(png.get_depth(data) if kind == "PNG" else ()))
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{width}x{height} pixels; the limit is {MAX_PIXELS:,}")
+    if min(width, height) < MIN_SIDE:
+        raise DataError(f"image is {width}x{height} px; a face needs at least {MIN_SIDE} px a side")
+
+
+def _convert(image: Image.Image, name: str, depth: int = 8, significant: int = 16) -> np.ndarray:
+    """Return upright 8-bit pixels. depth, significant: bits per sample in a PNG file, as in png.get_depth."""
+    _check_size(*image.size)
     image.load()
     operation = UPRIGHT.get(_read_orientation(image))
-    pixels = _to_uint8(image if operation is None else image.transpose(operation))
+    upright = image if operation is None else image.transpose(operation)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_16_bit(upright, name, significant)
+    if depth == 16:  # of several channels, of which Pillow keeps the upper 8 bits
+        colours = image.split()[: 3 if image.mode.startswith("RGB") else 1]  # without alpha
+        _check_range(int(max(np.asarray(band).max() for band in colours)) * 256 + 255, name)
+    pixels = _to_uint8(upright)
     _check(pixels)
     return pixels
 
@@ -202,18 +248,48 @@ def _compute_square(box: Sequence[float], margin: float) -> tuple[int, int, int]
 
 
 def _to_uint8(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_16_bit(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = _flatten(image)
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _from_16_bit(image: Image.Image) -> np.ndarray:
+def _from_16_bit(image: Image.Image, name: str, significant: int) -> np.ndarray:
+    """Return 16-bit gray as 8-bit; values of `significant` bits that were not scaled to 16, as PNG demands, are scaled.
+
+    Scaled values below 2^significant have zeros in their lower 16 - significant bits; others were not scaled.
+    """
     values = np.asarray(image)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise DataError(f"expected 8- or 16-bit integer pixels, got {image.mode} from {values.min()} to {values.max()}")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
+    lowest, highest = values.min(), values.max()
+    if values.dtype.kind == "f" or lowest < 0 or highest > 65535:
+        raise DataError(f"expected 8- or 16-bit integer pixels, got {image.mode} from {lowest} to {highest}")
+    full = 65535
+    if highest < 1 << significant and np.any(values & ((1 << 16 - significant) - 1)):
+        full = (1 << significant) - 1
+    else:
+        _check_range(int(highest), name)
+    pixels = np.empty(values.shape, np.uint8)
+    for rows, scaled in zip(values, pixels, strict=True):  # by row, since 32 bits for all would take much memory
+        scaled[:] = (rows.astype(np.uint32) * 255 + full // 2) // full
+    return pixels
+
+
+def _check_range(highest: int, name: str) -> None:
+    """Raise DataError where 16-bit values, up to `highest`, are surely those of 12 bits or less; log where they may be.
+
+    A picture of scaled values would have less than a sixteenth, or a quarter, of full brightness at most.
+    """
+    remedy = "scale them to 65535, or save them with 8 bits"
+    if highest < 1 << 12:
+        raise DataError(f"16-bit image whose highest value is {highest}: values of 12 bits or less; {remedy}")
+    if highest < 1 << 14:
+        _warn_once(f"{name}: 16-bit image whose highest value is {highest}: if its values have 14 bits, {remedy}")
+
+
+def _warn_once(message: str) -> None:
+    if not _warned:
+        _warned.append(message)
+        log.warning("%s (further images of this kind are not logged)", message)
 
 
 def _flatten(image: Image.Image) -> Image.Image:

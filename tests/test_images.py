@@ -1,5 +1,8 @@
 """Reading images and the image contract."""
 
+import errno
+import os
+import socket
 import struct
 from contextlib import suppress
 from dataclasses import replace
@@ -7,6 +10,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from image_samples import filter_rows, make_chunk, make_png
 from PIL import Image
 
 from edgeemo import images
@@ -285,3 +289,117 @@ def test_too_small_a_face_is_refused():
     """Below 16 px no expression can be seen."""
     with pytest.raises(DataError, match="at least 16"):
         images.to_pixels(np.zeros((8, 48), np.uint8), GRAY)
+
+
+def gray_16_bit(highest, *, bits=None):
+    """A gray ramp from 0 to `highest` as a 16-bit PNG, with an sBIT chunk of so many bits."""
+    values = np.add.outer(np.zeros(32, int), np.linspace(0, highest, 64).astype(int))
+    data = encoded(Image.fromarray(values.astype(np.uint16)))
+    return data[:33] + (make_chunk(b"sBIT", bytes([bits])) if bits else b"") + data[33:]
+
+
+@pytest.mark.parametrize("highest", [0, 255, 1023, 4095])
+def test_a_16_bit_image_of_at_most_12_bit_values_is_refused_with_advice(highest):
+    """Cameras store 10 and 12 bits so; as 16-bit values they would be black."""
+    with pytest.raises(DataError, match=f"highest value is {highest}: values of 12 bits or less; scale them to 65535"):
+        images.read(gray_16_bit(highest))
+
+
+def test_a_pillow_image_of_32_bit_integers_below_4096_is_refused():
+    """8-bit values in a wider type, too."""
+    with pytest.raises(DataError, match="highest value is 200: values of 12 bits or less"):
+        images.read(Image.fromarray(np.full((32, 32), 200, np.int32)))
+
+
+def test_a_dark_16_bit_image_is_logged_once(caplog, monkeypatch):
+    """It may hold 14-bit values, or be dark."""
+    monkeypatch.setattr(images, "_warned", [])
+    for name in ("a.png", "b.png"):
+        assert images.read(gray_16_bit(16383), name=name).max() == 64
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["a.png"]
+    assert "if its values have 14 bits, scale them to 65535" in caplog.text
+    assert images.read(gray_16_bit(16384)).max() == 64
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_values_that_an_sbit_chunk_proves_unscaled_are_scaled(bits):
+    """PNG wants 12-bit values shifted to 16 bits, with zeros below; others were stored as they were."""
+    pixels = images.read(gray_16_bit(2**bits - 1, bits=bits))
+    assert np.array_equal(pixels[0], np.round(np.linspace(0, 2**bits - 1, 64).astype(int) * 255 / (2**bits - 1)))
+
+
+def test_scaled_values_with_an_sbit_chunk_are_taken_as_they_are():
+    """A conforming file of 12 bits reaches 65520."""
+    values = np.add.outer(np.zeros(32, int), np.arange(0, 4096, 64)) << 4
+    data = encoded(Image.fromarray(values.astype(np.uint16)))
+    tagged = data[:33] + make_chunk(b"sBIT", bytes([12])) + data[33:]
+    assert np.array_equal(images.read(tagged), images.read(data))
+    dark = encoded(Image.fromarray((values >> 4 & ~15).astype(np.uint16)))
+    with pytest.raises(DataError, match="12 bits or less"):
+        images.read(dark[:33] + make_chunk(b"sBIT", bytes([12])) + dark[33:])
+
+
+@pytest.mark.parametrize("colour", [2, 4, 6], ids=["RGB", "gray and alpha", "RGBA"])
+def test_12_bit_values_in_several_channels_are_refused(colour):
+    """Pillow keeps their upper eight bits, of which four are left. Alpha does not count, nor what is behind it."""
+    values = np.full((20, 20, {2: 3, 4: 2, 6: 4}[colour]), 4095, np.uint16)
+    if colour != 2:
+        values[..., -1] = 32768
+    rows = filter_rows(values.astype(">u2").view(np.uint8).reshape(20, -1))
+    with pytest.raises(DataError, match="highest value is 4095: values of 12 bits or less"):
+        images.read(make_png(rows, (20, 20), depth=16, colour=colour))
+
+
+def test_float_images_are_refused():
+    """Their range is unknown."""
+    with pytest.raises(DataError, match=r"expected 8- or 16-bit integer pixels, got F from 0.0 to 0.5"):
+        images.read(Image.fromarray(np.linspace(0, 0.5, 400, dtype=np.float32).reshape(20, 20)))
+
+
+def test_paths_that_are_no_files_are_refused_at_once(tmp_path, monkeypatch):
+    """A FIFO without a writer would block for ever, a device would never end."""
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)  # the path of a socket may have 107 bytes
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.png")
+        expected = {
+            "fifo.png": "not a regular file",
+            "zero.png": "not a regular file",
+            "folder.png": "Is a directory",
+            "loop.png": "Too many levels of symbolic links",
+            "gone.png": "does not exist",
+            "empty.png": "an empty file; expected a PNG",
+            "socket.png": "cannot be read",
+        }
+        for name, match in expected.items():
+            with pytest.raises(DataError, match=f"{name}.*{match}") as caught:
+                images.read(tmp_path / name)
+            assert "\n" not in str(caught.value)
+
+
+def test_permission_denied_is_one_line(tmp_path, monkeypatch):
+    """With the system's reason."""
+    (tmp_path / "mine.png").touch()
+    monkeypatch.setattr(
+        os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied"))
+    )
+    with pytest.raises(DataError, match=r"mine\.png cannot be read: Permission denied$"):
+        images.read(tmp_path / "mine.png")
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "file"])
+def test_too_large_a_file_is_not_read(tmp_path, monkeypatch, face, kind):
+    """Its size is limited before its content is looked at."""
+    data = encoded(Image.fromarray(face))
+    monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
+    (tmp_path / "a.png").write_bytes(data)
+    source = {"path": tmp_path / "a.png", "bytes": data, "file": BytesIO(data)}[kind]
+    with pytest.raises(DataError, match=f"larger than {len(data) - 1:,} bytes, the limit"):
+        images.read(source)
+    monkeypatch.setattr(images, "MAX_BYTES", len(data))
+    assert images.read(tmp_path / "a.png").shape == face.shape
