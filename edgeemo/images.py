@@ -51,7 +51,8 @@ def read(source: Source, *, name: str = "") -> np.ndarray:
     """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side and at most 50 megapixels.
 
     source: path, content as bytes, file object, or Pillow image. Of the metadata only the EXIF orientation is read;
-    where that is damaged, the pixels are taken as they are stored. Colour profiles and gamma are ignored, and of an
+    where that is damaged, the pixels are taken as they are stored. The largest image takes up to 1.3 GiB of memory; what
+    is larger is refused by its header. Colour profiles and gamma are ignored, and of an
     animation the first frame is read. Which damage is found, and which cannot be, says `image_files`; the file behind a
     Pillow image is not checked.
 
@@ -76,18 +77,28 @@ def _read_content(source: Path | bytes | bytearray | memoryview | BinaryIO) -> b
     if isinstance(source, (bytes, bytearray, memoryview)):
         content = bytes(source)
     elif isinstance(source, Path):
-        # A FIFO without a writer would block on opening.
-        with open(source, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        with open(source, "rb", opener=_open_at_once) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
                 raise DataError(f"not a regular file; expected a {image_files.NAMES} image")
-            content = file.read(MAX_BYTES + 1)
+            _check_bytes(facts.st_size)
+            content = file.read()
     else:
         with suppress(AttributeError, OSError):
             source.seek(0)
         content = source.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise DataError(f"larger than {MAX_BYTES:,} bytes, the limit")
+    _check_bytes(len(content))
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a path without waiting for a writer, as a FIFO would."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise DataError(f"larger than {MAX_BYTES:,} bytes, the limit")
 
 
 def _name(source: Source) -> str:
@@ -293,6 +304,10 @@ def _warn_once(message: str) -> None:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    layer = image.convert("RGBA")
-    background = Image.new("RGBA", layer.size, (MID_GREY, MID_GREY, MID_GREY, 255))
-    return Image.alpha_composite(background, layer).convert("RGB")
+    """Blend transparent pixels with mid-grey, in strips, since each step would copy the whole image."""
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, 256):
+        layer = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
+        background = Image.new("RGBA", layer.size, (MID_GREY, MID_GREY, MID_GREY, 255))
+        flat.paste(Image.alpha_composite(background, layer).convert("RGB"), (0, top))
+    return flat
