@@ -51,10 +51,10 @@ def read(source: Source, *, name: str = "") -> np.ndarray:
     """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side and at most 50 megapixels.
 
     source: path, content as bytes, file object, or Pillow image. Of the metadata only the EXIF orientation is read;
-    where that is damaged, the pixels are taken as they are stored. The largest image takes up to 1.3 GiB of memory; what
-    is larger is refused by its header. Colour profiles and gamma are ignored, and of an
-    animation the first frame is read. Which damage is found, and which cannot be, says `image_files`; the file behind a
-    Pillow image is not checked.
+    where that is damaged, the pixels are taken as they are stored. Colour profiles and gamma are ignored, and of an
+    animation the first frame is read. The largest image takes up to 1.3 GiB of memory; larger ones are refused by their
+    header. `image_files` states which damage is found, and which cannot be; the file behind a Pillow image is not
+    checked.
 
     Raises DataError if it cannot be read completely, with the image's `name`, by default its path or length in bytes.
     """

@@ -478,12 +478,47 @@ def test_a_png_with_fewer_rows_than_its_header_says_is_refused():
     assert np.array_equal(images.read(make_png(rows, (48, 48), colour=2)), PIXELS)
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"PLTE", b"pLTE"), (b"PLTE", b"\xe9LTg"), (b"tRNS", b"tSNS")])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_png_whose_palette_or_transparency_got_another_name_is_refused(old, new, is_whole):
+    """It would be passed over as unknown metadata, and other colours read; with a right checksum, only tSNS may be."""
+    data = encode(FACE.quantize(32), "PNG", transparency=3)
+    at = data.index(old)
+    size = int.from_bytes(data[at - 4 : at], "big")
+    renamed = make_chunk(new, data[at + 4 : at + 4 + size])
+    if not is_whole:
+        renamed = renamed[:-4] + data[at + 4 + size : at + 8 + size]
+    changed = data[: at - 4] + renamed + data[at + 8 + size :]
+    if is_whole and new == b"tSNS":
+        assert images.read(changed).shape == PIXELS.shape
+        return
+    with pytest.raises(DataError, match="damaged PNG"):
+        images.read(changed)
+
+
+def test_an_unknown_critical_chunk_of_a_png_is_refused():
+    """Apple's CgBI changes what the pixels mean."""
+    data = SAMPLES["png"]
+    with pytest.raises(DataError, match="unknown critical chunk, CgBI"):
+        images.read(data[:33] + make_chunk(b"CgBI", bytes(4)) + data[33:])
+
+
 def test_metadata_of_a_png_with_a_wrong_checksum_costs_no_pixels():
     """Only text is lost."""
     data = SAMPLES["png"]
     text = bytearray(make_chunk(b"tEXt", b"Comment\0a face"))
     text[-1] ^= 1
     assert np.array_equal(images.read(data[:33] + bytes(text) + data[33:]), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "data", [SAMPLES["webp"][:12] + b"\n\xff\0\x1b\xff\0\0\0", SAMPLES["png"][:37] + b"\n\xff\0\x1b"]
+)
+def test_the_name_of_a_damaged_chunk_fits_into_a_line(data):
+    """It may be any four bytes."""
+    data = edit(data, 4, "<I", len(data) - 8) if data.startswith(b"RIFF") else data + b"abcd"
+    with pytest.raises(DataError, match=r"chunk .*\\x0a\\xff\\x00\\x1b"):
+        images.read(data)
 
 
 @pytest.mark.parametrize("name", ["webp", "webp-lossless"])

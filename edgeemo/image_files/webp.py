@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 
 from PIL import Image
 
 from edgeemo.errors import DataError
+from edgeemo.names import escape_name
 
 KEPT = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"EXIF")
 PIXELS = (b"VP8 ", b"VP8L", b"ANMF")
@@ -57,7 +59,7 @@ def _walk(chunks: bytes) -> Iterator[tuple[bytes, bytes]]:
     while start + 8 <= len(chunks):
         name, size = struct.unpack_from("<4sI", chunks, start)
         if start + 8 + size > len(chunks):
-            raise DataError(f"truncated WebP: it ends within its chunk {name.decode('ascii', 'backslashreplace')}")
+            raise DataError(f"truncated WebP: it ends within its chunk {escape_name(os.fsdecode(name))}")
         yield name, chunks[start + 8 : start + 8 + size]
         start += 8 + size + size % 2
 
