@@ -9,7 +9,9 @@ formats have no checksum, and the share that is read as other pixels is reported
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import os
 import random
 import resource
 import struct
@@ -18,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -134,26 +137,36 @@ def try_one(number: int, seed: int) -> tuple[str, str, str]:
     return kind, mutation, "wrong" if mutation in CUTS or sample.startswith("png") else "other"
 
 
-def try_batch(first: int, last: int, seed: int) -> tuple[Counter[tuple[str, str, str]], int, int]:
-    """Return outcomes, process id and highest resident memory so far in KiB, of a child process."""
+@dataclass(frozen=True)
+class Batch:
+    """What came of some images in a child process."""
+
+    outcomes: Counter[tuple[str, str, str]]
+    process: int
+    resident: int  # KiB after the batch
+    highest: int  # KiB, so far; a header that was edited may claim a large picture
+
+
+def try_batch(first: int, last: int, seed: int) -> Batch:
+    """Try images `first` to `last` in this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, about damaged EXIF
         outcomes = Counter(try_one(number, seed) for number in range(first, last))
-    return outcomes, multiprocessing.current_process().pid or 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()  # an exception holds its frames until then
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    resident = pages * resource.getpagesize() // 1024
+    return Batch(outcomes, os.getpid(), resident, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def fuzz(count: int, seed: int, *, workers: int = 2) -> Measurement:
     """Try `count` images in child processes; a crash or hang of one is an error."""
-    outcomes: Counter[tuple[str, str, str]] = Counter()
-    memory: dict[int, list[int]] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    # Without it, glibc keeps the memory of a large picture for later, which looks like a leak.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "131072"
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         starts = range(0, count, BATCH)
         tasks = [pool.submit(try_batch, start, min(start + BATCH, count), seed) for start in starts]
-        for task in tasks:
-            counted, process, kib = task.result(timeout=TIMEOUT)
-            outcomes += counted
-            memory.setdefault(process, []).append(kib)
+        batches = [task.result(timeout=TIMEOUT) for task in tasks]
+    outcomes = sum((batch.outcomes for batch in batches), Counter())
     rows = [
         {"kind": kind, "mutation": mutation}
         | {outcome: n for (*key, outcome), n in sorted(outcomes.items()) if key == [kind, mutation]}
@@ -163,11 +176,22 @@ def fuzz(count: int, seed: int, *, workers: int = 2) -> Measurement:
     totals = Counter(dict.fromkeys(("refused", "same", "other", "wrong"), 0))
     for (_, _, outcome), n in outcomes.items():
         totals[outcome] += n
-    # From the second batch on, since the first one imports and fills caches.
-    grown = max((kib[-1] - kib[min(1, len(kib) - 1)] for kib in memory.values()), default=0)
-    facts = {"outcomes": dict(totals), "memory_grown_kib": grown, "memory_highest_kib": max(map(max, memory.values()))}
+    facts = {
+        "outcomes": dict(totals),
+        "resident_growth_kib": compute_growth(batches),
+        "resident_highest_kib": max(batch.highest for batch in batches),
+    }
     settings = {"images": count, "seed": seed, "workers": workers}
     return Measurement(header=make_header(), script="fuzz_images", settings=settings, rows=rows, facts=facts)
+
+
+def compute_growth(batches: list[Batch]) -> int:
+    """Return by how many KiB the memory of a process rose at most, once a tenth of its batches have warmed it up."""
+    grown = [0]
+    for process in {batch.process for batch in batches}:
+        resident = [batch.resident for batch in batches if batch.process == process]
+        grown.append(resident[-1] - resident[len(resident) // 10])
+    return max(grown)
 
 
 def list_failures(result: Measurement) -> list[str]:

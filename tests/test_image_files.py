@@ -74,7 +74,7 @@ def close_webp(data):
 
 @pytest.mark.parametrize("name", ["png", "png-interlaced", "png-palette", "png-16-bit"])
 def test_a_png_that_was_cut_and_closed_again_is_refused(name):
-    """Pillow fills the rows below with black. Only the checksum after the compressed data may be missing."""
+    """Its compressed data end too early. Only the checksum after the compressed data may be missing."""
     data = SAMPLES[name]
     expected, start, end = images.read(data), data.index(b"IDAT"), len(data) - 16
     for size in range(start + 5, end):
