@@ -30,6 +30,7 @@ from edgeemo.runtime.backends.tensorrt import (
     require_result,
     supports,
 )
+from edgeemo.runtime.onnx_check import check_file, has_uint8_activations, is_quantized
 from edgeemo.stages import Build
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SUFFIX = ".trt"
+MAKE_INT8 = "edgeemo compress RUN --int8 --target-format tensorrt"
 # NVIDIA's support matrix of TensorRT for RTX lists FP32, FP16, BF16 and weight-only INT8 matrix products.
 RTX_INT8 = (
     "TensorRT for RTX builds INT8 convolutions, but does not list them as supported: they may run in another precision "
@@ -103,8 +105,7 @@ def _find_source(config: Build) -> Path:
     source = shipped.find(config.model, target_format="tensorrt")
     if source.suffix != ".onnx":
         raise UsageError(
-            f"{config.model}: expected {', '.join(shipped.NAMES)}, or a .onnx file.  Make one:  "
-            "edgeemo compress RUN --int8 --target-format tensorrt"
+            f"{config.model}: expected {', '.join(shipped.NAMES)}, or a .onnx file.  Make one:  {MAKE_INT8}"
         )
     return source
 
@@ -132,10 +133,15 @@ def _check_rtx(config: Build) -> None:
 def _check_target_format(source: Path, card: Card) -> None:
     if card.target:
         raise UsageError(f"{source} is an engine; build from the .onnx file that it was built from")
-    if card.precision.target_format == "cpu":
+    graph, stated = check_file(source), card.precision.target_format
+    if stated == "cpu" or has_uint8_activations(graph):
         raise UsageError(
             f"{source} has the target format cpu (uint8 activations), which TensorRT does not accept.  Make the "
-            "other one from the same run:  edgeemo compress RUN --int8 --target-format tensorrt"
+            f"other one from the same run:  {MAKE_INT8}"
+        )
+    if not stated and (card.precision.is_int8 or is_quantized(graph)):
+        raise UsageError(
+            f"{source} is INT8, but its card states no target format; expected tensorrt.  Make both again:  {MAKE_INT8}"
         )
 
 
@@ -237,7 +243,7 @@ def _parse(module: Any, builder: trt.Builder, trt_logger: Any, source: Path) -> 
         errors = [parser.get_error(k).desc() for k in range(parser.num_errors)]
         raise IntegrityError(
             f"{source} is refused by the ONNX parser of {module.__name__} {module.__version__}: {'; '.join(errors)}\n"
-            "  make it again:  edgeemo compress RUN --int8 --target-format tensorrt"
+            f"  make it again:  {MAKE_INT8}"
         )
     return network
 

@@ -12,6 +12,7 @@ from typing import Any
 import fake_tensorrt
 import make_tiny
 import numpy as np
+import onnx
 import pytest
 import sections
 import torch
@@ -201,7 +202,9 @@ def test_a_failed_build_is_reported_with_tensorrts_reason(source: Path, monkeypa
 @pytest.mark.usefixtures("orin")
 def test_a_file_that_the_parser_refuses_is_reported_with_its_reason(source: Path) -> None:
     """And with the command that makes another file."""
-    source.write_bytes(source.read_bytes() + b"unknown")
+    network = make_tiny.network()
+    network.producer_name = "unknown"
+    onnx.save(network, source)
     write_card(source, make_tiny.card())
     with pytest.raises(IntegrityError, match=r"a node it does not know\n.*edgeemo compress"):
         run(make_config(source))
@@ -303,6 +306,7 @@ def export_every_precision(exported: Any, folder: Path) -> list[Path]:
     noise = Faces(exported.pixels[:4], np.eye(6, dtype=np.float32)[[0] * 4], np.zeros(4, np.int64), list("abcd"))
     fp16.convert(float_model, folder / "fp16.onnx")
     quantize(observe(float_model, noise, contract, method="minmax"), folder / "int8.onnx", target_format="tensorrt")
-    for name in ("fp16.onnx", "int8.onnx"):
-        write_card(folder / name, read_card(float_model))
+    int8 = Precision("int8", target_format="tensorrt")
+    write_card(folder / "fp16.onnx", read_card(float_model))
+    write_card(folder / "int8.onnx", replace(read_card(float_model), precision=int8))
     return [float_model, folder / "fp16.onnx", folder / "int8.onnx"]

@@ -18,7 +18,7 @@ from edgeemo.bench.run import describe_model
 from edgeemo.card import Card, get_label_set, read_card
 from edgeemo.data import Faces
 from edgeemo.data.faces import DecodedFaces, kind_of
-from edgeemo.errors import MachineError, UsageError, known
+from edgeemo.errors import EdgeemoError, MachineError, UsageError, known
 from edgeemo.images import to_input
 from edgeemo.metrics import compare_paired, softmax
 from edgeemo.progress import track
@@ -62,7 +62,7 @@ def run(config: Parity) -> ParityResult:
         try:
             with open_model(path, threads=config.threads, backend=backend) as model:
                 outputs.append(_run_model(model, backend, decoded.decode(model.card.input)))
-        except MachineError as error:
+        except (MachineError, UsageError) as error:  # UsageError: a backend that does not run files of this format
             missing = NotRun(file=path.name, backend=backend, not_run=_give_reason(error, path))
             reasons.setdefault(path, missing.not_run)
             if missing.not_run not in {row.not_run for row in rows if isinstance(row, NotRun)}:  # once for all files
@@ -131,7 +131,7 @@ def _check_labels(models: list[Path], cards: list[Card]) -> None:
             )
 
 
-def _give_reason(error: MachineError, path: Path) -> str:
+def _give_reason(error: EdgeemoError, path: Path) -> str:
     """Return the missing parts, if the error lists any, else its first line; without the folder of the file."""
     lines = str(error).replace(str(path), path.name).splitlines()
     listed = [line.removeprefix("  - ") for line in lines if line.startswith("  - ")]

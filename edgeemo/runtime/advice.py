@@ -30,11 +30,6 @@ def advise(card: Card, backend: str, name: str) -> list[str]:
             f"{name} has int8 activations, made for TensorRT, which ONNX Runtime runs more slowly than float on x86.  "
             "Open the form with uint8 activations (--target-format cpu), model.int8.onnx, instead"
         )
-    if backend == "onnxruntime-tensorrt" and card.precision.target_format == "cpu":
-        advice.append(
-            f"{name} has uint8 activations, which TensorRT may refuse or clip at half of their range.  "
-            "Open the form with int8 activations (--target-format tensorrt), model.int8.tensorrt.onnx, instead"
-        )
     return advice
 
 

@@ -104,13 +104,6 @@ def test_load_names_the_better_format_for_this_backend(
     assert sum("--target-format cpu" in record.getMessage() for record in caplog.records) == lines
 
 
-def test_tensorrt_is_not_given_unsigned_activations_without_a_word() -> None:
-    """Its parser takes them where all zero points are 0, and clips at half of the range."""
-    card = replace(make_tiny.card(), precision=SAFE)
-    assert "--target-format tensorrt" in advice.advise(card, "onnxruntime-tensorrt", "m.onnx")[0]
-    assert not advice.advise(card, "onnxruntime-cuda", "m.onnx")
-
-
 def test_the_sessions_options_let_integer_kernels_run(tiny: Path) -> None:
     """Full optimisation, one thread unless more are requested, no spinning, and never S8 activations forced on x86."""
     with edgeemo.load(tiny) as model:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.packages import require
-from edgeemo.runtime.backends.ort import check_file
+from edgeemo.runtime.onnx_check import check_file
 
 TELEMETRY = "openvino_telemetry"  # the package through which OpenVINO's Python modules send usage data
 
@@ -24,7 +24,11 @@ class OpenvinoBackend:
     concurrent = False  # one infer request holds one input
 
     def __init__(self, path: Path, *, threads: int) -> None:
-        """Compile `path`; raise IntegrityError if OpenVINO cannot read it, MachineError if it is not installed."""
+        """Compile `path`.
+
+        Raises IntegrityError if the file is not one that check_file accepts, or OpenVINO cannot read it; MachineError
+        if OpenVINO is not installed.
+        """
         check_file(path)
         library = require_openvino()
         core = library.Core()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 from importlib import import_module
@@ -14,12 +13,7 @@ import numpy as np
 
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.packages import require
-
-MAX_BYTES = 512 * 2**20  # a ResNet-50 has 100 MB; larger files are not models for edge devices
-
-# TensorProto.external_data {key: "location"} as serialised in an ONNX file. Such weights are in a second file, which
-# the card's hash does not cover.
-EXTERNAL_DATA = b"\x0a\x08location\x12"
+from edgeemo.runtime.onnx_check import check_file, has_uint8_activations
 
 DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
@@ -27,11 +21,12 @@ DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 DISABLED = ("WeightBiasQuantization",)
 
 
+TENSORRT = "onnxruntime-tensorrt"
 # Execution provider by backend. Operators that a GPU's provider does not support run on the CPU.
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",
     "onnxruntime-cuda": "CUDAExecutionProvider",
-    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+    TENSORRT: "TensorrtExecutionProvider",
 }
 
 
@@ -46,11 +41,17 @@ class OnnxBackend:
         exact: use kernels that cannot saturate; only files whose weights are not limited need them (probe.py). They
         take half as much time again where the fast kernels can saturate; elsewhere twice the time, without any benefit.
 
-        Raises IntegrityError if ONNX Runtime cannot read the file; MachineError if ONNX Runtime is not installed, or
-        its provider is not available or does not start.
+        Raises IntegrityError if the file is not one that check_file accepts, or ONNX Runtime cannot read it; UsageError
+        for a file with uint8 activations on TensorRT; MachineError if ONNX Runtime is not installed, or its provider is
+        not available or does not start.
         """
         self.name = name
-        check_file(path)
+        graph = check_file(path)
+        if name == TENSORRT and has_uint8_activations(graph):
+            raise UsageError(
+                f"{path} has uint8 activations, which TensorRT refuses or clips at half of their range.  Open the form "
+                "with int8 activations (--target-format tensorrt), model.int8.tensorrt.onnx, or use another backend"
+            )
         runtime = require_onnxruntime()
         provider = _check_provider(runtime, name)
         options = _make_options(runtime, threads)
@@ -86,16 +87,6 @@ class OnnxBackend:
     def close(self) -> None:
         """Free the session's memory; may be called twice."""
         self._session = None
-
-
-def check_file(path: Path) -> None:
-    """Raise IntegrityError for a file that is empty, too large, or keeps weights in a second file."""
-    size_bytes = path.stat().st_size
-    if not 0 < size_bytes <= MAX_BYTES:
-        raise IntegrityError(f"{path} has {size_bytes:,} bytes; expected 1 to {MAX_BYTES:,}")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(EXTERNAL_DATA) >= 0:
-            raise IntegrityError(f"{path} keeps weights in a second file; export it with all weights inside")
 
 
 def _check_provider(runtime: ModuleType, name: str) -> str:
