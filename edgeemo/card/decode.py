@@ -21,7 +21,7 @@ def from_json(section: type[T], value: Any, *, where: str = "") -> T:
         raise _make_error(where or section.__name__, "an object", value)
     declared = list_keys(section)  # type: ignore[arg-type]  # a class is hashable
     if unknown := sorted(map(str, set(value) - {one.name for one in declared})):
-        raise ValueError(f"{_join(where, unknown[0])} is not a key of a card")
+        raise ValueError(f"{_join(where, ascii(unknown[0])[1:-1][:SHOWN])} is not a key of a card")
     if missing := [one.name for one in declared if one.required and one.name not in value]:
         raise ValueError(f"{_join(where, missing[0])} is missing")
     found = {}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeemo.artifact import hash_file, write_text
+from edgeemo.artifact import check_regular, hash_file, read_json, write_text
 from edgeemo.card import format1
 from edgeemo.card.decode import from_json, to_json
 from edgeemo.card.layout import compute_seal, to_text
 from edgeemo.card.sections import FORMAT, Card, InputContract
 from edgeemo.errors import IntegrityError
 from edgeemo.labels import LABEL_SETS, LabelSet, label_set
+
+MAX_CARD_BYTES = 4 * 2**20  # the largest card of a packaged model has 14 kB
+MAX_MODEL_BYTES = 2 * 2**30  # protobuf's own limit for a message
+
+
+class _CardError(IntegrityError):
+    """A card that cannot be used, whatever its model."""
 
 
 def get_label_set(card: Card) -> LabelSet:
@@ -61,19 +67,18 @@ def read_card(model: Path) -> Card:
     A card of format 1 is converted, and keeps its seal.
     """
     path = card_path(model)
-    for needed, what in ((model, "model"), (path, "card")):
-        if not needed.is_file():
-            raise IntegrityError(
-                f"{what} {needed} does not exist; a model is a file with its card beside it "
-                f"({model.name} and {path.name}).  Copy both, or make them:  {suggest_rebuild(model)}"
-            )
     try:
+        for needed, what in ((model, "model"), (path, "card")):
+            _check_exists(needed, what, model)
+        check_regular(model, max_bytes=MAX_MODEL_BYTES)
         card, found = parse_card(path), hash_file(model)
     except OSError as error:
         raise IntegrityError(
             f"{error.filename} cannot be read ({error.strerror}); make it readable for who runs this"
         ) from error
-    except IntegrityError as error:
+    except ValueError as error:
+        raise IntegrityError(f"{model} is not a model: {error}") from error
+    except _CardError as error:
         raise IntegrityError(
             f"{error}.  Copy both files again, or make them again:  {suggest_rebuild(model)}"
         ) from error
@@ -85,14 +90,30 @@ def read_card(model: Path) -> Card:
     return card
 
 
-def parse_card(path: Path) -> Card:
-    """Read a card without its model; IntegrityError if it is not a card or was changed."""
+def _check_exists(path: Path, what: str, model: Path) -> None:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["format"] == 1:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise IntegrityError(
+            f"{what} {path} does not exist; a model is a file with its card beside it ({model.name} and "
+            f"{card_path(model).name}).  Copy both, or make them:  {suggest_rebuild(model)}"
+        ) from error
+
+
+def parse_card(path: Path) -> Card:
+    """Read a card without its model; IntegrityError if it is not a card, has no seal or was changed.
+
+    Raises OSError if the file cannot be read.
+    """
+    try:
+        raw = read_json(path, max_bytes=MAX_CARD_BYTES)
+        number = raw["format"]
+        if type(number) is not int or number not in (1, FORMAT):
+            raise _CardError(f"{path} has card format {number!s:.60}; this edgeemo reads formats 1 and {FORMAT}")
+        if not raw.get("seal"):
+            raise _CardError(f"{path} has no seal, so nothing shows whether it was changed")
+        if number == 1:
             return _read_format_1(raw, path)
-        if raw["format"] != FORMAT:
-            raise IntegrityError(f"{path} has card format {raw['format']}; this edgeemo reads formats 1 and {FORMAT}")
         card = _decode_card(raw)
         sealed = card.seal == compute_seal(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -103,8 +124,6 @@ def parse_card(path: Path) -> Card:
 
 
 def _read_format_1(raw: dict[str, Any], path: Path) -> Card:
-    if not raw.get("seal"):
-        raise IntegrityError(f"{path} has no seal, so nothing shows whether it was changed")
     card = _decode_card(format1.upgrade(raw))
     if card.seal != format1.compute_seal(raw):
         raise _make_changed_error(path)
@@ -124,10 +143,10 @@ def _check_channels(name: str, contract: InputContract) -> None:
         raise ValueError(f"input.{name}: expected a number per channel, {contract.channels} for {contract.colour}")
 
 
-def _make_foreign_error(path: Path, error: Exception) -> IntegrityError:
+def _make_foreign_error(path: Path, error: Exception) -> _CardError:
     words = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-    return IntegrityError(f"{path} is not an edgeemo card: {words}")
+    return _CardError(f"{path} is not an edgeemo card: {words}")
 
 
-def _make_changed_error(path: Path) -> IntegrityError:
-    return IntegrityError(f"{path} was changed after it was written: its seal is not that of its content")
+def _make_changed_error(path: Path) -> _CardError:
+    return _CardError(f"{path} was changed after it was written: its seal is not that of its content")

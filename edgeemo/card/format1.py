@@ -35,9 +35,13 @@ def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def compute_seal(raw: dict[str, Any]) -> str:
-    """Return the seal of a card of format 1: SHA-256 of its content as Python's json, sorted, without spaces."""
+    """Return the seal of a card of format 1: SHA-256 of its content as Python's json, sorted, without spaces.
+
+    ValueError for a number that is not finite.
+    """
     content = {name: value for name, value in raw.items() if name != "seal"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_format_1(precision: Precision) -> dict[str, Any]:

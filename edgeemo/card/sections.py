@@ -34,7 +34,7 @@ class InputContract:
     5. Normalise per channel: (pixel / 255 - mean) / std, float32, laid out (N, channels, size, size).
     """
 
-    size: Annotated[int, Key("side of the square input", unit="pixels", least=1)]
+    size: Annotated[int, Key("side of the square input", unit="pixels", least=1, most=1024)]
     colour: Annotated[
         str,
         Key(
@@ -323,7 +323,7 @@ class Card:
     output: Annotated[str, Key("what the model returns: (N, K) float32 logits, K labels", choices=("logits",))] = field(
         default="logits", kw_only=True
     )
-    temperature: Annotated[float, Key("logits are divided by it before the softmax", above=0)] = field(
+    temperature: Annotated[float, Key("logits are divided by it before the softmax", least=0.01, most=100)] = field(
         default=1.0, kw_only=True
     )
     precision: Annotated[Precision, Key("requested and actual arithmetic")] = field(

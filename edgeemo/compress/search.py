@@ -18,7 +18,7 @@ from typing import Any
 
 import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_writable, hash_lines, write_json
+from edgeemo.artifact import check_writable, hash_lines, read_json, write_json
 from edgeemo.card import Card, get_label_set, read_card, write_card
 from edgeemo.card.history import list_versions
 from edgeemo.compress import plan, plots
@@ -27,7 +27,7 @@ from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
 from edgeemo.data import samples
 from edgeemo.data.faces import label
-from edgeemo.errors import GateError, UsageError
+from edgeemo.errors import DataError, GateError, UsageError
 from edgeemo.machine import this_machine
 from edgeemo.measure import latency
 from edgeemo.options import public_settings
@@ -48,6 +48,7 @@ from edgeemo.train import run_folder, teacher
 
 log = logging.getLogger(__name__)
 RESULT, PLOT, JOURNAL, BEST, ROW = "search.json", "search.png", "study.journal", "best", "row.json"
+MAX_BYTES = 4 * 2**20  # of a file of an earlier search
 STEP = 0.1  # of the share to prune
 TIMED_RUNS = 200
 MAX_PROPOSALS = 20  # of Optuna per trial; it may propose candidates that were measured before
@@ -270,17 +271,27 @@ def _read_rows(folder: Path) -> list[Candidate]:
 
 
 def _read_row(file: Path) -> Row:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    remedy = "; choose another --out"
+    content, remedy = _read_object(file), "; choose another --out"
     if "refused" in content:
         return decode(RefusedCandidate, content, source=str(file), remedy=remedy)
     return decode(Candidate, content, source=str(file), remedy=remedy)
 
 
+def _read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object of an earlier search."""
+    try:
+        content = read_json(file, max_bytes=MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}); choose another --out") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file} is not a JSON object; choose another --out")
+    return content
+
+
 def _check_same_search(folder: Path, identity: dict[str, Any]) -> None:
     """Raise UsageError if the folder has candidates of another network or other settings."""
     file = folder / "identity.json"
-    if file.is_file() and (stored := json.loads(file.read_text(encoding="utf-8"))) != identity:
+    if file.is_file() and (stored := _read_object(file)) != identity:
         changed = [key for key in identity if stored.get(key) != identity[key]]
         raise UsageError(
             f"{folder} contains a search with other settings of {', '.join(changed)}; choose another --out"

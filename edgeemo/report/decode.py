@@ -77,7 +77,7 @@ def _decode_instance(kind: Any, value: Any, at: str) -> Any:
     if missing := sorted(_list_required(kind) - set(value)):
         raise _MismatchError(_join(at, missing[0]), "a value", "nothing")
     if unknown := sorted(set(value) - known):
-        raise _MismatchError(at, f"no other fields than {', '.join(sorted(known))}", unknown[0])
+        raise _MismatchError(at, f"no other fields than {', '.join(sorted(known))}", ascii(unknown[0])[1:-1][:SHOWN])
     hints = _list_hints(kind)
     return kind(**{name: _decode(hints[name], part, _join(at, name)) for name, part in value.items()})
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeemo.artifact import check_writable, write_json
+from edgeemo.artifact import check_writable, read_json, write_json
 from edgeemo.errors import DataError, UsageError
 from edgeemo.report.decode import decode
 from edgeemo.report.result import FORMAT, KINDS, BenchResult, Result
 
 R = TypeVar("R", bound=Result)
+MAX_BYTES = 64 * 2**20  # the largest result in benchmarks/results has 0.6 MB
 
 
 def write(result: Result, path: Path) -> None:
@@ -89,10 +89,10 @@ def _read_kind(path: Path) -> object:
 def _read_object(path: Path, expected: str) -> dict[str, Any]:
     """Read the JSON object in a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, max_bytes=MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {expected}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); {expected}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a JSON object; {expected}")

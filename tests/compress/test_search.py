@@ -14,7 +14,7 @@ import results
 from rich.console import Console
 
 from edgeemo.compress import plan, search
-from edgeemo.errors import EdgeemoError, GateError, UsageError
+from edgeemo.errors import DataError, EdgeemoError, GateError, UsageError
 from edgeemo.report.files import read, read_as
 from edgeemo.report.render import show
 from edgeemo.report.result import Candidate, RefusedCandidate, SearchResult
@@ -318,3 +318,14 @@ def test_invalid_settings_of_a_search_are_refused(small: Search, change: dict[st
     """Before anything is compressed."""
     with pytest.raises(UsageError, match=message):
         search.run(replace(small, **change))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1, "a": 2}'])
+def test_a_damaged_file_of_an_earlier_search_is_refused_by_name(content: str, tmp_path: Path) -> None:
+    """Its settings, or the row of a candidate."""
+    for name in ("identity.json", "row.json"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=r"identity\.json .*choose another --out"):
+        search._check_same_search(tmp_path, {"a": 1})
+    with pytest.raises(DataError, match=r"row\.json .*choose another --out"):
+        search._read_row(tmp_path / "row.json")

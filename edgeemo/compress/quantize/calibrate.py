@@ -5,7 +5,6 @@ The file lists ids only, never pixels; the hash in its header detects changes ma
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.artifact import hash_lines, write_json
+from edgeemo.artifact import hash_lines, read_json, write_json
 from edgeemo.card import InputContract
 from edgeemo.data import Faces, Sample, samples
 from edgeemo.data.faces import decode, hash_pixels, kind_of, label
@@ -29,6 +28,8 @@ MIN_FACES = 64  # with fewer, ranges depend on single faces
 RECOMMENDED_FACES = 256
 MIN_LABELS = 4  # with fewer, what the other emotions activate is not observed
 EVALUATION_SPLITS = ("valid", "test")
+TYPES = {"data": str, "label_set": str, "protocol": str, "seed": int, "ids": list, "ids_sha256": str}
+MAX_BYTES = 64 * 2**20  # of a list; one of 512 faces has 12 kB
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,21 @@ def write(chosen: CalibrationList, path: Path) -> None:
 def read(path: Path) -> CalibrationList:
     """Read a list; raise DataError if the file is not a list, IntegrityError if its ids have been changed."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path, max_bytes=MAX_BYTES)
+        if wrong := [name for name, kind in TYPES.items() if type(raw[name]) is not kind]:
+            raise TypeError(f"{wrong[0]} is a {type(raw[wrong[0]]).__name__}")  # noqa: TRY301  as those of `raw`
         fields = (raw["data"], raw["label_set"], raw["protocol"], raw["seed"], tuple(raw["ids"]))
         chosen, expected = CalibrationList(*fields), raw["ids_sha256"]
-        kind = (raw["format"], raw["split"])
+        found, kind = chosen.sha256, (raw["format"], raw["split"])
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; draw a list with:  python calibration/draw.py --out {path}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a calibration list: {type(error).__name__}: {error}") from error
     if kind != (FORMAT, SPLIT):
         raise DataError(f"{path}: expected format and split {(FORMAT, SPLIT)}, got {kind}")
-    if chosen.sha256 != expected:
+    if found != expected:
         raise IntegrityError(
-            f"{path}: its ids hash to {chosen.sha256[:12]}…, its header has {str(expected)[:12]}…: the list was "
+            f"{path}: its ids hash to {found[:12]}…, its header has {expected[:12]}…: the list was "
             f"changed after it was drawn.  Draw it again:  python calibration/draw.py --out {path}"
         )
     count = len(set(chosen.ids))
