@@ -14,11 +14,12 @@ import make_tiny
 import pytest
 
 import edgeemo
-from edgeemo.artifact import hash_file, read_json
+from edgeemo.artifact import hash_file
 from edgeemo.card import card_path, format1
 from edgeemo.card.layout import compute_seal
 from edgeemo.compress.quantize import calibrate
 from edgeemo.errors import DataError, EdgeemoError, IntegrityError
+from edgeemo.reading import read_json
 from edgeemo.report import files
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeemo.artifact import check_regular, hash_file, read_json, write_text
+from edgeemo.artifact import hash_file, write_text
 from edgeemo.card import format1
 from edgeemo.card.decode import from_json, to_json
 from edgeemo.card.layout import compute_seal, to_text
 from edgeemo.card.sections import FORMAT, Card, InputContract
 from edgeemo.errors import IntegrityError
 from edgeemo.labels import LABEL_SETS, LabelSet, label_set
+from edgeemo.reading import check_regular, read_json
 
 MAX_CARD_BYTES = 4 * 2**20  # the largest card of a packaged model has 14 kB
 MAX_MODEL_BYTES = 2 * 2**30  # protobuf's own limit for a message
@@ -25,12 +26,12 @@ class _CardError(IntegrityError):
 def get_label_set(card: Card) -> LabelSet:
     """Return the label set of a card, own labels included; IntegrityError if its name belongs to other labels."""
     if card.label_set not in LABEL_SETS:
-        return label_set(",".join(card.labels))
+        return LabelSet("own", card.labels)  # a label may have commas and spaces
     named = label_set(card.label_set)
     if named.labels != card.labels:
         raise IntegrityError(
             f"the card names the label set {card.label_set!r}, {', '.join(named.labels)}, but lists "
-            f"{', '.join(card.labels)}; make the model again with edgeemo compress"
+            f"{', '.join(card.labels)}"
         )
     return named
 
@@ -120,6 +121,14 @@ def parse_card(path: Path) -> Card:
         raise _make_foreign_error(path, error) from error
     if not sealed:
         raise _make_changed_error(path)
+    return _check_label_set(path, card)
+
+
+def _check_label_set(path: Path, card: Card) -> Card:
+    try:
+        get_label_set(card)
+    except IntegrityError as error:
+        raise _CardError(f"{path}: {error}") from error
     return card
 
 
@@ -127,7 +136,7 @@ def _read_format_1(raw: dict[str, Any], path: Path) -> Card:
     card = _decode_card(format1.upgrade(raw))
     if card.seal != format1.compute_seal(raw):
         raise _make_changed_error(path)
-    return card
+    return _check_label_set(path, card)
 
 
 def _decode_card(raw: dict[str, Any]) -> Card:

@@ -18,7 +18,7 @@ from typing import Any
 
 import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_writable, hash_lines, read_json, write_json
+from edgeemo.artifact import check_writable, hash_lines, write_json
 from edgeemo.card import Card, get_label_set, read_card, write_card
 from edgeemo.card.history import list_versions
 from edgeemo.compress import plan, plots
@@ -32,6 +32,7 @@ from edgeemo.machine import this_machine
 from edgeemo.measure import latency
 from edgeemo.options import public_settings
 from edgeemo.packages import require
+from edgeemo.reading import read_json
 from edgeemo.report import files
 from edgeemo.report.decode import decode
 from edgeemo.report.facts import make_header

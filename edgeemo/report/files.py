@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeemo.artifact import check_writable, read_json, write_json
+from edgeemo.artifact import check_writable, write_json
 from edgeemo.errors import DataError, UsageError
+from edgeemo.reading import read_json
 from edgeemo.report.decode import decode
 from edgeemo.report.result import FORMAT, KINDS, BenchResult, Result
 

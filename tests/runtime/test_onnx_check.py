@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 import edgeemo
 from edgeemo.build import run as build
 from edgeemo.card import Precision, write_card
-from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.runtime import shipped
 from edgeemo.runtime.backends.ort import import_onnxruntime
 from edgeemo.runtime.onnx_check import check, check_file, has_uint8_activations
@@ -253,7 +253,7 @@ def field(number: int, content: bytes) -> bytes:
         (b"\x2c", "unknown wire type 4"),
         (b"\x2f", "unknown wire type 7"),
         (field(5, b""), "has its model_version in another type"),
-        (b"\x39" + bytes(8), "has its graph in another type"),
+        (b"\x11" + bytes(8), "has its producer_name in another type"),
         (field(13, b""), "a field 13 that"),
         (b"\x00\x00", "a field 0 that"),
         (field(7, b""), "more than one graph"),
@@ -275,6 +275,13 @@ def test_millions_of_fields_are_refused_in_bounded_time(tmp_path: Path) -> None:
     content = make_tiny.network().SerializeToString() + field(14, b"") * 3_000_000
     with pytest.raises(IntegrityError, match="beyond the fields"):
         check_file(write_bytes(tmp_path / "model.onnx", content))
+
+
+def test_a_list_of_millions_of_numbers_is_refused_in_bounded_time(tmp_path: Path) -> None:
+    """In the attribute of a node, where a list is read."""
+    path = write(tmp_path / "model.onnx", lambda model: conv_with(model, pads=[0] * 1_000_000))
+    with pytest.raises(IntegrityError, match="beyond the fields"):
+        check_file(path)
 
 
 def test_a_count_of_multiply_adds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,3 +387,92 @@ def test_int8_is_not_built_where_the_card_states_no_target_format(precision: Pre
         build(Build(model=str(path), library="tensorrt"))
     write_card(path, replace(make_tiny.card(), precision=Precision("int8", target_format="tensorrt")))
     assert build(Build(model=str(path), library="tensorrt")).is_file()
+
+
+def test_a_kernel_that_refuses_the_file_is_no_traceback(tmp_path: Path) -> None:
+    """An index that is out of range is found only when the model runs."""
+
+    def spoil(model: onnx.ModelProto) -> None:
+        table, index = (hostile.add_constant(model, *one) for one in (("t", hostile.zeros(3)), ("i", hostile.ints(-9))))
+        shifted = helper.make_node("Add", [index, hostile.add_constant(model, "more", hostile.ints(99))], ["at"])
+        faces = helper.make_node("Shape", ["input"], ["sides"])
+        added = helper.make_node("Add", ["at", "sides"], ["places"])
+        hostile.add_to_logits(model, shifted, faces, added, helper.make_node("Gather", [table, "places"], ["made"]))
+
+    path = write(tmp_path / "model.onnx", spoil)
+    with edgeemo.load(path) as model, pytest.raises(IntegrityError, match="is refused by ONNX Runtime") as caught:
+        model.predict(np.zeros((48, 48), np.uint8))
+    assert str(path) in str(caught.value)
+
+
+class Refusing:
+    """A session or an infer request whose kernel fails."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def run(self, *_: object) -> None:
+        """Fail."""
+        raise RuntimeError(self._reason)
+
+    infer = run
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason", "error"),
+    [
+        ("onnxruntime", "Failed to allocate memory for requested buffer of size 9", MachineError),
+        ("onnxruntime", "std::bad_alloc", MachineError),
+        ("onnxruntime", "axis 255 is not in valid range", IntegrityError),
+        ("openvino", "Check 'axis' failed", IntegrityError),
+    ],
+)
+def test_a_run_that_fails_names_the_file_and_the_reason(
+    backend: str, reason: str, error: type[Exception], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is the machine's, all else the file's."""
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="pip install 'edgeemo[openvino]'")
+    with edgeemo.load(tiny, backend=backend) as model:
+        monkeypatch.setattr(model.backend, "_session" if backend == "onnxruntime" else "_request", Refusing(reason))
+        with pytest.raises(error, match=reason) as caught:
+            model.predict(np.zeros((48, 48), np.uint8))
+    assert str(tiny) in str(caught.value)
+
+
+def conv_with(model: onnx.ModelProto, **changes: Any) -> None:
+    node = model.graph.node[0]
+    for name, value in changes.items():
+        kept = [one for one in node.attribute if one.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda model: conv_with(model, kernel_shape=[3, 1]), "its kernel is"),
+        (lambda model: model.graph.node[0].input.append("bias"), "its bias has the shape"),
+        (lambda model: conv_with(model, group=2), "do not fit an input"),
+        (lambda model: conv_with(model, group=0), "do not fit an input"),
+        (lambda model: conv_with(model, strides=[0, 1]), "moves backwards"),
+        (lambda model: conv_with(model, pads=[-1, 0, 0, 0]), "moves backwards"),
+        (lambda model: conv_with(model, pads=[1]), "its window has"),
+        (lambda model: conv_with(model, strides=2), "its strides is not a list"),
+        (lambda model: conv_with(model, group=[1]), "its group is not a whole number"),
+        (lambda model: conv_with(model, dilations=[99, 1]), "does not fit an input"),
+        (lambda model: conv_with(model, extra=["a"]), "list of texts"),
+        (lambda model: setattr(model.graph.node[1], "op_type", "Transpose") or None, "do not|does not fit|expected"),
+        (lambda model: model.graph.node[4].input.__setitem__(0, "active"), "expected two sides each"),
+        (lambda model: model.graph.node[1].input.__setitem__(0, "logits"), "which nothing before it makes"),
+        (lambda model: model.graph.node[1].output.__setitem__(0, "edges"), "which is already there"),
+        (lambda model: model.graph.node[1].output.append("second"), "has 2 outputs"),
+        (lambda model: model.graph.node[1].ClearField("output"), "has 0 outputs"),
+        (lambda model: model.graph.node[1].ClearField("input"), "it has no input 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_node_that_does_not_fit_is_refused_by_name(spoil: hostile.Spoil, reason: str, tmp_path: Path) -> None:
+    """Engines find some of it only when they run, each in its own words."""
+    with pytest.raises(IntegrityError, match=reason):
+        check_file(write(tmp_path / "model.onnx", spoil))

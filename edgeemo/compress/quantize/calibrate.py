@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from edgeemo.artifact import hash_lines, read_json, write_json
+from edgeemo.artifact import hash_lines, write_json
 from edgeemo.card import InputContract
 from edgeemo.data import Faces, Sample, samples
 from edgeemo.data.faces import decode, hash_pixels, kind_of, label
 from edgeemo.data.sample import NoSuchSplit
 from edgeemo.errors import DataError, IntegrityError
 from edgeemo.labels import LABEL_SETS, LabelSet, label_set
+from edgeemo.reading import read_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1

@@ -47,15 +47,26 @@ class OpenvinoBackend:
                 f"{path} cannot be opened by OpenVINO {library.__version__}: {reason}\n"
                 f"  copy the file again, or rebuild it:  edgeemo compress"
             ) from error
+        self._path = path
         self.inputs = [_read_shape(port) for port in model.inputs]
         self.outputs = [_read_shape(port) for port in model.outputs]
         self._request: Any = self._compiled.create_infer_request()
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits."""
+        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits.
+
+        Raises IntegrityError if OpenVINO refuses the file only when it runs.
+        """
         if self._request is None:
             raise UsageError("the model is closed; open it again with edgeemo.load")
-        logits: np.ndarray = self._request.infer([batch])[0].copy()
+        try:
+            logits: np.ndarray = self._request.infer([batch])[0].copy()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise IntegrityError(
+                f"{self._path} is refused by OpenVINO for a batch of shape {batch.shape}: {reason}\n"
+                f"  copy the file again, or rebuild it:  edgeemo compress"
+            ) from error
         return logits
 
     def close(self) -> None:

@@ -72,16 +72,32 @@ class OnnxBackend:
             ) from error
         if self._session.get_providers()[0] != provider:  # it would silently run on the CPU
             raise MachineError(f"ONNX Runtime's {provider} does not start here; see  edgeemo doctor")
+        self._path = path
         self.inputs = [tuple(node.shape) for node in self._session.get_inputs()]
         self.outputs = [tuple(node.shape) for node in self._session.get_outputs()]
         self._input = self._session.get_inputs()[0].name if self.inputs else ""
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits."""
+        """Run (N, channels, size, size) float32, normalised; return (N, K) float32 logits.
+
+        Raises IntegrityError if a kernel refuses the file, some of which is checked only when it runs, or MachineError
+        if there is not enough memory for the batch.
+        """
         session = self._session  # close may run in another thread
         if session is None:
             raise UsageError("the model is closed; open it again with edgeemo.load")
-        logits: np.ndarray = session.run(None, {self._input: batch})[0]
+        try:
+            logits: np.ndarray = session.run(None, {self._input: batch})[0]
+        except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+            reason = str(error).strip().splitlines()[0]
+            if "allocate" in reason or "bad_alloc" in reason:
+                raise MachineError(
+                    f"not enough memory to run {self._path} on {len(batch)} faces: {reason}.  Close other programs"
+                ) from error
+            raise IntegrityError(
+                f"{self._path} is refused by ONNX Runtime for a batch of shape {batch.shape}: {reason}\n"
+                f"  copy the file again, or rebuild it:  edgeemo compress"
+            ) from error
         return logits
 
     def close(self) -> None:
@@ -138,7 +154,7 @@ def _make_options(runtime: ModuleType, threads: int) -> Any:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL  # lower: Q/DQ unfused, 5x
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors, which are also raised as exceptions
+    options.log_severity_level = 4  # fatal errors; all others are raised as exceptions
     # Spinning threads compete for a busy core: 1.3 to 3.9 times slower there, and no faster on an idle one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Not session.set_denormal_as_zero: it changes the arithmetic of the calling thread and all threads started later.

@@ -109,9 +109,21 @@ def _gather(node: Node, inputs: Inputs) -> Cost:
     return Cost(shape, values=tuple(known[0][index] for index in known[1]))
 
 
-def _conv(node: Node, inputs: Inputs, *, weights_at: int = 1) -> Cost:
+def _quantize(node: Node, inputs: Inputs) -> Cost:
+    """QuantizeLinear or DequantizeLinear: one scale, or one for each index of an axis."""
+    data, scale = inputs.shape(0), inputs.shape(1)
+    if prod(scale) != 1:
+        (axis,) = _find_axes([_get_int(node, "axis", 1)], len(data))
+        _require(scale == (data[axis],), f"{scale} scales do not fit axis {axis} of {data}")
+    return Cost(data)
+
+
+def _conv(node: Node, inputs: Inputs, *, weights_at: int = 1, bias_at: int = 2) -> Cost:
     data, weights = inputs.shape(0), inputs.shape(weights_at)
-    groups = _get_int(node, "group", 1)
+    groups, kernel = _get_int(node, "group", 1), tuple(_get_ints(node, "kernel_shape", []))
+    bias = inputs.shapes[bias_at] if bias_at < len(inputs.shapes) else None
+    _require(bias in (None, weights[:1]), f"its bias has the shape {bias}, its weights {weights}")
+    _require(kernel in ((), weights[2:]), f"its kernel is {kernel}, its weights have the shape {weights}")
     fits = len(data) == len(weights) > 2 and groups > 0 and data[1] == weights[1] * groups
     _require(fits and weights[0] % groups == 0, f"weights of shape {weights} do not fit an input of shape {data}")
     spatial = _slide(node, data[2:], weights[2:])
@@ -251,13 +263,14 @@ def _get_ints(node: Node, name: str, default: list[int]) -> list[int]:
 
 
 SAME_SHAPE = (
-    *("Abs", "BatchNormalization", "Cast", "Clip", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Gelu"),
-    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "LogSoftmax", "Mish", "Neg", "PRelu", "QuantizeLinear"),
+    *("Abs", "BatchNormalization", "Cast", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu"),
+    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "LogSoftmax", "Mish", "Neg", "PRelu"),
     *("Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt", "Tanh"),
 )
 OPERATORS: dict[str, Rule] = {
     **dict.fromkeys(SAME_SHAPE, _keep),
     **dict.fromkeys(("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"), _broadcast),
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _quantize),
     **dict.fromkeys(("AveragePool", "MaxPool"), _pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _pool_all),
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduce),
@@ -268,7 +281,7 @@ OPERATORS: dict[str, Rule] = {
     "Gather": _gather,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "QLinearConv": lambda node, inputs: _conv(node, inputs, weights_at=3),
+    "QLinearConv": lambda node, inputs: _conv(node, inputs, weights_at=3, bias_at=8),
     "QLinearMatMul": lambda node, inputs: _matmul(node, inputs, right_at=3),
     "Range": _range,
     "Reshape": _reshape,

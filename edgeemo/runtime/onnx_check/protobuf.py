@@ -7,7 +7,6 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
@@ -23,7 +22,7 @@ CHUNK_BYTES = 1 << 20
 # Kinds of fields: INT an int, FLOAT its place, TEXT a str, SPAN the place (start, end) of bytes that are not read. A
 # dict is the schema of a message.
 INT, FLOAT, TEXT, SPAN = "int", "float", "text", "span"
-WIRE_TYPES = {INT: VARINT, FLOAT: FIXED32}  # of a single value; all others are DELIMITED
+WIRE_TYPES = {INT: VARINT, FLOAT: FIXED32, TEXT: DELIMITED, SPAN: DELIMITED}  # of a single value
 Span = tuple[int, int]
 
 
@@ -60,19 +59,26 @@ class Reader:
         does not have or has with another type, and a second value of a field that is not repeated.
         """
         found: dict[str, Any] = {}
-        for number, wire_type, content in self._split(start, end, what):
-            field = schema.get(number)
+        data, at = self._data, start
+        while at < end:
+            self._count(what)
+            tag, at = (data[at], at + 1) if data[at] < 0x80 else self._read_varint(at, end, what)
+            content, at = self._read_content(tag, at, end, what)
+            field = schema.get(tag >> 3)
             if field is None:
-                raise ValueError(f"{what} has a field {number} that edgeemo does not know")
+                raise ValueError(f"{what} has a field {tag >> 3} that edgeemo does not know")
             if field.refused:
                 raise ValueError(f"{what} {field.refused}")
-            values = self._decode(field, wire_type, content, what)
             if field.repeated:
-                found.setdefault(field.name, []).extend(values)
+                values = found.setdefault(field.name, [])
+                if tag & 7 == DELIMITED and field.kind == INT:
+                    values.extend(self.read_ints(content, what))
+                else:
+                    values.append(self._decode(field, tag & 7, content, what))
             elif field.name in found:
                 raise ValueError(f"{what} has more than one {field.name}")
             else:
-                found[field.name] = values[0]
+                found[field.name] = self._decode(field, tag & 7, content, what)
         return found
 
     def bytes_of(self, span: Span) -> bytes:
@@ -96,48 +102,43 @@ class Reader:
         chunks = (self.bytes_of((start, min(start + CHUNK_BYTES, span[1]))) for start in starts)
         return sum(int(np.count_nonzero(np.frombuffer(chunk, np.uint8) < 0x80)) for chunk in chunks)
 
-    def _split(self, start: int, end: int, what: str) -> Iterator[tuple[int, int, Any]]:
-        """Yield number, wire type and content of each field: the number of a VARINT, the Span of any other."""
-        at = start
-        while at < end:
-            self._count(what)
-            tag, at = self._read_varint(at, end, what)
-            number, wire_type = tag >> 3, tag & 7
-            if wire_type == VARINT:
-                value, at = self._read_varint(at, end, what)
-                yield number, wire_type, value
-                continue
-            if wire_type == DELIMITED:
-                size, at = self._read_varint(at, end, what)
-            elif wire_type in FIXED_BYTES:
-                size = FIXED_BYTES[wire_type]
-            else:
-                raise ValueError(f"{what} has a field {number} of the unknown wire type {wire_type}")
-            begin, at = at, at + size
-            if at > end:
-                raise ValueError(f"{what} is truncated: its field {number} ends at byte {at:,}, {what} at {end:,}")
-            yield number, wire_type, (begin, at)
+    def _read_content(self, tag: int, at: int, end: int, what: str) -> tuple[Any, int]:
+        """Return the content of a field, the number of a VARINT or the Span of any other, and where it ends."""
+        wire_type = tag & 7
+        if wire_type == VARINT:
+            return self._read_varint(at, end, what)
+        if wire_type == DELIMITED:
+            size, at = self._read_varint(at, end, what)
+        elif wire_type in FIXED_BYTES:
+            size = FIXED_BYTES[wire_type]
+        else:
+            raise ValueError(f"{what} has a field {tag >> 3} of the unknown wire type {wire_type}")
+        if at + size > end:
+            raise ValueError(f"{what} is truncated: its field {tag >> 3} ends at byte {at + size:,}, {what} at {end:,}")
+        return (at, at + size), at + size
 
-    def _decode(self, field: Field, wire_type: int, content: Any, what: str) -> list[Any]:
-        """Return the value of a field, or the values of a packed one, in a list."""
+    def _decode(self, field: Field, wire_type: int, content: Any, what: str) -> Any:
+        """Return the value of a field that is not a packed INT."""
         kind = field.kind
-        if field.repeated and wire_type == DELIMITED and kind in (INT, FLOAT):
-            return self.read_ints(content, what) if kind == INT else [content]
-        if wire_type != (DELIMITED if isinstance(kind, dict) else WIRE_TYPES.get(kind, DELIMITED)):
+        if wire_type != WIRE_TYPES.get(kind if type(kind) is str else SPAN) and not (
+            field.repeated and kind == FLOAT and wire_type == DELIMITED
+        ):
             raise ValueError(f"{what} has its {field.name} in another type, wire type {wire_type}")
-        if isinstance(kind, dict):
-            return [self.read(kind, *content, what=field.title)]
+        if kind == TEXT:
+            return self._read_text(content, field.name, what)
         if kind == INT:
-            return [_to_signed(content)]
-        return [self._read_text(content, f"{field.name} of {what}") if kind == TEXT else content]
+            return _to_signed(content)
+        return self.read(kind, *content, what=field.title) if isinstance(kind, dict) else content
 
-    def _read_text(self, place: Span, what: str) -> str:
+    def _read_text(self, place: Span, name: str, what: str) -> str:
         if place[1] - place[0] > MAX_TEXT_BYTES:
-            raise ValueError(f"the {what} has {place[1] - place[0]:,} bytes; expected at most {MAX_TEXT_BYTES:,}")
+            raise ValueError(
+                f"the {name} of {what} has {place[1] - place[0]:,} bytes; expected at most {MAX_TEXT_BYTES:,}"
+            )
         try:
             return self.bytes_of(place).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"the {what} is not UTF-8") from error
+            raise ValueError(f"the {name} of {what} is not UTF-8") from error
 
     def _read_varint(self, at: int, end: int, what: str) -> tuple[int, int]:
         """Return an unsigned varint and where it ends."""

@@ -90,7 +90,7 @@ GRAPH: Schema = {
     10: DOC_STRING,
     11: Field("input", VALUE, repeated=True),
     12: Field("output", VALUE, repeated=True),
-    13: Field("value_info", VALUE, repeated=True),
+    13: Field("value_info", repeated=True),  # shapes in between, which engines compute themselves
     14: Field("quantization_annotation", ANNOTATION, repeated=True),
     15: Field("sparse_initializer", repeated=True, refused=SPARSE),
     16: METADATA,
