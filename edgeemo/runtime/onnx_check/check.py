@@ -16,9 +16,9 @@ MAX_BYTES = 512 * 2**20  # a ResNet-50 has 100 MB; larger files are not models f
 MAX_NODES = 2000
 MAX_FIELDS = 100_000
 # Of all tensors that the nodes make, and of the buffer of one convolution, per number of the input: every backbone of
-# edgeemo makes fewer than 1,300, in INT8 too. Constants that the nodes make of weights come on top.
+# edgeemo makes fewer than 1,200, in INT8 too. Constants that the nodes make of weights come on top.
 MAX_GROWTH = 4096
-MAX_ELEMENTS = 2**30  # of one face of any size; an EfficientNet-B4 of 512 pixels has 0.9 of it
+MAX_ELEMENTS = 2**30  # of one face of any size; an EfficientNet-B4 of 512 pixels makes 0.83 of it in INT8
 CONSTANTS_PER_BYTE = 2  # of the file: INT8 weights are one byte each, and are dequantized
 MAX_MACS_PER_INPUT = 2**20  # multiply-adds per number of the input; edgeemo's backbones need up to 115,000
 BATCH_SIZE = 64  # the most faces that edgeemo runs at once
