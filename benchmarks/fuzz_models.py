@@ -1,6 +1,6 @@
 """Open mutated models and cards: each must be refused with an error of edgeemo, or give exactly the golden answer.
 
-python benchmarks/fuzz_models.py [COUNT] [SEED] [OUT.json]   (default: 2000 0 benchmarks/results/hostile/models.json)
+python benchmarks/fuzz_models.py [COUNT] [SEED] [OUT.json]   (default: 2000 0 benchmarks/results/fuzz/models.json)
 
 Four kinds of cases: the model's bytes are mutated, the card's, or either with a card that was sealed again on it, as by
 an attacker. What was sealed again may give another answer, because it is another model; it may not crash, hang or
@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import mutations
+import model_mutations
 import numpy as np
 
 from edgeemo.card import Card, card_path, read_card, write_card
@@ -36,7 +36,7 @@ from edgeemo.report.facts import make_header
 from edgeemo.report.result import Measurement
 from edgeemo.runtime import golden, open_model, shipped
 
-OUT = Path(__file__).parent / "results" / "hostile" / "models.json"
+OUT = Path(__file__).parent / "results" / "fuzz" / "models.json"
 SOURCES = ("nano.onnx", "nano.tensorrt.onnx", "small.onnx")
 KINDS = ("model", "model, card sealed again", "card", "card sealed again")
 MAX_SECONDS = 20.0  # of a case, on a busy machine
@@ -160,18 +160,22 @@ def write_case(rng: random.Random, kind: str, source: Path, path: Path) -> None:
     """Write a model and its card, one of them mutated."""
     model, card = source.read_bytes(), card_path(source).read_bytes()
     if kind.startswith("model"):
-        path.write_bytes(mutations.mutate_model(rng, model, (shipped.FOLDER / rng.choice(SOURCES)).read_bytes()))
+        path.write_bytes(model_mutations.mutate_model(rng, model, (shipped.FOLDER / rng.choice(SOURCES)).read_bytes()))
         card_path(path).write_bytes(card)
         if "sealed" in kind:
             write_card(path, read_source(source))
         return
     path.write_bytes(model)
-    card_path(path).write_bytes(seal(mutations.mutate_json(rng, card)) if "sealed" in kind else any_card(rng, card))
+    card_path(path).write_bytes(
+        seal(model_mutations.mutate_json(rng, card)) if "sealed" in kind else any_card(rng, card)
+    )
 
 
 def any_card(rng: random.Random, card: bytes) -> bytes:
     """Mutate a card as JSON, or its bytes."""
-    return rng.choice((mutations.mutate_text, mutations.mutate_json, mutations.mutate_bytes))(rng, card)
+    return rng.choice((model_mutations.mutate_text, model_mutations.mutate_json, model_mutations.mutate_bytes))(
+        rng, card
+    )
 
 
 def seal(card: bytes) -> bytes:

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import fuzz_models
-import mutations
+import model_mutations
 import pytest
 
 from edgeemo.report import files
@@ -57,7 +57,7 @@ def test_a_traceback_is_found(error: Exception, tmp_path: Path, monkeypatch: pyt
 def test_a_case_is_the_same_every_time() -> None:
     """So that a failure can be repeated; and no two cases are the same."""
     model = (fuzz_models.shipped.FOLDER / "nano.onnx").read_bytes()
-    once, again, other = (mutations.mutate_model(random.Random(seed), model, model) for seed in ("a", "a", "b"))
+    once, again, other = (model_mutations.mutate_model(random.Random(seed), model, model) for seed in ("a", "a", "b"))
     assert once == again
     assert model not in (once, other)
     assert once != other
