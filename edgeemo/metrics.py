@@ -102,6 +102,26 @@ def compare_paired(
     )
 
 
+def find_label_errors(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[int, int]]:
+    """Return the rows whose labels are probably wrong with the more probable label, the most certain first.
+
+    probabilities: (N, K), rows sum to 1; truth: (N,) integers, the given labels.
+
+    By confident learning, a row is suspect if the most probable of the labels that reach their threshold is another
+    one than the given. The threshold of a label is the mean of its probability over the rows that were given it
+    (Northcutt et al., Confident Learning, JAIR 2021); rows are ranked by how much less probable the given label is.
+    """
+    rows = np.arange(len(truth))
+    given = probabilities[rows, truth]
+    classes = probabilities.shape[1]
+    thresholds = np.array([given[truth == k].mean() if (truth == k).any() else np.inf for k in range(classes)])
+    confident = np.where(probabilities >= thresholds, probabilities, -np.inf)
+    best = confident.argmax(1)
+    suspect = np.flatnonzero(np.isfinite(confident.max(1)) & (best != truth))
+    margin = given[suspect] - probabilities[suspect, best[suspect]]
+    return [(int(row), int(best[row])) for row in suspect[np.argsort(margin, kind="stable")]]
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (McNemar 1947) for the two kinds of disagreement."""
     n = only_first + only_second

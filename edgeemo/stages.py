@@ -61,9 +61,10 @@ def threads_option(default: int | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Audit(Config):
-    """Report label counts, unreadable files and duplicates.
+    """Report label counts, unreadable files, duplicates and probable label errors.
 
-    Ties between labels, and duplicates within and across the splits of a data set, are listed by face id.
+    Ties between labels, and duplicates within and across the splits of a data set, are listed by face id. So are, with
+    --model, faces whose labels are probably wrong (confident learning); nothing is removed.
     """
 
     data: str = option("synthetic", DATA, **FACES)
@@ -74,6 +75,9 @@ class Audit(Config):
         least=0,
         most=64,
         unit="BITS",
+    )
+    model: str | None = option(
+        None, MODEL + "; lists the faces whose labels it finds improbable", unit="MODEL", may_be_path=True
     )
     out: Path | None = option(None, "also write the report as JSON", unit="FILE")
 

@@ -53,6 +53,11 @@ def _compute_lowest_recall(scored: Accuracy) -> float | str:
     return min(share for share in scored.recall.values() if share is not None)
 
 
+def _get_accuracy_without_copies(scored: Accuracy) -> float | str:
+    found = scored.without_copies
+    return found.accuracy if found and found.accuracy is not None else "no training faces to compare with"
+
+
 def _compute_robust_accuracy(result: BenchResult) -> float | str:
     return result.robustness.mean if result.robustness else "no corrupted faces"
 
@@ -70,6 +75,20 @@ DATA, AGAINST, ROBUSTNESS = "--data", "--against", "--robustness"
 CHECKS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 GATES = {
     "accuracy": Gate("accuracy", "share", ">=", _from_accuracy(lambda scored: scored.accuracy), (DATA,)),
+    "accuracy_low": Gate(
+        "lower end of the accuracy's 95 % interval",
+        "share",
+        ">=",
+        _from_accuracy(lambda scored: scored.accuracy_low),
+        (DATA,),
+    ),
+    "accuracy_without_copies": Gate(
+        "accuracy without copies of training faces",
+        "share",
+        ">=",
+        _from_accuracy(_get_accuracy_without_copies),
+        (DATA,),
+    ),
     "macro_f1": Gate("macro-F1", "share", ">=", _from_accuracy(lambda scored: scored.macro_f1), (DATA,)),
     "min_recall": Gate("lowest recall", "share", ">=", _from_accuracy(_compute_lowest_recall), (DATA,)),
     "ece": Gate("calibration error", "share", "<=", _from_accuracy(lambda scored: scored.ece), (DATA,)),

@@ -10,25 +10,32 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from edgeemo import options
+from edgeemo.card import Card
 from edgeemo.data import faces
 from edgeemo.data.sample import SPLITS, DataSet, NoSuchSplit, Sample
 from edgeemo.errors import DataError
 from edgeemo.labels import LabelSet, label_set
+from edgeemo.metrics import find_label_errors
 from edgeemo.packages import require
 from edgeemo.progress import track
 from edgeemo.report import files
 from edgeemo.report.facts import make_header
-from edgeemo.report.result import AuditResult, CopiesAcross, Interpretation, LabelCounts, SplitAudit
+from edgeemo.report.result import AuditResult, CopiesAcross, Interpretation, LabelCounts, LabelError, SplitAudit
+from edgeemo.runtime import open_model
 from edgeemo.stages import Audit
 
 log = logging.getLogger(__name__)
+CAVEAT = (
+    "The model was trained on faces of this kind of data set: where it learned wrong labels, it does not find them."
+)
 EXAMPLES = 20  # names of unused files
 BLOCK = 1024  # hashes compared at a time: 1024 x 32,000 distances of 8 bytes are 260 MB
 
@@ -54,17 +61,21 @@ def run(config: Audit) -> AuditResult:
     by_split = _list_splits(config.data, opened, labels)
     hashes = {split: _hash_split(found, split, labels, near=config.near > 0) for split, found in by_split.items()}
     pairs = combinations(hashes, 2)
+    found = {split: _audit_split(split, part, hashes[split], labels, config.near) for split, part in by_split.items()}
+    card = _find_label_errors(config.model, found, by_split, hashes, labels) if config.model else None
     result = AuditResult(
         header=make_header(),
         data=faces.kind_of(config.data),
         label_set=labels.name,
         labels=list(labels.labels),
         near_bits=config.near,
-        splits=[_audit_split(split, found, hashes[split], labels, config.near) for split, found in by_split.items()],
+        splits=list(found.values()),
         copies_across=[
             _compare_splits(first, second, hashes[first], hashes[second], config.near) for first, second in pairs
         ],
         interpretation=_describe_interpretation(opened, by_split, labels) if opened else None,
+        model=Path(config.model).name if config.model else "",
+        caveat=CAVEAT if card and card.data and card.data.kind == faces.kind_of(config.data) else "",
     )
     if config.out:
         files.write(result, config.out)
@@ -82,6 +93,37 @@ def _list_splits(data: str, opened: DataSet | None, labels: LabelSet) -> dict[st
     if not by_split:
         raise DataError(f"{data} has no faces: expected at least one of the splits {', '.join(SPLITS)}")
     return by_split
+
+
+def _find_label_errors(
+    name: str,
+    found: dict[str, SplitAudit],
+    by_split: dict[str, list[Sample]],
+    hashes: dict[str, SplitHashes],
+    labels: LabelSet,
+) -> Card:
+    """Add the probable label errors of the readable faces to each split; return the card of the model."""
+    with open_model(name, labels=labels) as model:
+        for split, samples in by_split.items():
+            readable = set(hashes[split].ids)
+            labelled = faces.label([one for one in samples if one.id in readable], labels, protocol="plurality")
+            decoded = faces.decode(labelled, model.card.input, what=f"{split} faces")
+            errors = _list_label_errors(model.probabilities(decoded.pixels), decoded, labels)
+            found[split] = replace(found[split], label_errors=errors)
+        return model.card
+
+
+def _list_label_errors(probabilities: np.ndarray, decoded: faces.Faces, labels: LabelSet) -> list[LabelError]:
+    return [
+        LabelError(
+            id=decoded.ids[row],
+            label=labels.labels[decoded.truth[row]],
+            label_probability=round(float(probabilities[row, decoded.truth[row]]), 4),
+            suggested=labels.labels[suggested],
+            suggested_probability=round(float(probabilities[row, suggested]), 4),
+        )
+        for row, suggested in find_label_errors(probabilities, decoded.truth)
+    ]
 
 
 def _describe_interpretation(opened: DataSet, by_split: dict[str, list[Sample]], labels: LabelSet) -> Interpretation:

@@ -349,6 +349,17 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
+class LabelError:
+    """A face whose label is probably wrong, and the label that the model finds more probable."""
+
+    id: str
+    label: str
+    label_probability: float
+    suggested: str
+    suggested_probability: float
+
+
+@dataclass(frozen=True)
 class SplitAudit:
     """Counts and faults of one split; faces by their ids, repeats as pairs of ids."""
 
@@ -360,6 +371,7 @@ class SplitAudit:
     ties: list[str]
     labels: list[LabelCounts]
     conflicts: list[list[str]] = field(default_factory=list)  # exact repeats with another label
+    label_errors: list[LabelError] | None = None  # probable ones, the most certain first; None: no model was given
 
 
 @dataclass(frozen=True)
@@ -388,6 +400,8 @@ class AuditResult(Result):
     splits: list[SplitAudit]
     copies_across: list[CopiesAcross]
     interpretation: Interpretation | None = None  # None: the data set has no files
+    model: str = ""  # the file that found the label errors
+    caveat: str = ""  # about the label errors
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import results
 from edgeemo.bench.gates import DEFAULT, FOLDER, GATES, Target, check_gates, make_verdict, read_target
 from edgeemo.errors import UsageError
 from edgeemo.report.amounts import format_amount
-from edgeemo.report.result import Against
+from edgeemo.report.result import Against, WithoutCopies
 
 TARGETS = Path(__file__).parents[2] / "benchmarks" / "targets"
 
@@ -66,6 +66,20 @@ def test_only_the_option_that_is_missing_is_named() -> None:
         False,
         "FAIL: accuracy lost not measured: add --data",
     )
+
+
+def test_accuracy_can_be_required_at_the_end_of_its_interval_and_without_copies() -> None:
+    """80 % on few faces, or with the help of copies of training faces, is not 80 %."""
+    made = results.bench(share=0.82)
+    assert made.accuracy
+    accuracy = replace(made.accuracy, accuracy_low=0.79, without_copies=WithoutCopies(50, 100, 0.78, 0.7, 0.85))
+    target = Target("own", {"accuracy": 0.8, "accuracy_low": 0.8, "accuracy_without_copies": 0.8})
+    passed, says = make_verdict(target, check_gates(target, replace(made, accuracy=accuracy)))
+    assert not passed
+    assert "lower end of the accuracy's 95 % interval 79.00 %, limit 80.00 %: missed by 1.00 points" in says
+    assert "accuracy without copies of training faces 78.00 %, limit 80.00 %" in says
+    alone = replace(made, accuracy=replace(made.accuracy, without_copies=None))
+    assert "no training faces to compare with" in make_verdict(target, check_gates(target, alone))[1]
 
 
 def test_a_target_from_a_file_fails_on_a_gate_that_is_not_measured() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edgeemo.report.result import AuditResult, CopiesAcross, Interpretation, SplitAudit
+from edgeemo.report.result import AuditResult, CopiesAcross, Interpretation, LabelError, SplitAudit
 from edgeemo.report.sections.circumstances import list_circumstances
 from edgeemo.report.table import Page, Table
 
-SHOWN = 10  # unreadable files named
+SHOWN = 10  # unreadable files, and label errors of a split, named
 SHOWN_NAMES = 3  # files that are not used
 
 
@@ -16,6 +16,8 @@ def make_page(result: AuditResult) -> Page:
     parts += [_make_labels_table(result), _make_faults_table(result)]
     if result.copies_across:
         parts.append(_make_copies_table(result))
+    if result.model:
+        parts += _list_label_errors(result)
     unreadable = [line for split in result.splits for line in split.unreadable.values()]
     parts += [f"unreadable: {line}" for line in unreadable[:SHOWN]]
     if len(unreadable) > SHOWN:
@@ -34,6 +36,26 @@ def _make_interpretation_table(found: Interpretation) -> Table:
         )
     ]
     return Table("how the files were read", ("part", "read as"), rows)
+
+
+def _list_label_errors(result: AuditResult) -> list[Table | str]:
+    """Return a table of the most certain label errors, and sentences on the others and on the model."""
+    parts: list[Table | str] = []
+    for split in result.splits:
+        errors = split.label_errors or []
+        rows = [
+            (one.id, f"{one.label} {100 * one.label_probability:.1f} %", _format_suggestion(one))
+            for one in errors[:SHOWN]
+        ]
+        title = f"probable label errors of {split.split} by {result.model}: {len(errors)} of {split.faces} faces"
+        parts.append(Table(title, ("face", "label", "more probable"), rows) if rows else title)
+    if any(len(split.label_errors or []) > SHOWN for split in result.splits):
+        parts.append(f"At most {SHOWN} are shown; all are in the JSON (--out FILE).")
+    return [*parts, result.caveat] if result.caveat else parts
+
+
+def _format_suggestion(one: LabelError) -> str:
+    return f"{one.suggested} {100 * one.suggested_probability:.1f} %"
 
 
 def _make_labels_table(result: AuditResult) -> Table:
