@@ -181,6 +181,12 @@ class Train(Config):
     workers: int = of_run(0, "processes that prepare batches; 0: the training process", least=0, unit="N")
     checkpoint_steps: int = of_run(200, "steps between checkpoints; there is one after every epoch as well", **COUNT)
     tensorboard: bool = of_run(False, "write TensorBoard logs to RUN/tensorboard")
+    cache: Path | None = of_run(
+        None,
+        "keep decoded faces on disk in this folder, for other runs too; default: only if they need more than half of "
+        "the memory, in the output folder until the command has finished",
+        unit="FOLDER",
+    )
 
 
 @dataclass(frozen=True)
@@ -322,6 +328,7 @@ class Compress(Config):
         98.0, "gate: share of faces for which INT8 and float predict the same label", **PERCENT, needs=INT8
     )
     time: bool = of_run(True, "time the models side by side on one core")
+    cache: Path | None = like(Train, "cache")
 
 
 @dataclass(frozen=True)
@@ -362,6 +369,7 @@ class Search(Config):
     keep_float: tuple[str, ...] = like(Compress, "keep_float", needs="")
     min_int8_share: float = like(Compress, "min_int8_share", needs="")
     min_agreement: float = like(Compress, "min_agreement", needs="")
+    cache: Path | None = like(Compress, "cache")
 
 
 @dataclass(frozen=True)

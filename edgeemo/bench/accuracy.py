@@ -70,7 +70,8 @@ def _hash_card_ids(samples: list[Sample], card: Card) -> str:
 
 def decode_faces(eval_set: EvalSet, contract: InputContract) -> np.ndarray:
     """Return (N, size, size[, 3]) uint8: every labelled face, decoded for an input contract."""
-    return faces.decode(eval_set.labelled, contract, what=f"{eval_set.split} faces").pixels
+    pixels: np.ndarray = faces.decode(eval_set.labelled, contract, what=f"{eval_set.split} faces").pixels[:]
+    return pixels
 
 
 def predict_probabilities(model: Model, pixels: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def _run_on_processors(
 ) -> list[ParityRow | NotRun]:
     """Return a row per processor, each compared with the first output of the same file, or why it was not run."""
     rows: list[ParityRow | NotRun] = []
-    batch = to_input(decoded.decode(card.input).pixels, card.input)
+    batch = to_input(decoded.decode(card.input).pixels[:], card.input)
     for processor in track(processors, f"{path.name} on other processors", total=len(processors)):
         try:
             logits, how = run_on_processor(processor, path, batch, arm64_root=config.arm64_root)

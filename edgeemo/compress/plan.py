@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from edgeemo import options
-from edgeemo.card import Card, get_label_set
+from edgeemo.card import Card, InputContract, get_label_set
 from edgeemo.compress.prune.channels import PruningPlan
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.quantize.calibrate import CalibrationList
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
-from edgeemo.data import Faces, load
+from edgeemo.data import Faces
+from edgeemo.data.cache import Cache, list_faces
 from edgeemo.errors import UsageError, known
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
@@ -43,20 +44,23 @@ class Job:
     out: Path
     threads: int
     teachers: list[Member]  # of the fine-tuning; empty without --teacher
+    cache: Cache  # of faces that do not fit in memory
 
     @cached_property
     def at_trained_size(self) -> Job:
         """The same job at the input size of the training."""
         if self.card.input == self.origin.input:
             return self
-        data, protocol = self.recipe.data, self.recipe.protocol
-        valid = load(data, "valid", self.labels, contract=self.origin.input, protocol=protocol)
-        return replace(self, card=self.origin, valid=valid)
+        return replace(self, card=self.origin, valid=self._load("valid", self.origin.input))
 
     @cached_property
     def train(self) -> Faces:
         """The labelled train faces."""
-        return load(self.recipe.data, "train", self.labels, contract=self.card.input, protocol=self.recipe.protocol)
+        return self._load("train", self.card.input)
+
+    def _load(self, split: str, contract: InputContract) -> Faces:
+        listed = list_faces(self.recipe.data, (split,), self.labels, protocol=self.recipe.protocol)
+        return listed.load(contract, cache=self.cache, threads=self.threads)[0]
 
     @cached_property
     def teacher_log_probs(self) -> np.ndarray | None:
@@ -103,14 +107,16 @@ def prepare(config: Compress, card: Card) -> Job:
     labels = get_label_set(card)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     calibration = _load_calibration(config, training, labels, card) if config.int8 else None
-    valid = load(training.data, "valid", labels, contract=card.input, protocol=training.protocol)
+    out = get_output_folder(config)
+    cache = Cache.choose(config.cache, out)
+    listed = list_faces(training.data, ("valid",), labels, protocol=training.protocol)
+    (valid,) = listed.load(card.input, cache=cache, threads=threads)
     if calibration and config.calibration:
         calibrate.check_apart(calibration[1], valid, training.data)
     if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
         log.warning("%s: not the valid faces of the training; accuracies are not comparable", training.data)
-    out = get_output_folder(config)
     recipe = _make_recipe(config, training, out, threads)
-    return Job(config, recipe, labels, valid, origin, card, calibration, out, threads, teachers)
+    return Job(config, recipe, labels, valid, origin, card, calibration, out, threads, teachers, cache)
 
 
 def check(config: Compress) -> None:

@@ -60,6 +60,7 @@ def _run(job: Job, network: EmotionNet) -> Path:
     )
     results.write(comparison, job.out / COMPARISON)
     fine_tune.remove_checkpoints(job.out)
+    job.cache.remove()
     return stages[-1].path
 
 

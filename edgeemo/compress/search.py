@@ -86,7 +86,18 @@ def run(config: Search) -> Path:
 
 IN_HEADER = ("edgeemo", "versions", "machine")  # of the result, so not in its `search` again
 # Settings that do not affect a candidate: paths, the limits, and the extent of the search.
-FREE_TO_CHANGE = ("run", "out", "budget_ms", "min_accuracy", "trials", "max_prune", "sizes", "precisions", "threads")
+FREE_TO_CHANGE = (
+    "run",
+    "out",
+    "budget_ms",
+    "min_accuracy",
+    "trials",
+    "max_prune",
+    "sizes",
+    "precisions",
+    "threads",
+    "cache",
+)
 
 
 def _make_identity(config: Search, card: Card) -> dict[str, Any]:

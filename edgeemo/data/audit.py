@@ -108,7 +108,7 @@ def _find_label_errors(
             readable = set(hashes[split].ids)
             labelled = faces.label([one for one in samples if one.id in readable], labels, protocol="plurality")
             decoded = faces.decode(labelled, model.card.input, what=f"{split} faces")
-            errors = _list_label_errors(model.probabilities(decoded.pixels), decoded, labels)
+            errors = _list_label_errors(model.probabilities(decoded.pixels[:]), decoded, labels)
             found[split] = replace(found[split], label_errors=errors)
         return model.card
 

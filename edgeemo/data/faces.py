@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +22,16 @@ from edgeemo.data.layouts.ferplus import open_ferplus
 from edgeemo.data.layouts.folder import open_folder
 from edgeemo.data.layouts.rafdb import open_rafdb
 from edgeemo.data.sample import SPLITS, DataSet, Sample, log_once
-from edgeemo.errors import DataError, UsageError, known
+from edgeemo.data.stored import StoredPixels, hash_votes
+from edgeemo.errors import DataError, MachineError, UsageError, known
+from edgeemo.images import Pixels
 from edgeemo.labels import LabelSet
+from edgeemo.memory import available_memory, format_bytes
 from edgeemo.progress import track
 
 PROTOCOLS = ("plurality", "majority")
 NOT_A_FACE = ("unknown", "NF")
+CHUNK = 256  # faces that are decoded ahead, or hashed at once
 OPEN: dict[str, Callable[[Path], DataSet]] = {
     "ferplus": open_ferplus,
     "fer2013": open_fer2013,
@@ -48,7 +55,7 @@ LICENCES = {
 class Faces:
     """Labelled faces, ready for a model. Row i of every field belongs to the same face."""
 
-    pixels: np.ndarray  # (N, size, size) or (N, size, size, 3) uint8, from images.to_pixels
+    pixels: Pixels  # (N, size, size) or (N, size, size, 3) uint8, from images.to_pixels
     votes: np.ndarray  # (N, K) float32, distribution of the votes; each row sums to 1
     truth: np.ndarray  # (N,) int64, the label under the protocol
     ids: list[str]
@@ -62,12 +69,14 @@ class Faces:
 
     def take_evenly(self, count: int) -> Faces:
         """Return at most `count` faces at even intervals, because those of a folder are sorted by label."""
-        return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
+        if count >= len(self):
+            return self
+        return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
 
     def __add__(self, other: Faces) -> Faces:
-        """Concatenate faces of the same input contract."""
+        """Concatenate faces of the same input contract, in memory."""
         votes, truth = np.concatenate([self.votes, other.votes]), np.concatenate([self.truth, other.truth])
-        return Faces(np.concatenate([self.pixels, other.pixels]), votes, truth, self.ids + other.ids)
+        return Faces(np.concatenate([self.pixels[:], other.pixels[:]]), votes, truth, self.ids + other.ids)
 
     @property
     def fingerprint(self) -> str:
@@ -76,8 +85,16 @@ class Faces:
 
     @property
     def content_sha256(self) -> str:
-        """SHA-256 of pixels and votes: changes if an image is replaced by another of the same name."""
-        digest = hashlib.sha256(self.pixels.tobytes())
+        """SHA-256 of pixels and votes: changes if an image is replaced by another of the same name.
+
+        Of faces on disk it was computed when they were written, and each face is compared with what was written when it
+        is read.
+        """
+        if isinstance(self.pixels, StoredPixels) and self.pixels.manifest.votes_sha256 == hash_votes(self.votes):
+            return self.pixels.manifest.content_sha256
+        digest = hashlib.sha256()
+        for start in range(0, len(self), CHUNK):
+            digest.update(np.ascontiguousarray(self.pixels[start : start + CHUNK]).data)
         digest.update(self.votes.tobytes())
         return digest.hexdigest()
 
@@ -218,15 +235,49 @@ def pick_label(votes: np.ndarray, *, protocol: str) -> int | None:
     return best if best < len(votes) - len(NOT_A_FACE) and votes[best] > threshold else None
 
 
-def decode(labelled: LabelledSamples, contract: InputContract, *, what: str) -> Faces:
-    """Read and resize every face; raise DataError with the name of an unreadable one."""
-    pixels = np.empty((len(labelled.samples), *contract.pixels), np.uint8)
-    for row, sample in zip(pixels, track(labelled.samples, f"reading {what}", total=len(pixels)), strict=True):
-        row[:] = images.to_pixels(_read(sample), contract)
-    return Faces(pixels, labelled.votes, labelled.truth, [sample.id for sample in labelled.samples])
+def decode(labelled: LabelledSamples, contract: InputContract, *, what: str, threads: int = 1) -> Faces:
+    """Read and resize every face; raise DataError with the name of an unreadable one.
+
+    Raises MachineError before any face is read if they do not fit in memory. what: "train faces", for progress and
+    errors.
+    """
+    samples = labelled.samples
+    _check_memory(len(samples) * prod(contract.pixels), describe_faces(f"{len(samples):,} {what}", contract))
+    pixels = np.empty((len(samples), *contract.pixels), np.uint8)
+    decoded = decode_each(samples, contract, threads=threads)
+    for row, face in zip(pixels, track(decoded, f"reading {what}", total=len(pixels)), strict=True):
+        row[:] = face
+    return Faces(pixels, labelled.votes, labelled.truth, [sample.id for sample in samples])
 
 
-def check_classes(faces: Faces, labels: LabelSet, *, data: str) -> None:
+def decode_each(samples: list[Sample], contract: InputContract, *, threads: int) -> Iterator[np.ndarray]:
+    """Yield every face, read and resized, in order; raise DataError with the name of an unreadable one.
+
+    Threads help with photos: Pillow decodes and resizes them without holding Python's global lock.
+    """
+    if threads == 1 or samples[0].sources == samples[-1].sources:  # an archive is read by one thread
+        yield from (_read_pixels(sample, contract) for sample in samples)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(samples), CHUNK):
+            yield from pool.map(partial(_read_pixels, contract=contract), samples[start : start + CHUNK])
+
+
+def describe_faces(count: str, contract: InputContract) -> str:
+    """Return the count of some faces with their size and colour: 400,000 train faces at 224 px RGB."""
+    return f"{count} at {contract.size} px {'RGB' if contract.colour == 'rgb' else contract.colour}"
+
+
+def _check_memory(size: int, what: str) -> None:
+    available = available_memory()
+    if available is not None and size > available:
+        raise MachineError(
+            f"{what} need {format_bytes(size)} of memory; {format_bytes(available)} are available: free memory, or "
+            "use a data set with fewer faces"
+        )
+
+
+def check_classes(faces: Faces | LabelledSamples, labels: LabelSet, *, data: str) -> None:
     """Raise DataError unless every label of the set has at least two training faces."""
     counts = np.bincount(faces.truth, minlength=len(labels.labels))
     scarce = [f"{name} ({n})" for name, n in zip(labels.labels, counts, strict=True) if n < 2]
@@ -240,6 +291,10 @@ def check_classes(faces: Faces, labels: LabelSet, *, data: str) -> None:
 def hash_pixels(pixels: np.ndarray) -> str:
     """Return the hex SHA-1 of decoded pixels and their shape: equal for identical images in any file format."""
     return hashlib.sha1(str(pixels.shape).encode() + pixels.tobytes(), usedforsecurity=False).hexdigest()
+
+
+def _read_pixels(sample: Sample, contract: InputContract) -> np.ndarray:
+    return images.to_pixels(_read(sample), contract)
 
 
 def _read(sample: Sample) -> np.ndarray:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -18,13 +19,14 @@ SHOWN = 20  # faulty rows listed in one error
 NOT_A_TABLE = (UnicodeDecodeError, csv.Error)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A face that can be read, and its votes by label, which may include `unknown` and `NF` (no face)."""
 
     id: str  # unique within a data set, the same on every machine
     votes: dict[str, float]
     read: Callable[[], np.ndarray]  # (H, W) or (H, W, 3) uint8; DataError if it cannot be decoded
+    sources: tuple[Path, ...]  # the files that determine its pixels; none: drawn by edgeemo
 
 
 @dataclass(frozen=True)

@@ -30,4 +30,4 @@ def samples(count: str, split: str, labels: LabelSet) -> list[Sample]:
 
 def _make_sample(label: str, number: int, split: str) -> Sample:
     read = partial(draw_face, emotion(label), seed=FIRST_SEED[split] + number, size=SIDE)
-    return Sample(f"{split}/{label}/{number:06d}", {label: 1.0}, read)
+    return Sample(f"{split}/{label}/{number:06d}", {label: 1.0}, read, sources=())

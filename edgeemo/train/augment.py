@@ -10,6 +10,8 @@ import albumentations as A  # noqa: N812  as in the library's documentation
 import cv2
 import numpy as np
 
+from edgeemo.images import Pixels
+
 cv2.setNumThreads(0)  # faces are small: a thread pool costs more than it saves and takes cores from training
 
 
@@ -92,7 +94,7 @@ class Corruption:
         return corrupted
 
 
-def augment_view(pixels: np.ndarray, rows: np.ndarray, transform: A.Compose, *, seed: tuple[int, int]) -> np.ndarray:
+def augment_view(pixels: Pixels, rows: np.ndarray, transform: A.Compose, *, seed: tuple[int, int]) -> np.ndarray:
     """Return these rows of (N, S, S[, 3]) uint8 faces, augmented; each depends on `seed` and its row number alone."""
     views = []
     for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,7 @@ class Member:
 
     def average_flips(self, logits: np.ndarray, faces: Faces) -> np.ndarray:
         """Return the (N, K) float32 mean of the faces' `logits` and those of their mirror images."""
-        mirrored = replace(faces, pixels=np.ascontiguousarray(faces.pixels[:, :, ::-1]))
-        mean: np.ndarray = (logits + predict_logits(self.network, mirrored, self.card.input)) / 2
+        mean: np.ndarray = (logits + predict_logits(self.network, faces, self.card.input, mirrored=True)) / 2
         return mean
 
 

@@ -48,6 +48,7 @@ MAY_DIFFER_ON_RESUME = (
     "checkpoint_steps",
     "tensorboard",
     "teacher",
+    "cache",
 )
 
 
@@ -134,15 +135,16 @@ def fit(
     return state.evaluated.eval().cpu(), state.history
 
 
-def predict_logits(network: nn.Module, faces: Faces, contract: InputContract) -> np.ndarray:
-    """Return (N, K) float32 logits for N faces, without augmentation, in fp32 unless autocast is on."""
+def predict_logits(network: nn.Module, faces: Faces, contract: InputContract, *, mirrored: bool = False) -> np.ndarray:
+    """Return (N, K) float32 logits for N faces or their mirror images, not augmented, in fp32 unless autocast is on."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     out = []
     with torch.inference_mode():
         for start in range(0, len(faces), EVALUATION_BATCH):
-            batch = torch.from_numpy(to_input(faces.pixels[start : start + EVALUATION_BATCH], contract))
+            pixels = faces.pixels[start : start + EVALUATION_BATCH]
+            batch = torch.from_numpy(to_input(pixels[:, :, ::-1] if mirrored else pixels, contract))
             out.append(network(batch.to(device, memory_format=torch.channels_last)).float().cpu().numpy())
     network.train(was_training)
     return np.concatenate(out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from edgeemo.card import (
     Card,
     Data,
     FaceList,
+    InputContract,
     Licences,
     Metrics,
     Precision,
@@ -27,9 +27,10 @@ from edgeemo.card import (
 )
 from edgeemo.card.history import make_entry
 from edgeemo.data import faces as data
+from edgeemo.data.cache import Cache, list_faces
 from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet, label_set
-from edgeemo.machine import is_first_process
+from edgeemo.machine import is_first_process, usable_cores
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train
 from edgeemo.train import checkpoint, device, mirror, modes, optim, plots, run_folder, teacher
@@ -52,9 +53,8 @@ def _run(config: Train) -> Path:
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     contract = networks.contract_for(config.backbone, config.size, gray_faces=data.is_grayscale(config.data))
     network, architecture = _build_network(config, labels)
-    load = partial(data.load, config.data, labels=labels, contract=contract, protocol=config.protocol)
-    train, valid = load("train"), load("valid")
-    data.check_classes(train, labels, data=config.data)
+    cache = Cache.choose(config.cache, config.out)
+    train, valid = _load_faces(config, labels, contract, cache)
     terms = replace(_collect_licences(config), teacher=teacher.collect_licences(teachers))
     folder = config.out
     teacher_log_probs = None
@@ -83,8 +83,16 @@ def _run(config: Train) -> Path:
     entry = make_entry("train", config, seconds=seconds, **teacher.describe_teachers(teachers))
     path = run_folder.save(trained, card.with_entry(entry), folder)
     _save_log_and_plots(folder, config, history, result)
+    cache.remove()
     _log_accuracy(config, result)
     return path
+
+
+def _load_faces(config: Train, labels: LabelSet, contract: InputContract, cache: Cache) -> tuple[data.Faces, ...]:
+    """Return the train and the valid faces, which are listed and checked before any is read."""
+    listed = list_faces(config.data, ("train", "valid"), labels, protocol=config.protocol)
+    data.check_classes(listed.splits["train"], labels, data=config.data)
+    return listed.load(contract, cache=cache, threads=config.threads or len(usable_cores()))
 
 
 def _check(config: Train) -> None:

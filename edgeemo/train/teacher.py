@@ -93,7 +93,7 @@ def _predict_member(run: Path, member: Member, config: Train, faces: Faces, cont
             transform, parts = make_augmentation(config.augment, vertical_flips=config.vertical_flips), []
             for rows in np.array_split(np.arange(len(faces)), -(-len(faces) // CHUNK)):
                 pixels = augment_view(faces.pixels, rows, transform, seed=(config.seed, view))
-                inputs = _convert_for_member(pixels, faces.take(rows), member)
+                inputs = _convert_for_member(pixels, faces, rows, member)
                 with torch.autocast("cpu", torch.bfloat16, enabled=_choose_teacher_precision(config) == "bf16"):
                     parts.append(predict_logits(member.network, inputs, member.card.input))
                 advance(len(rows), "")
@@ -108,10 +108,10 @@ def _choose_teacher_precision(config: Train) -> str:
     return "fp32" if config.precision == "fp16" else resolve_precision(config.precision, "cpu")[0]
 
 
-def _convert_for_member(pixels: np.ndarray, faces: Faces, member: Member) -> Faces:
-    """Convert the student's pixels to the member's size and colour."""
+def _convert_for_member(pixels: np.ndarray, faces: Faces, rows: np.ndarray, member: Member) -> Faces:
+    """Convert the student's pixels of these rows to the member's size and colour."""
     converted = np.stack([to_pixels(face, member.card.input) for face in pixels])
-    return Faces(converted, faces.votes, faces.truth, faces.ids)
+    return Faces(converted, faces.votes[rows], faces.truth[rows], [faces.ids[row] for row in rows])
 
 
 def _make_cache_key(member: Member, config: Train, faces: Faces, contract: InputContract) -> str:

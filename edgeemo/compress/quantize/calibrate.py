@@ -183,7 +183,7 @@ def check_apart(calibration: Faces, valid: Faces, data: str) -> None:
 
 def _check_variety(faces: Faces, labels: LabelSet, data: str) -> None:
     """Raise DataError for images without any contrast, or faces of fewer than four labels."""
-    flat = faces.pixels.reshape(len(faces), -1)
+    flat = faces.pixels[:].reshape(len(faces), -1)
     blank = np.flatnonzero(flat.min(1) == flat.max(1))
     again = f"draw a list from faces:  python calibration/draw.py --data {data}"
     if len(blank):

@@ -74,8 +74,10 @@ def _read_table(tree: Tree, table: str, images: dict[str, str]) -> list[Sample]:
         elif box is None:
             faults.append(f"row {number}: the box of the face is not four integers")
         else:
-            read = partial(_read_face, tree, images.get(name), name, box)
-            samples.append(Sample(escape_name(name), {CODES[code]: 1.0}, read))
+            file = images.get(name)
+            read = partial(_read_face, tree, file, name, box)
+            sources = tuple(map(tree.get_source, (table, file) if file else (table,)))  # the table has the box
+            samples.append(Sample(escape_name(name), {CODES[code]: 1.0}, read, sources))
     raise_faults(faults, escape_name(table))
     return samples
 
@@ -136,7 +138,8 @@ def _read_annotations(tree: Tree, pairs: dict[str, str]) -> list[Sample]:
         if code not in CODES:
             faults.append(f"{annotation}: {code!r} is not a code from 0 to 10")
             continue
-        samples.append(Sample(escape_name(file), {CODES[code]: 1.0}, partial(_read_image, tree, file, present)))
+        read = partial(_read_image, tree, file, present)
+        samples.append(Sample(escape_name(file), {CODES[code]: 1.0}, read, (tree.get_source(file),)))
     raise_faults(faults, "AffectNet's annotations")
     return samples
 

@@ -108,6 +108,7 @@ def _read_split(tree: Tree, table: str, split: str) -> list[Sample]:
             faults.append(f"row {row.number}: usage {row.usage!r} is not one of {', '.join(USAGE.values())}")
         elif row.usage == USAGE[split]:
             name = f"fer{row.number - 2:07d}.png"  # as FER+ names the faces
-            samples.append(Sample(name, {LABELS[row.emotion]: 1.0}, partial(row.read, name)))
+            source = tree.get_source(table)
+            samples.append(Sample(name, {LABELS[row.emotion]: 1.0}, partial(row.read, name), (source,)))
     raise_faults(faults, escape_name(table))
     return samples

@@ -87,7 +87,8 @@ def _read_folder(tree: Tree, folder: str) -> list[Sample]:
             faults.append(f"row {number}: {name} has votes in an earlier row already")
         repeats[name] += 1
         votes = _parse_votes(row[2:], number, faults)
-        faces.append(Sample(name, votes, partial(_read_image, tree, f"{folder}/{name}", name, present)))
+        file = f"{folder}/{name}"
+        faces.append(Sample(name, votes, partial(_read_image, tree, file, name, present), (tree.get_source(file),)))
     raise_faults(faults, escape_name(table))
     _report_missing_votes(faces, table)
     return faces
@@ -141,7 +142,7 @@ def _read_tables(tree: Tree, table: str, votes_table: str, split: str) -> list[S
         elif row["Usage"] == USAGE[split] and row["Image name"]:
             name = row["Image name"]
             votes = _parse_votes([row[column] for column in COLUMNS], face.number, faults)
-            faces.append(Sample(name, votes, partial(face.read, name)))
+            faces.append(Sample(name, votes, partial(face.read, name), (tree.get_source(table),)))
             emotions.append(fer2013.LABELS[face.emotion])
     raise_faults(faults, f"{table} joined with {votes_table}")
     _check_alignment(faces, emotions, table, votes_table)

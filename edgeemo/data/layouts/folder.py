@@ -246,8 +246,8 @@ class _Reader:
             log.warning("%s: %d files ignored, such as %s; expected %s", where, len(others), example, expected)
 
     def _make_sample(self, file: str, label: str) -> Sample:
-        name = escape_name(file)
-        return Sample(name, {escape_name(label): 1.0}, partial(self.index.tree.read_image, file, name))
+        name, tree = escape_name(file), self.index.tree
+        return Sample(name, {escape_name(label): 1.0}, partial(tree.read_image, file, name), (tree.get_source(file),))
 
 
 def _list_unused(index: _Index, labels: dict[str, list[str]]) -> list[str]:

@@ -69,7 +69,8 @@ def _read_split(tree: Tree, table: str, aligned: dict[str, str], split: str) -> 
         name, code = cells
         if name.startswith(split):
             file = aligned.get(name.rpartition(".")[0])
-            samples.append(Sample(name, {LABELS[code]: 1.0}, partial(_read_image, tree, file, name)))
+            read = partial(_read_image, tree, file, name)
+            samples.append(Sample(name, {LABELS[code]: 1.0}, read, (tree.get_source(file or table),)))
     raise_faults(faults, escape_name(table))
     return samples
 

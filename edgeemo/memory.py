@@ -1,0 +1,81 @@
+"""Memory that this process can still use: of the machine, of its control groups and under its own limit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+OWN_SIZE = Path("/proc/self/statm")
+GROUPS = Path("/sys/fs/cgroup")
+# Files of a control group, by version: limit, use, and the statistics of pages that the kernel can drop.
+GROUP_FILES = {
+    2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+}
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that this process can still allocate; None if the system does not report them.
+
+    It is the smallest of: MemAvailable of the kernel; limit minus use of the process's control groups and their
+    parents, whose cached files do not count as used; and the address space that `ulimit -v` leaves.
+    """
+    known = [*_read_machine(), *_read_groups(), *_read_limit()]
+    return max(0, min(known)) if known else None
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes in decimal units with two or three digits: 750 B, 6.9 MB, 60 GB."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = 0
+    while count >= 999.5 and power < len(units) - 1:
+        count, power = count / 1000, power + 1
+    return f"{count:.{1 if power and count < 9.95 else 0}f} {units[power]}"
+
+
+def _read_machine() -> Iterator[int]:
+    with suppress(OSError):
+        for line in MEMINFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+
+
+def _read_groups() -> Iterator[int]:
+    with suppress(OSError):
+        for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                yield from _read_group_and_parents(GROUPS, path, version=2)
+            elif "memory" in controllers.split(","):
+                yield from _read_group_and_parents(GROUPS / "memory", path, version=1)
+
+
+def _read_group_and_parents(root: Path, path: str, *, version: int) -> Iterator[int]:
+    """Yield what each limit leaves; inside a container, `path` may be the host's, and only the root is there."""
+    group = root / path.lstrip("/")
+    limit_file, used_file, dropped = GROUP_FILES[version]
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError):  # no such group, or its limit is "max"
+            limit = int((folder / limit_file).read_text(encoding="utf-8"))
+            used = int((folder / used_file).read_text(encoding="utf-8"))
+            lines = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+            yield limit - used + sum(int(value) for name, value in lines if name in dropped)
+        if folder == root:
+            return
+
+
+def _read_limit() -> Iterator[int]:
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415  does not exist on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        with suppress(OSError):
+            pages = int(OWN_SIZE.read_text(encoding="utf-8").split()[0])
+            yield limit - pages * os.sysconf("SC_PAGE_SIZE")
