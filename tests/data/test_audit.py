@@ -94,7 +94,7 @@ def test_a_face_that_is_too_small_is_unreadable(planted):
 def test_ties_are_listed_but_not_faces_without_votes(monkeypatch):
     """Two labels with the most votes are a tie; if all votes are dropped, there is none."""
     votes = {"tied": {"fear": 5.0, "anger": 5.0}, "scattered": {"fear": 1.0, "anger": 1.0}, "clear": {"fear": 9.0}}
-    found = [Sample(name, each, lambda: np.zeros((48, 48), np.uint8)) for name, each in votes.items()]
+    found = [Sample(name, each, lambda: np.zeros((48, 48), np.uint8), ()) for name, each in votes.items()]
     opened = DataSet("x", "votes", {"train": "here"}, lambda _split: found)
     monkeypatch.setattr(audit.faces, "open_data", lambda _data: opened)
     split = audit.run(Audit(data="ferplus:x", near=0)).splits[0]

@@ -59,7 +59,7 @@ def write(path, rows):
 
 
 def label_of(votes, labels, protocol):
-    sample = Sample("x", votes, lambda: None)
+    sample = Sample("x", votes, lambda: None, sources=())
     return labels.labels[faces.label([sample], labels, protocol=protocol).truth[0]]
 
 
