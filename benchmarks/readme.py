@@ -6,9 +6,9 @@ The pages next to the results are also written again; their plots are kept.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
-`peers` and `forms` (of peers.py), `models` (of peers.py, then of bench, a row a shipped model), `install` (of
-install_size.py), or the first word of a table in bench's report of one result: accuracy, recall, robustness, against,
-latency, footprint, gates.
+`peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
+model), `install` (of install_size.py), or the first word of a table in bench's report of one result: accuracy, recall,
+robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cli_reference
 import install_size
+import large_dataset
 import overview
 import peers
 
@@ -46,6 +47,7 @@ OTHERS = {  # of one result, by WHAT
     "peers": peers.shipped_alone,
     "forms": peers.table,
     "install": install_size.table,
+    "large": large_dataset.table,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgeemo.card import InputContract
 from edgeemo.data import Faces
+from edgeemo.data.faces import describe_faces
+from edgeemo.errors import MachineError
 from edgeemo.images import to_input
+from edgeemo.memory import available_memory, format_bytes
 from edgeemo.stages import Train
 from edgeemo.train.augment import Corruption, augment_view, make_augmentation
 from edgeemo.train.sampling import draw_order
@@ -79,6 +83,19 @@ class BatchDataset(Dataset):  # type: ignore[type-arg]
             target = np.stack([target, self.teacher_log_probs[view, spec.rows]], axis=1)
         pixels = self.corruption(pixels, seed=spec.seed)
         return torch.from_numpy(to_input(pixels, self.contract)), torch.from_numpy(target)
+
+
+def check_memory(contract: InputContract, *, batch_size: int) -> None:
+    """Raise MachineError if the available memory does not hold a batch, without the network and its activations.
+
+    A batch is made as uint8, and twice as float32: as array, and in the memory format of the network.
+    """
+    size, available = 9 * batch_size * prod(contract.pixels), available_memory()
+    if available is not None and size > available:
+        raise MachineError(
+            f"{describe_faces(f'a batch of {batch_size} faces', contract)} needs {format_bytes(size)} of memory; "
+            f"{format_bytes(available)} are available: free memory, or use a smaller --batch-size or --size"
+        )
 
 
 def make_loader(batches: BatchDataset, specs: list[BatchSpec], *, workers: int) -> DataLoader:  # type: ignore[type-arg]

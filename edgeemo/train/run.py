@@ -33,7 +33,7 @@ from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process, usable_cores
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
 from edgeemo.stages import Train
-from edgeemo.train import checkpoint, device, mirror, modes, optim, plots, run_folder, teacher
+from edgeemo.train import batches, checkpoint, device, mirror, modes, optim, plots, run_folder, teacher
 from edgeemo.train import network as networks
 from edgeemo.train.fit import TrainingData, fit, predict_logits
 from edgeemo.train.network import EmotionNet
@@ -90,6 +90,7 @@ def _run(config: Train) -> Path:
 
 def _load_faces(config: Train, labels: LabelSet, contract: InputContract, cache: Cache) -> tuple[data.Faces, ...]:
     """Return the train and the valid faces, which are listed and checked before any is read."""
+    batches.check_memory(contract, batch_size=config.batch_size)
     listed = list_faces(config.data, ("train", "valid"), labels, protocol=config.protocol)
     data.check_classes(listed.splits["train"], labels, data=config.data)
     return listed.load(contract, cache=cache, threads=config.threads or len(usable_cores()))

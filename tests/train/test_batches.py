@@ -6,13 +6,15 @@ import torch
 
 from edgeemo.card import InputContract
 from edgeemo.data import load
+from edgeemo.errors import MachineError
 from edgeemo.labels import label_set
 from edgeemo.stages import Train
-from edgeemo.train import losses
+from edgeemo.train import batches, losses
 from edgeemo.train.augment import TRANSFORMS, Corruption, make_augmentation
 from edgeemo.train.batches import BatchDataset, Shard, make_loader, plan_epoch
 
 WHOLE = Shard()
+RGB = InputContract(224, "rgb", (0.5,) * 3, (0.5,) * 3)
 
 
 def plan(count, *, batch_size, seed=0, epoch=0, shard=WHOLE):
@@ -62,6 +64,17 @@ def test_batches_do_not_depend_on_the_number_of_workers(faces, augment):
     ):
         assert torch.equal(here, there)
         assert target.shape == (20, 6)
+
+
+def test_a_batch_that_memory_does_not_hold_is_refused(monkeypatch):
+    """Before any face is read: 64 faces of 224 x 224 x 3 pixels, one byte and two floats of four bytes each."""
+    size = 64 * 224 * 224 * 3 * 9
+    monkeypatch.setattr(batches, "available_memory", lambda: size)
+    batches.check_memory(RGB, batch_size=64)
+    monkeypatch.setattr(batches, "available_memory", lambda: size - 1)
+    expected = "a batch of 64 faces at 224 px RGB needs 87 MB of memory; 87 MB are available: .*--batch-size or --size"
+    with pytest.raises(MachineError, match=expected):
+        batches.check_memory(RGB, batch_size=64)
 
 
 def test_enhanced_augmentation_keeps_faces_upright():
