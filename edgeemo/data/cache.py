@@ -25,7 +25,7 @@ from edgeemo.card import InputContract
 from edgeemo.data import faces
 from edgeemo.data.faces import Faces, LabelledSamples, describe_faces
 from edgeemo.data.stored import FORMAT, OWNER_ONLY, PIXELS, Writer, open_stored
-from edgeemo.errors import MachineError
+from edgeemo.errors import MachineError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.memory import available_memory, format_bytes
 from edgeemo.packages import require
@@ -92,6 +92,7 @@ class Listed:
                 log.info("%s", needed)
             decode = partial(faces.decode, contract=contract, threads=threads)
             return tuple(decode(labelled, what=f"{split} faces") for split, labelled in self.splits.items())
+        self._check_place(cache)
         stored = [
             StoredFaces(self._choose_folder(cache, split, contract), f"{split} faces", labelled, contract)
             for split, labelled in self.splits.items()
@@ -102,6 +103,12 @@ class Listed:
     def _describe(self, contract: InputContract) -> str:
         counts = " and ".join(f"{len(labelled.samples):,} {split}" for split, labelled in self.splits.items())
         return describe_faces(f"{counts} faces", contract)
+
+    def _check_place(self, cache: Cache) -> None:
+        """Raise UsageError for a cache inside a data set, whose folders would be taken for labels."""
+        _, _, where = self.data.partition(":")
+        if where and Path(where).is_dir() and cache.folder.resolve().is_relative_to(Path(where).resolve()):
+            raise UsageError(f"{cache.folder} lies inside the data set {where}; give a folder outside it with --cache")
 
     def _choose_folder(self, cache: Cache, split: str, contract: InputContract) -> Path:
         """Return the same folder for the same data set, even if its files have changed: they replace each other."""

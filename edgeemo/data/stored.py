@@ -13,6 +13,7 @@ import os
 import weakref
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from math import prod
@@ -90,10 +91,12 @@ class StoredPixels:
 
     def _read(self, row: int, face: np.ndarray) -> None:
         offset, rest = self.start + row * face.nbytes, face.data.cast("B")
-        while rest and (count := os.preadv(self.file.fileno(), [rest], offset)):
-            rest, offset = rest[count:], offset + count
+        with suppress(OSError):  # a disk that fails
+            while rest and (count := os.preadv(self.file.fileno(), [rest], offset)):
+                rest, offset = rest[count:], offset + count
         if rest or zlib.crc32(face.data) != self.checksums[row]:
-            (self.folder / MANIFEST).unlink(missing_ok=True)  # so that no later start uses it
+            with suppress(OSError):
+                (self.folder / MANIFEST).unlink()  # so that no later start uses it
             raise IntegrityError(
                 f"{self.folder / PIXELS}: face {row} is not as it was written, so the disk or another program changed "
                 "it; start again with --resume, which makes the file again from the data set"

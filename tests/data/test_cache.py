@@ -16,7 +16,7 @@ from edgeemo import images
 from edgeemo.card import InputContract
 from edgeemo.data import cache, faces, ferplus, folder, stored, synthetic
 from edgeemo.data.cache import Cache, list_faces
-from edgeemo.errors import DataError, IntegrityError, MachineError
+from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError
 from edgeemo.labels import label_set
 
 SIX = label_set("six")
@@ -427,6 +427,26 @@ def test_without_the_option_the_folder_is_in_that_of_the_command(tmp_path):
     """With it, it is the one that was given."""
     assert Cache.choose(None, tmp_path) == Cache(tmp_path / "decoded-faces", given=False)
     assert Cache.choose(Path("a"), tmp_path) == Cache(Path("a"), given=True)
+
+
+@pytest.mark.parametrize("name", [".", "decoded", "fear/decoded"])
+def test_a_folder_inside_the_data_set_is_refused(folder_of_faces, name):
+    """The next start would take it for a label."""
+    listed = list_faces(f"folder:{folder_of_faces}", ("valid",), SIX, protocol="plurality")
+    with pytest.raises(UsageError, match="inside the data set"):
+        listed.load(GRAY, cache=Cache(folder_of_faces / name, given=True), threads=1)
+
+
+def test_a_disk_that_fails_is_damage(read, monkeypatch):
+    """One line, not a traceback."""
+    pixels = read()[0].pixels
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(stored.os, "preadv", fail)
+    with pytest.raises(IntegrityError, match="face 0 is not as it was written"):
+        pixels[0]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(read, tmp_path):
