@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgeemo import images
 from edgeemo.card import InputContract
-from edgeemo.data import cache, faces, ferplus, folder, stored, synthetic
+from edgeemo.data import cache, faces, stored
 from edgeemo.data.cache import Cache, list_faces
 from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError
 from edgeemo.labels import label_set
@@ -285,24 +285,6 @@ def test_another_decoder_reads_again(read, made, monkeypatch, caplog):
     monkeypatch.setattr(cache.PIL, "__version__", "0")
     read()
     assert f"{made} is written again: the faces or how they are read have changed" in caplog.text
-
-
-def test_what_data_sets_read_their_faces_from_is_known(folder_of_faces, tmp_path):
-    """Without the file, a change would go unnoticed; only drawn faces have none."""
-    (packed,) = ferplus._read_folder(stub_zip(tmp_path), [["a.png", "box", *"8000000000"]])
-    assert packed.source == tmp_path / "fer.zip"
-    (unpacked,) = ferplus._read_folder(tmp_path, [["a.png", "box", *"8000000000"]])
-    assert unpacked.source == tmp_path / "a.png"
-    assert {sample.source for sample in folder.samples(folder_of_faces, "valid")} <= set(folder_of_faces.glob("*/*"))
-    assert {sample.source for sample in synthetic.samples("60", "train", SIX)} == {None}
-
-
-def stub_zip(tmp_path):
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "fer.zip", "w") as archive:
-        archive.writestr("a.png", b"")
-    return zipfile.Path(tmp_path / "fer.zip")
 
 
 def test_only_the_owner_can_read_the_faces(made):
