@@ -260,10 +260,10 @@ def _list_decoder_files() -> list[Path]:
     return [Path(images.__file__), *(file for package in packages for file in package.rglob("*.py"))]
 
 
-def _stamp(source: Path) -> str:
+def _stamp(source: str) -> str:
     """Return size and times of the file of a face; those of a missing one never stay, because reading it fails."""
     try:
-        about = source.stat()
+        about = os.stat(source)  # noqa: PTH116  a Path takes longer than this
     except OSError:
         return "missing"
     return f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"

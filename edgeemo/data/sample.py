@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class Sample:
     id: str  # unique within a data set, the same on every machine
     votes: dict[str, float]
     read: Callable[[], np.ndarray]  # (H, W) or (H, W, 3) uint8; DataError if it cannot be decoded
-    sources: tuple[Path, ...]  # the files that determine its pixels; none: drawn by edgeemo
+    sources: tuple[str, ...]  # paths of the files that determine its pixels, as text to save memory; none: it is drawn
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ class Tree(Protocol):
     folders: list[str]
     passed_over: list[str]  # hidden files, system files and folders; names of folders end in a slash
 
-    def get_source(self, name: str) -> Path:
-        """Return the file on disk that holds a file of the tree: itself, or the archive."""
+    def get_source(self, name: str) -> str:
+        """Return the path of the file on disk that holds a file of the tree: itself, or the archive."""
 
     def open(self, name: str) -> BinaryIO:
         """Open a file; raise DataError if it is missing or damaged."""
@@ -93,9 +93,9 @@ class FolderTree:
         self.files, self.folders = sort_names(self.files), sort_names(self.folders)
         self.passed_over = sorted(map(escape_name, self.passed_over))
 
-    def get_source(self, name: str) -> Path:
+    def get_source(self, name: str) -> str:
         """Return the path of a file."""
-        return self.path / name
+        return f"{self.path}/{name}"
 
     def open(self, name: str) -> BinaryIO:
         """Open a file; raise DataError if it cannot be opened."""
@@ -157,9 +157,9 @@ class _Archive:
         self.passed_over = sorted(map(escape_name, hidden))
         self._sizes = members
 
-    def get_source(self, _: str) -> Path:
+    def get_source(self, _: str) -> str:
         """Return the path of the archive."""
-        return self.path
+        return str(self.path)
 
     def open(self, name: str) -> BinaryIO:
         """Open a file of the archive; raise DataError if it is missing or damaged."""
