@@ -8,7 +8,7 @@ DEMO := runs/demo
 # Faces are small: one wrongly spinning thread pool beside another costs more than a second core brings.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lint types pytest readme card docs clean
+.PHONY: demo test lint types pytest readme card faults docs clean
 
 demo: $(VENV)/installed
 	@echo "== 1/4 train: a small net on 3,000 synthetic faces, generated from action units"
@@ -60,6 +60,9 @@ readme: $(VENV)/installed
 
 card: $(VENV)/installed
 	$(BIN)/python benchmarks/card_page.py
+
+faults: $(VENV)/installed
+	$(BIN)/python benchmarks/fault_table.py
 
 # Not --quiet, with which MkDocs counts no warnings.
 docs: $(VENV)/installed-docs

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import cli_reference
+import fault_table
 import overview
 import pytest
 import site_hooks
@@ -153,3 +154,10 @@ def test_the_page_on_training_lists_every_synonym():
         assert f"| {label} | {', '.join(others)} |" in page
     for name in (name for names in SPLIT_SYNONYMS.values() for name in names):
         assert f"`{name}`" in page.replace("PublicTest", "publictest").replace("PrivateTest", "privatetest")
+
+
+def test_the_page_on_faults_is_current_and_names_tests_that_exist():
+    """As `make faults` writes it."""
+    faults = fault_table.read_faults()
+    assert fault_table.find_missing(faults) == []
+    assert fault_table.PAGE.read_text(encoding="utf-8") == fault_table.render(faults)

@@ -68,6 +68,14 @@ def metadata_of(text):
     return Parser().parsestr(text)
 
 
+def test_the_same_source_builds_the_same_bytes(built, tmp_path):
+    """So that anyone can check a wheel against the source: times and owners of files do not count."""
+    again = install_size.build(tmp_path)
+    for first, second in zip(built, again, strict=True):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes()
+
+
 def test_wheel_holds_the_package_alone(built):
     """No tests, benchmarks or calibration lists reach site-packages; the shipped models do."""
     source, wheel = built
