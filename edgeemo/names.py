@@ -50,10 +50,21 @@ def is_system_name(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the images in a folder and below it, sorted; without hidden and system files and folders."""
+def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images in a folder and below it, and the files of other types there, both sorted.
+
+    Hidden and system files and folders are left out; links to folders are followed, but not in circles.
+    """
     images: list[Path] = []
-    for parent, folders, files in os.walk(folder):
+    others: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not is_system_name(name)]
-        images += [Path(parent, name) for name in files if is_image_name(name) and not is_system_name(name)]
-    return sorted(images)
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in files:
+            if not is_system_name(name):
+                (images if is_image_name(name) else others).append(Path(parent, name))
+    return sorted(images), sorted(others)

@@ -60,7 +60,12 @@ def _list_images(path: Path) -> list[Path]:
     """Return the path of an image, or the images in a folder and below it; raise DataError if there are none."""
     if not path.is_dir():
         return [path]
-    if not (found := list_images(path)):
+    found, others = list_images(path)
+    if not found:
         raise DataError(f"{path} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
     log.info("%s: %d images", path, len(found))
+    if others:
+        log.warning(
+            "%s: %d files of other types are not read, such as %s", path, len(others), escape_name(others[0].name)
+        )
     return found

@@ -31,7 +31,10 @@ SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
-LABELS = "six, seven, ferplus8, or your own labels as a,b,c"
+LABELS = (
+    "ferplus8; seven, in which contempt counts as neutral; six, in which disgust also counts as anger; or your own "
+    "labels as a,b,c"
+)
 REPORTED_LABELS = "report in this label set; a ferplus8 model can report six, whose merged probabilities are summed"
 PROTOCOL = "how votes become a label: plurality (most votes), or majority (more than half, else the face is dropped)"
 PROTOCOLS = ("plurality", "majority")
@@ -63,8 +66,8 @@ def threads_option(default: int | None = None) -> Any:
 class Audit(Config):
     """Report label counts, unreadable files, duplicates and probable label errors.
 
-    Ties between labels, and duplicates within and across the splits of a data set, are listed by face id. So are, with
-    --model, faces whose labels are probably wrong (confident learning); nothing is removed.
+    Ties between labels, duplicates within and across the splits, and, with --model, faces whose labels are probably
+    wrong (confident learning) are counted; --out lists them all by face id. Nothing is removed.
     """
 
     data: str = option("synthetic", DATA, **FACES)

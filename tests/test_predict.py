@@ -107,3 +107,31 @@ def test_a_folder_without_images_is_reported(tmp_path: Path) -> None:
     done = call(tmp_path)
     assert done.exit_code == 3
     assert "holds no images; expected files that end in .png" in done.output
+
+
+def test_linked_folders_are_followed_and_other_files_counted(
+    image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link in a circle ends; a TIFF is named."""
+    (tmp_path / "real").mkdir()
+    image.rename(tmp_path / "real" / "face.png")
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "circle").symlink_to(tmp_path / "faces")
+    (tmp_path / "faces" / "a.tiff").touch()
+    done = call(tmp_path / "faces")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 1
+    assert "1 files of other types are not read, such as a.tiff" in caplog.text
+
+
+def test_a_run_folder_in_place_of_a_model_is_named(image: Path, tmp_path: Path) -> None:
+    """With the model inside it, or how to make one."""
+    (tmp_path / "run" / "compressed").mkdir(parents=True)
+    assert "edgeemo compress RUN --int8" in call(image, "--model", tmp_path / "run").output
+    (tmp_path / "run" / "compressed" / "model.int8.onnx").touch()
+    done = call(image, "--model", tmp_path / "run")
+    assert done.exit_code == 2
+    assert (
+        f"is a folder; expected a model file (.onnx, .trt), such as {tmp_path}/run/compressed/model.int8" in done.output
+    )

@@ -132,7 +132,7 @@ def _describe_interpretation(opened: DataSet, by_split: dict[str, list[Sample]],
     return Interpretation(
         layout=opened.layout,
         splits=opened.sources,
-        labels={name: labels.labels[k] for name, k in found.items() if name != labels.labels[k]},
+        labels={**opened.codes, **{name: labels.labels[k] for name, k in found.items() if name != labels.labels[k]}},
         unused=len(opened.unused),
         unused_examples=opened.unused[:EXAMPLES],
         passed_over=len(opened.passed_over),

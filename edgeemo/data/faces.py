@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -112,8 +113,10 @@ def kind_of(data: str) -> str:
     """Return the kind of a data set, the part of its name before the colon, such as synthetic or folder."""
     kind = data.partition(":")[0]
     if kind not in LICENCES:
-        error = known("data set", data, KINDS)
-        raise UsageError(f"{error}.  Did you mean  --data folder:{data}") if Path(data).exists() else error
+        starts = [name for name in LICENCES if kind and name.startswith(kind.lower())]
+        close = starts or get_close_matches(kind.lower(), LICENCES, n=1)
+        likely = f"folder:{data}" if Path(data).exists() else f"{close[0]}:{data.partition(':')[2]}" if close else ""
+        raise UsageError(f"{known('data set', data, KINDS)}{f'.  Did you mean  --data {likely}' if likely else ''}")
     return kind
 
 
@@ -154,16 +157,21 @@ def list_samples(opened: DataSet, split: str, labels: LabelSet) -> list[Sample]:
     names = sorted({name for sample in found for name in sample.votes}.difference(NOT_A_FACE))
     if unknown := [name for name in names if labels.find(name) is None]:
         raise UsageError(
-            f"{opened.name} has labels that the label set {labels.name!r} does not cover: {', '.join(unknown)}; known: "
-            f"{', '.join(labels.labels)} and their synonyms.  Choose another --label-set, or rename the folders"
+            f"{opened.name}: the {split} split has the label{'s'[: len(unknown) > 1]} {', '.join(unknown)}; expected "
+            f"{', '.join(labels.labels)} or their synonyms."
+            f"{opened.hint or '  Choose another --label-set, or rename the folders or move them away'}"
         )
     renamed = {name: labels.labels[labels.index(name)] for name in names if name not in labels.labels}
     splits = "; ".join(f"{split}: {source}" for split, source in opened.sources.items())
     log_once(f"{opened.name} was read as {opened.layout} ({splits})")
+    if opened.codes:
+        log_once("numbers: " + ", ".join(f"{code} → {label}" for code, label in opened.codes.items()))
     if renamed:
         log_once("labels: " + ", ".join(f"{name} → {label}" for name, label in renamed.items()))
     if opened.unused:
-        log_once(f"{opened.name}: {len(opened.unused)} files and folders were not used, such as {opened.unused[0]}")
+        log_once(f"{opened.name}: not used: {len(opened.unused)} files or folders, such as {opened.unused[0]}")
+    if dropped := sum(bool(sample.votes) and set(sample.votes) <= set(NOT_A_FACE) for sample in found):
+        log_once(f"{opened.name}: {dropped} faces of {split} are labelled unknown or NF (no face), which is no emotion")
     return found
 
 

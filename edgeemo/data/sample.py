@@ -38,6 +38,8 @@ class DataSet:
     read: Callable[[str], list[Sample]]  # the faces of one of `sources`, in a fixed order
     unused: list[str] = field(default_factory=list)  # files and folders that hold no face of the data set
     passed_over: list[str] = field(default_factory=list)  # hidden and system files and folders
+    codes: dict[str, str] = field(default_factory=dict)  # the label that each number found stands for
+    hint: str = ""  # what else the files may be, for errors; starts with two spaces
 
     def samples(self, split: str) -> list[Sample]:
         """Return the faces of one split; raise NoSuchSplit if the data set does not have it."""

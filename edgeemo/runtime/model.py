@@ -81,6 +81,8 @@ def open_model(
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads is {threads!r}; expected a whole number, 1 to {MAX_THREADS}")
     file = shipped.find(model)
+    if file.is_dir():
+        raise _make_folder_error(file)
     if file.suffix not in FORMATS:
         raise known("model format", file.suffix or file.name, FORMATS)
     names = backends_of(file.suffix)
@@ -95,6 +97,13 @@ def open_model(
         opened.close()
         raise
     return Model(file, card, opened, reported, threads=threads)
+
+
+def _make_folder_error(folder: Path) -> UsageError:
+    """Return the error for a folder in place of a file, with the models in it: a run folder has them after compress."""
+    found = sorted(file for suffix in FORMATS for file in (*folder.glob(f"*{suffix}"), *folder.glob(f"*/*{suffix}")))
+    advice = f", such as {found[-1]}" if found else ".  A run becomes one with:  edgeemo compress RUN --int8"
+    return UsageError(f"{folder} is a folder; expected a model file ({', '.join(FORMATS)}){advice}")
 
 
 class Model:

@@ -37,6 +37,8 @@ def holds_training(folder: Path) -> bool:
 
 def load(folder: Path) -> tuple[EmotionNet, Card]:
     """Load the network of a run folder, in evaluation mode, and its card."""
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; expected the run folder of  edgeemo train, which holds {MODEL}")
     path = folder / MODEL
     card = read_card(path)
     network = build(card.architecture)

@@ -133,19 +133,23 @@ def _open_kaggle(tree: Tree, table: str, votes: str) -> DataSet:
 
 def _read_tables(tree: Tree, table: str, votes_table: str, split: str) -> list[Sample]:
     faults: list[str] = []
-    faces, emotions = [], []
+    faces, emotions, unnamed = [], [], 0
     for face, row in _join_rows(tree, table, votes_table):
         if face.usage != row["Usage"]:
             faults.append(f"row {face.number}: usage {face.usage!r} in {table}, {row['Usage']!r} in {votes_table}")
         elif face.emotion not in fer2013.LABELS:
             faults.append(f"row {face.number}: emotion {face.emotion!r} is not a code from 0 to 6")
-        elif row["Usage"] == USAGE[split] and row["Image name"]:
+        elif row["Usage"] == USAGE[split] and not row["Image name"]:
+            unnamed += 1  # FER+ removed these images, which show no face
+        elif row["Usage"] == USAGE[split]:
             name = row["Image name"]
             votes = _parse_votes([row[column] for column in COLUMNS], face.number, faults)
             faces.append(Sample(name, votes, partial(face.read, name), (tree.get_source(table),)))
             emotions.append(fer2013.LABELS[face.emotion])
     raise_faults(faults, f"{table} joined with {votes_table}")
     _check_alignment(faces, emotions, table, votes_table)
+    if unnamed:
+        log_once(f"{votes_table}: {unnamed} rows of {split} have no image name (no face) and are left out")
     _report_missing_votes(faces, votes_table)
     return faces
 

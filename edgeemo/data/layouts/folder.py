@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from edgeemo.data.layouts import holdout
+from edgeemo.data.layouts import hints, holdout
 from edgeemo.data.layouts.tree import DAMAGE, Tree, open_tree
-from edgeemo.data.sample import SPLITS, DataSet, Sample
+from edgeemo.data.sample import SPLITS, DataSet, Sample, log_once
 from edgeemo.errors import DataError
 from edgeemo.labels import FERPLUS8, normalize_label
 from edgeemo.names import IMAGE_SUFFIXES, escape_name, is_image_name
 
 log = logging.getLogger(__name__)
-# Names of split folders, in lower case without spaces, dashes, underscores and a `set` or `data` at the end.
+# Names of split folders, in lower case, without a number in front and the words of GENERIC.
 SPLIT_SYNONYMS = {
     "train": ("train", "training"),
-    "valid": ("valid", "val", "validation", "dev", "publictest"),
+    "valid": ("valid", "val", "validation", "dev", "eval", "publictest"),
     "test": ("test", "testing", "privatetest"),
 }
+GENERIC = ("set", "data", "images", "faces")  # in the names of split folders, as in train_set
 SPLIT_OF = {name: split for split, names in SPLIT_SYNONYMS.items() for name in names}
 EXPECTED = "LABEL/*.png or train/LABEL/*.png"
 SHOWN = 5  # names in an error
+MOST_NUMBERS = 8  # the most codes of a data set
 
 
 def open_folder(path: Path, *, codes: Mapping[str, str] | None = None) -> DataSet:
@@ -46,17 +49,31 @@ def open_folder(path: Path, *, codes: Mapping[str, str] | None = None) -> DataSe
 
 def interpret(tree: Tree, *, codes: Mapping[str, str] | None = None) -> DataSet:
     """Recognise the splits and labels among the files of a tree, as `open_folder` does."""
+    try:
+        return _interpret(tree, codes)
+    except DataError as error:
+        raise DataError(f"{error}{hints.suggest(tree)}") from error
+
+
+def _interpret(tree: Tree, codes: Mapping[str, str] | None) -> DataSet:
     index = _Index(tree)
     root = _find_root(index)
     folders = _find_splits(index, root)
-    labels = {split: _find_labels(index, folder) for split, folder in folders.items()}
-    _check_numbers(tree.path, labels, codes)
+    labels = _find_all_labels(index, folders)
+    numbers = _check_numbers(tree.path, labels, codes)
     reader = _Reader(index, labels, codes or {})
-    split_folders = any(get_split(folder) for folder in index.folders[root])
-    layout = "folders by split and label" if split_folders else "one folder per label"
-    sources = {split: f"{escape_name(folder)}/" if folder else "the folder" for split, folder in folders.items()}
-    ordered = {split: sources[split] for split in SPLITS if split in sources}
-    data = DataSet(str(tree.path), layout, ordered, reader.read, _list_unused(index, labels), tree.passed_over)
+    layout = "folders by split and label" if set(folders.values()) != {root} else "one folder per label"
+    sources = {split: f"{escape_name(folders[split])}/" if folders[split] else "the folder" for split in labels}
+    data = DataSet(
+        str(tree.path),
+        layout,
+        {split: sources[split] for split in SPLITS if split in sources},
+        reader.read,
+        _list_unused(index, labels),
+        tree.passed_over,
+        {number: codes[number] for number in numbers} if codes else {},
+        hints.suggest(tree),
+    )
     return holdout.add_valid(data, reader.hash)
 
 
@@ -104,12 +121,12 @@ def _list_parents(name: str) -> list[str]:
 
 def get_split(folder: str) -> str | None:
     """Return the split that a folder's name stands for, or None."""
-    name = _get_name(folder).casefold()
-    plain = "".join(letter for letter in name if letter not in " _-")
-    for suffix in ("", "set", "data"):
-        if plain.endswith(suffix) and (split := SPLIT_OF.get(plain.removesuffix(suffix))):
-            return split
-    return None
+    words = re.split(r"[\s._-]+", _get_name(folder).casefold())
+    rest = [word for word in words if word not in GENERIC and not word.isdecimal()]
+    if len(rest) != 1:
+        return None
+    endings = [rest[0].removesuffix(ending) for ending in GENERIC]
+    return next((SPLIT_OF[name] for name in (*rest, *endings) if name in SPLIT_OF), None)
 
 
 def _find_root(index: _Index) -> str:
@@ -154,8 +171,8 @@ def _make_root_error(index: _Index, root: str, candidates: list[str]) -> DataErr
             f"{where} holds {count} images without labels; expected {EXPECTED}.  Predict them with:  "
             f"edgeemo predict {where}"
         )
-    others = sorted({Path(name).suffix.lower() for names in index.others.values() for name in names})
-    found = f", only files of the types {', '.join(others[:SHOWN])}" if others else ""
+    suffixes = {Path(name).suffix.lower() for names in index.others.values() for name in names} - {""}
+    found = f", only files of the types {', '.join(sorted(suffixes)[:SHOWN])}" if suffixes else ""
     return DataError(f"{where} holds no images{found}; expected {EXPECTED} ({', '.join(IMAGE_SUFFIXES)})")
 
 
@@ -174,6 +191,19 @@ def _find_splits(index: _Index, root: str) -> dict[str, str]:
     return folders or {"train": root}
 
 
+def _find_all_labels(index: _Index, folders: dict[str, str]) -> dict[str, list[str]]:
+    """Return the label folders of each split; a test folder without labels is not used."""
+    labels = {}
+    for split, folder in folders.items():
+        try:
+            labels[split] = _find_labels(index, folder)
+        except DataError as error:
+            if split != "test" or len(folders) == 1:
+                raise
+            log_once(f"test is not used: {error}")
+    return labels
+
+
 def _find_labels(index: _Index, folder: str) -> list[str]:
     """Return the label folders of a split, also the empty ones; folders that only wrap another one are skipped."""
     while not _are_labels(index, index.folders[folder]):
@@ -186,24 +216,32 @@ def _find_labels(index: _Index, folder: str) -> list[str]:
 
 def _make_split_error(index: _Index, where: str, folder: str) -> DataError:
     if folder not in index.filled:
-        return DataError(f"{where} holds no images ({', '.join(IMAGE_SUFFIXES)}); add faces or remove the folder")
+        return DataError(f"{where} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     count = len(index.images[folder])
     found = f"{count} images without labels" if count else "images further down"
     return DataError(f"{where}: expected a folder of images per label, such as {where}/happiness; got {found}")
 
 
-def _check_numbers(path: Path, labels: dict[str, list[str]], codes: Mapping[str, str] | None) -> None:
+def _check_numbers(path: Path, labels: dict[str, list[str]], codes: Mapping[str, str] | None) -> list[str]:
+    """Return the label folders that are numbers; raise DataError unless `codes` has them and its first is there."""
     names = sorted({_get_name(folder) for folders in labels.values() for folder in folders})
     numbers = [name for name in names if name.isdecimal()]
+    shown = ", ".join(numbers[:MOST_NUMBERS]) + (", …" if len(numbers) > MOST_NUMBERS else "")
     if codes is None and numbers:
+        options = hints.suggest_numbered(path, numbers)
         raise DataError(
-            f"{path}: the label folders are numbers ({', '.join(numbers[:SHOWN])}), whose meaning differs between data "
-            f"sets: use --data rafdb:{path} (1 surprise … 7 neutral) or --data affectnet:{path} (0 neutral … 7 "
-            "contempt), or rename the folders to labels"
+            f"{path}: the label folders are numbers ({shown}), whose meaning differs between data sets; rename them to "
+            f"labels{', or choose the data set:' if options else ''}{options}"
         )
+    known = ", ".join(f"{code} {label}" for code, label in (codes or {}).items())
     if codes is not None and (unknown := [name for name in numbers if name not in codes]):
-        known = ", ".join(f"{code} {label}" for code, label in codes.items())
         raise DataError(f"{path}: unknown label folders {', '.join(unknown)}; known: {known}")
+    if codes is not None and numbers and min(codes) not in numbers:
+        raise DataError(
+            f"{path}: the label folders are {shown}, without {min(codes)}, so they may be numbered otherwise; "
+            f"expected {known}: rename them to labels, or choose another kind of data set"
+        )
+    return numbers
 
 
 @dataclass
@@ -238,7 +276,9 @@ class _Reader:
         where = f"{self.index.tree.path}/{escape_name(folder)}"
         expected = ", ".join(IMAGE_SUFFIXES)
         if not found and split == "train":
-            raise DataError(f"{where} holds no images ({expected}); add faces or remove the folder")
+            hint = hints.suggest(self.index.tree) if others else ""
+            advice = "" if hint else "; add faces or remove the folder"
+            raise DataError(f"{where} holds no images ({expected}){advice}{hint}")
         if not found:
             log.warning("%s holds no images, so %s has no faces of this label", where, split)
         if others:
@@ -251,14 +291,28 @@ class _Reader:
 
 
 def _list_unused(index: _Index, labels: dict[str, list[str]]) -> list[str]:
-    """Return the files that are no face, and the topmost folders without one."""
+    """Return the files that are no face, and the topmost folders without one, those with images first."""
     used = {folder for folders in labels.values() for folder in folders}
     above = {parent for folder in used for parent in _list_parents(folder)}
     taken = used | above
     folders = [one for one in index.tree.folders if one not in taken and _get_parent(one) in above]
+    lost = [one for one in folders if one in index.filled]
     empty = [one for one in index.tree.folders if one not in index.filled and one not in taken]
-    folders += [one for one in empty if _get_parent(one) not in empty and not used.isdisjoint(_list_parents(one))]
+    rest = [one for one in folders if one not in index.filled]
+    rest += [one for one in empty if _get_parent(one) not in empty and not used.isdisjoint(_list_parents(one))]
     below = [name for folders in labels.values() for files in index.list_below(folders).values() for name in files]
     loose = [name for parent in above for name in index.images[parent] + index.others[parent]]
-    others = [name for name in below if not is_image_name(name)]
-    return sorted(map(escape_name, [*(f"{one}/" for one in folders), *loose, *others]))
+    loose += [name for name in below if not is_image_name(name)]
+    return [*_describe_lost(index, lost), *sorted(map(escape_name, [*(f"{one}/" for one in rest), *loose]))]
+
+
+def _describe_lost(index: _Index, folders: list[str]) -> list[str]:
+    """Return each folder with the number of its images; warn of them, because they may be faces."""
+    if not folders:
+        return []
+    counts = {
+        folder: sum(map(is_image_name, files)) for one in folders for folder, files in index.list_below([one]).items()
+    }
+    described = [f"{escape_name(folder)}/ ({count} images)" for folder, count in counts.items()]
+    log_once(f"{index.tree.path}: not used: {', '.join(described[:SHOWN])}; splits are train, valid and test")
+    return described

@@ -23,6 +23,8 @@ from edgeemo.errors import DataError
 from edgeemo.names import escape_name, is_system_name
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TABLE_ADVICE = "tables of faces are read with --data fer2013:FILE.csv or --data ferplus:FILE.csv"
+ENCRYPTED = 1  # bit of a zip entry's flags
 MAX_DEPTH = 12  # folders inside folders
 MAX_IMAGE_BYTES = 256 * 2**20  # of one image inside an archive
 MAX_TAR_BYTES = 2 * 2**30  # of all files of a tar archive, which are held in memory
@@ -191,6 +193,11 @@ class ZipTree(_Archive):
         self._names: dict[str, zipfile.ZipInfo] = {}
         folders = []
         for info in self._zip.infolist():
+            if info.flag_bits & ENCRYPTED:
+                raise DataError(
+                    f"{escape_name(info.filename)} in {path.name} is encrypted; unpack {path.name} with its "
+                    "password, and name the folder"
+                )
             name = _clean_name(info.filename)
             if info.is_dir():
                 folders.append(name.rstrip("/"))
@@ -231,6 +238,11 @@ class TarTree(_Archive):
                     self._contents[name] = stream.read() if stream else b""
                 _check_end(archive)
         except DAMAGE as error:
+            if not is_archive(path):
+                advice = TABLE_ADVICE if path.suffix.lower() == ".csv" else "unpack it, or pack it as one of these"
+                raise DataError(
+                    f"{path} is neither a folder nor an archive of a known type ({', '.join(ARCHIVES)}); {advice}"
+                ) from error
             reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
             raise DataError(
                 f"{path} is neither a folder nor an intact archive ({reason}); "

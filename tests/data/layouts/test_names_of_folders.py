@@ -26,7 +26,11 @@ def put_all(put, prefix, count, labels=LABELS):
     ("folder", "split"),
     [
         *((name, "train") for name in ("train", "Train", "TRAIN", "training", "train_set", "TrainSet", "train-data")),
-        *((name, "valid") for name in ("val", "valid", "validation", "Validation", "dev", "val_set", "PublicTest")),
+        *(
+            (name, "valid")
+            for name in ("val", "valid", "validation", "Validation", "dev", "val_set", "eval", "PublicTest")
+        ),
+        *((name, "train") for name in ("01_train", "Train Images", "train.faces")),
         *((name, "test") for name in ("test", "Testing", "test set", "PrivateTest", "a/b/test")),
         *((name, None) for name in ("tests", "trained", "happy", "set", "data", "trainval", "value")),
     ],
@@ -133,7 +137,7 @@ def test_every_unknown_label_is_named_at_once(put, root):
     put_all(put, "", 2)
     put("boredom", 2)
     put("hunger", 2)
-    with pytest.raises(UsageError, match=r"does not cover: boredom, hunger; known: neutral"):
+    with pytest.raises(UsageError, match=r"the train split has the labels boredom, hunger; expected neutral"):
         faces.samples(f"folder:{root}", "train", SIX)
 
 
@@ -150,7 +154,9 @@ def test_an_empty_label_of_valid_costs_no_training(put, root, caplog):
 @pytest.mark.parametrize(
     ("made", "advice"),
     [
-        ([("1", 2), ("2", 2)], r"numbers \(1, 2\).*rafdb:.*affectnet:"),
+        ([("1", 2), ("2", 2)], r"numbers \(1, 2\).*rafdb:\S+ \(1 surprise … 7 neutral\)$"),
+        ([("0", 2), ("6", 2)], r"numbers \(0, 6\).*fer2013:.*affectnet:"),
+        ([("0", 2), ("9", 2)], r"numbers \(0, 9\).*rename them to labels$"),
         ([("val/happy", 2), ("valid/happy", 2)], r"both val/ and valid/ stand for the valid split; rename"),
         ([("happy/train", 2), ("sad/train", 2)], r"splits below the labels.*expected train/happy"),
         ([("a/happy", 2), ("b/happy", 2)], r"several folders hold images: a, b; name the one"),
@@ -293,3 +299,118 @@ def test_copies_with_another_label_are_counted(put, root):
     report = audit.run(Audit(data=f"folder:{root}", near=0))
     assert report.splits[0].conflicts == [["train/sad/copy.png", "train/happy/0.png"]]
     assert report.copies_across[0].conflicts == [["valid/sad/copy.png", "train/happy/0.png"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        (["train_set/images/0.png", "train_set/annotations/0_exp.npy"], r"--data affectnet:\S+$"),
+        (["images/0.png", "annotations/0_exp.npy"], r"--data affectnet:\S+$"),
+        (["EmoLabel/list_patition_label.txt", "Image/aligned/0_aligned.jpg"], r"--data rafdb:\S+$"),
+        (["fer2013.csv"], r"--data fer2013:\S+$"),
+        (["fer2013.csv", "fer2013new.csv"], r"--data ferplus:\S+$"),
+        (["FER2013Train/label.csv", "FER2013Train/fer0.png"], r"--data ferplus:\S+$"),
+        (["archive.zip"], r"--data KIND:\S+/archive\.zip$"),
+        (["train.zip", "test.zip"], "Unpack the archives in it, such as test.zip"),
+        (["faces.rar"], r"Unpack the archives in it, such as faces\.rar"),
+        (["images/0.png", "labels.csv"], r"Labels in files such as labels\.csv are not read: move the images"),
+        (
+            ["train/images/0.png", "train/labels/0.txt", "valid/images/0.png"],
+            r"Labels in files such as .*0\.txt are not",
+        ),
+        (["happy/0", "sad/0"], "Files without a suffix, such as happy/0, are not read"),
+    ],
+)
+def test_files_of_another_layout_are_recognised(root, files, advice):
+    """Where a folder of labels was expected, the error names the kind of data set or what is not read."""
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    with pytest.raises((DataError, UsageError), match=advice):
+        faces.samples(f"folder:{root}", "train", SIX)
+
+
+@pytest.mark.parametrize(("kind", "codes"), [("affectnet", "1234567"), ("rafdb", "234"), ("fer2013", "123456")])
+def test_numbers_that_start_elsewhere_are_refused(put, root, kind, codes):
+    """RAF-DB's folders read as AffectNet's would give every face another label."""
+    for code in codes:
+        put(f"train/{code}", 3)
+    with pytest.raises(DataError, match="so they may be numbered otherwise"):
+        faces.open_data(f"{kind}:{root}")
+
+
+def test_the_labels_of_numbers_are_logged_and_audited(put, root, caplog):
+    """Nobody should have to know the codes of a data set."""
+    for code in "0123456":
+        put(f"train/{code}", 5)
+    with caplog.at_level("INFO"):
+        faces.samples(f"fer2013:{root}", "train", label_set("seven"))
+    assert "numbers: 0 → anger, 1 → disgust, 2 → fear" in caplog.text
+    report = audit.run(Audit(data=f"fer2013:{root}", label_set="seven", near=0))
+    assert report.interpretation.labels["0"] == "anger"
+
+
+def test_images_that_are_not_used_are_counted(put, root, caplog):
+    """Folders beside the splits may hold faces."""
+    put_all(put, "train/", 3)
+    put_all(put, "valid/", 2)
+    put_all(put, "more/", 4)
+    with caplog.at_level("INFO"):
+        opened = open_folder(root)
+    assert opened.unused == ["more/ (24 images)"]
+    assert "not used: more/ (24 images); splits are train, valid and test" in caplog.text
+
+
+def test_a_test_folder_without_labels_costs_no_training(put, root, caplog):
+    """As Kaggle's competitions have it."""
+    put_all(put, "train/", 5)
+    put("test", 8)
+    with caplog.at_level("INFO"):
+        opened = open_folder(root)
+    assert list(opened.sources) == ["train", "valid"]
+    assert "test is not used: " in caplog.text
+    assert "got 8 images without labels" in caplog.text
+
+
+def test_faces_that_are_no_emotion_are_counted(put, root, caplog):
+    """A folder named unknown is dropped, which the log says."""
+    put_all(put, "train/", 3)
+    put("train/unknown", 4)
+    put_all(put, "valid/", 2)
+    with caplog.at_level("INFO"):
+        faces.samples(f"folder:{root}", "train", SIX)
+    assert "4 faces of train are labelled unknown or NF" in caplog.text
+
+
+def test_a_label_of_valid_alone_is_named_with_its_split(put, root):
+    """Otherwise the advice would go in a circle."""
+    put_all(put, "train/", 3)
+    put_all(put, "valid/", 2)
+    put("valid/boredom", 2)
+    with pytest.raises(UsageError, match=r"the valid split has the label boredom; expected .* move them away"):
+        faces.samples(f"folder:{root}", "valid", SIX)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("faces.rar", "unpack it, or pack it as one of these"),
+        ("labels.csv", "tables of faces are read with --data fer2013:FILE.csv"),
+        ("faces.zip", "download it again"),
+    ],
+)
+def test_files_that_are_no_archive_get_advice_that_helps(root, name, advice):
+    """Downloading a RAR again changes nothing."""
+    (root / name).write_bytes(b"Rar!" + bytes(50))
+    with pytest.raises(DataError, match=advice):
+        open_folder(root / name)
+
+
+@pytest.mark.parametrize(
+    ("data", "likely"),
+    [("Folder:x", "folder:x"), ("fer:x", r"fer\w+:x"), ("affect:x", "affectnet:x"), (".", r"folder:\.")],
+)
+def test_a_misspelt_kind_gets_the_likely_one(data, likely):
+    """And a path without a kind is a folder."""
+    with pytest.raises(UsageError, match=f"Did you mean  --data {likely}"):
+        faces.kind_of(data)
