@@ -1,37 +1,45 @@
-"""Atomic writing of files and folders, locks, and SHA-256 hashes."""
+"""Atomic writing of files and folders, locks, and SHA-256 hashes.
+
+A writer uses a temporary name next to the path, `.NAME.HOST.PID.partial`, and renames it when everything is on the
+disk. What a killed writer leaves is removed when the same path is written again.
+"""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edgeemo.errors import MachineError, UsageError
+from edgeemo.limits import DISK, find_errno, is_failed_write
 from edgeemo.packages import require
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of writing only
 PROBE_BYTES = 1 << 16
 READ_BYTES = 1 << 20
 LOCK = ".lock"
+MAX_NAME_BYTES = 150  # of a temporary name's own part; most file systems allow 255 bytes in all
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`, renamed to it if the block succeeds and removed otherwise.
 
-    The file gets the default permissions of new files, whatever library wrote it. Raises MachineError if `path` cannot
-    be written; other errors of the block are propagated.
+    The file gets the default permissions of new files, whatever library wrote it. File and folder are on the disk when
+    this returns, so that neither a kill nor a power loss costs the file or the one before it. Raises MachineError if
+    `path` cannot be written; other errors of the block are propagated.
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f".{_shorten(path.stem)}.{_this_process()}.partial{path.suffix}")
     with _explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        _remove_abandoned(path.parent, f".{_shorten(path.stem)}.", f".partial{path.suffix}")
         partial.touch()
         mode = partial.stat().st_mode
     try:
@@ -40,6 +48,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             partial.chmod(mode)  # safetensors makes files readable by their owner only
             _sync(partial)
             partial.replace(path)
+            _sync(path.parent)
     except Exception as error:
         _raise_if_disk_full(error, path)
         raise
@@ -52,34 +61,48 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder next to `path`, renamed to it if the block succeeds and removed otherwise.
 
-    Temporary folders that interrupted processes left in the same parent are removed. Raises MachineError if `path`
-    cannot be written.
+    All temporary files and folders in the same parent are removed first, whoever left them: only a process that has
+    locked the parent's folder may call this. Raises MachineError if `path` cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial, old = (path.with_name(f".{path.name}.{_this_process()}.{what}partial") for what in ("", "old."))
     with _explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.parent.glob(".*.partial"):
-            shutil.rmtree(abandoned)
+        make_folder(path.parent)
+        for abandoned in path.parent.glob(".*.partial*"):
+            _remove(abandoned)
         partial.mkdir()
     try:
         yield partial
         with _explain_os_errors(path):
-            for file in partial.iterdir():
+            for file in (*partial.iterdir(), partial):
                 _sync(file)
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                path.rename(old)  # to delete it takes longer than to rename it, and a kill may come at any time
             partial.replace(path)
+            _sync(path.parent)
     except Exception as error:
+        if old.exists():
+            old.rename(path)
         _raise_if_disk_full(error, path)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, on the disk when this returns."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync(one.parent)
 
 
 def check_writable(folder: Path) -> None:
     """Raise MachineError if a file cannot be written in the folder, which is created; call this before long work."""
-    probe = folder / f".{os.getpid()}.probe"
+    probe = folder / f".{_this_process()}.probe"
     with _explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        _remove_abandoned(folder, ".", ".probe")
         try:
             probe.write_bytes(bytes(PROBE_BYTES))
         finally:
@@ -88,8 +111,14 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock `folder` until the block ends; raise UsageError if another process holds the lock."""
-    locks = require("filelock", extra="train", purpose="writing checkpoints")
+    """Lock `folder` until the block ends; a lock ends with its process, however that ends.
+
+    For commands that write several files over a long time. The others write each finished file atomically and without
+    a lock, which devices have no package for: the last one wins, and no file is a mixture.
+
+    Raises UsageError if another process holds the lock, MachineError if the file system has no locks.
+    """
+    locks = require("filelock", extra="train", purpose="writing a run folder")
     file = folder / LOCK
     lock = locks.FileLock(file, blocking=False)
     try:
@@ -98,10 +127,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
         raise UsageError(
             f"another process is writing to {folder}; wait until it ends, or choose another --out"
         ) from error
+    except (OSError, NotImplementedError) as error:
+        raise MachineError(
+            f"cannot lock {folder}: {getattr(error, 'strerror', None) or error}; choose an --out on a local disk that "
+            "this user may write"
+        ) from error
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
         lock.release()
 
 
@@ -138,19 +173,77 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
         raise MachineError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _errno(error: Exception) -> int:
-    """Return the errno of an error, 0 if it has none; safetensors (Rust) gives it in the message only."""
-    match = re.search(r"\(os error (\d+)\)$", str(error))
-    return int(match[1]) if match else getattr(error, "errno", None) or 0
-
-
 def _raise_if_disk_full(error: Exception, path: Path) -> None:
     """Raise MachineError if `error` means that nothing can be written to the disk."""
-    if (number := _errno(error)) in DISK:
+    if (number := find_errno(error)) in DISK:
         raise MachineError(f"cannot write {path}: {os.strerror(number)}") from error
     check_writable(path.parent)  # torch does not report a full disk; the partial file still fills it
+    if is_failed_write(error):
+        raise MachineError(f"cannot write {path}; the disk, or a quota, may be full ({error})") from error
 
 
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+@cache
+def _this_host() -> str:
+    """Return a short name of this machine: several may write to one network share."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:24] or "localhost"
+
+
+def _this_process() -> str:
+    return f"{_this_host()}.{os.getpid()}"
+
+
+def _shorten(name: str) -> str:
+    """Return a name, or its hash if a temporary name made of it would be too long for a file system."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= MAX_NAME_BYTES else hashlib.sha256(encoded).hexdigest()
+
+
+def _remove_abandoned(folder: Path, before: str, after: str) -> None:
+    """Remove the temporary files `before`HOST.PID`after` of processes of this machine that have ended.
+
+    A process that got the number of an ended one keeps that one's files; so do other machines, whose processes are not
+    known here.
+    """
+    pattern = re.compile(re.escape(f"{before}{_this_host()}.") + r"(\d+)" + re.escape(after))
+    with suppress(OSError):  # a folder may be writable and yet not readable
+        for file in folder.iterdir():
+            if (match := pattern.fullmatch(file.name)) and not _is_running(int(match[1])):
+                _remove(file)
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process has this number; True on Windows, where asking would interrupt it."""
+    if os.name == "nt" or pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a temporary file or folder; another process may do so at the same time."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on the disk, or the names in a folder, where the system can do that."""
+    if path.is_dir():
+        with suppress(OSError):  # Windows cannot open a folder, and some file systems cannot synchronise one
+            _sync_descriptor(os.open(path, os.O_RDONLY))
+        return
+    _sync_descriptor(os.open(path, os.O_RDONLY))
+
+
+def _sync_descriptor(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

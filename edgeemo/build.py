@@ -15,8 +15,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from edgeemo import options
-from edgeemo.artifact import atomic_write
-from edgeemo.card import Card, Precision, Target, card_path, read_card, write_card
+from edgeemo.artifact import atomic_write, hash_file
+from edgeemo.card import Card, Precision, Target, card_path, read_card
+from edgeemo.card.files import write_sealed
 from edgeemo.card.history import make_entry
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
 from edgeemo.machine import is_jetson, this_machine
@@ -69,13 +70,14 @@ def run(config: Build) -> Path:
     seconds = perf_counter() - start
     with atomic_write(out) as partial:
         partial.write_bytes(engine)
+        digest = hash_file(partial)  # not of `out` later, which another build may have replaced
     engine_card = card.with_entry(
         make_entry("build", config, seconds=seconds, parent=card.sha256, layers=layers, size_bytes=len(engine)),
         target=target,
         precision=_make_precision(card),
         metrics={split: replace(metrics, measured_on=source.name) for split, metrics in card.metrics.items()},
     )
-    write_card(out, engine_card)
+    write_sealed(card_path(out), replace(engine_card, sha256=digest))
     log.info("%s: %d bytes from %d layers in %.1f s", out, len(engine), layers, seconds)
     return out
 

@@ -1,8 +1,9 @@
-"""File names: as text, whatever bytes they are, and which of them are images that a person put there."""
+"""File names and other foreign text: safe in a terminal, a log and a page; and which files are images."""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -21,6 +22,13 @@ SYSTEM_NAMES = {
     "desktop.ini",
 }
 
+# Format characters that words and emoji need: zero-width non-joiner and joiner. The others, such as U+202E, reverse or
+# hide text.
+JOINERS = "\u200c\u200d"
+CONTINUATION = re.compile(r"\s*\n\s+")  # of a message on several lines, whose next line is indented
+# What Markdown takes for more than text: code, cells, emphasis, tags, links, entities, and escapes of these.
+MARKUP = re.compile(r"[`|*]|~(?=~)|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|(?<=\])\(|&(?=#|\w+;)|\\(?=[^\w\s]|$)")
+
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is UTF-8, as libraries that do not take bytes expect."""
@@ -34,10 +42,27 @@ def is_utf8(path: str | os.PathLike[str]) -> bool:
 def escape_name(name: str) -> str:
     r"""Return a file name as text that can be stored anywhere and fits into a line.
 
-    Bytes that are not UTF-8, which Python keeps as surrogates (PEP 383), and control characters become \xNN.
+    Bytes that are not UTF-8, which Python keeps as surrogates (PEP 383), and control characters become \xNN; format
+    characters, which reverse or hide text, and line separators become \uNNNN.
     """
-    text = os.fsencode(name).decode("utf-8", errors="backslashreplace")
-    return "".join(f"\\x{ord(letter):02x}" if unicodedata.category(letter) == "Cc" else letter for letter in text)
+    try:
+        text = os.fsencode(name).decode("utf-8", errors="backslashreplace")
+    except UnicodeEncodeError:  # other surrogates, from JSON
+        text = name.encode("utf-8", errors="backslashreplace").decode()
+    return "".join(_escape_character(letter) if _is_unsafe(letter) else letter for letter in text)
+
+
+def escape_message(text: str) -> str:
+    r"""Return a message, whatever names and foreign text it contains, as one line without control characters.
+
+    A line break before an indented line becomes two spaces, any other one \x0a.
+    """
+    return escape_name(CONTINUATION.sub("  ", text.strip()))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text as one line that Markdown shows as it is, also in the cell of a table."""
+    return MARKUP.sub(r"\\\g<0>", escape_message(text))
 
 
 def is_image_name(name: str) -> bool:
@@ -68,3 +93,12 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
             if not is_system_name(name):
                 (images if is_image_name(name) else others).append(Path(parent, name))
     return sorted(images), sorted(others)
+
+
+def _is_unsafe(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") and letter not in JOINERS
+
+
+def _escape_character(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

@@ -21,6 +21,7 @@ from fake_cudart import Machine
 from fake_tensorrt import BuilderFlag, DeviceType, HardwareCompatibilityLevel, MemoryPoolType, Scene
 
 import edgeemo
+from edgeemo import build
 from edgeemo.build import run
 from edgeemo.card import Precision, card_path, read_card, write_card
 from edgeemo.cli import main
@@ -77,6 +78,21 @@ def test_the_card_of_a_packaged_model_has_its_name(tmp_path: Path) -> None:
     """It can be built again by name on another machine, where the path of the file differs."""
     path = run(Build(model="nano", library="tensorrt", out=str(tmp_path / "nano.trt")))
     assert read_card(path).target.source == "nano"
+
+
+@pytest.mark.usefixtures("orin")
+def test_a_card_does_not_vouch_for_the_engine_of_another_build(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two builds of the same path at once, the second engine gets the first one's card: refused, and built again."""
+    make_entry = build.make_entry
+
+    def build_meanwhile(*args: Any, **settings: Any) -> Any:
+        source.with_suffix(".trt").write_bytes(b"of the other build")
+        return make_entry(*args, **settings)
+
+    monkeypatch.setattr(build, "make_entry", build_meanwhile)
+    path = run(make_config(source))
+    with pytest.raises(IntegrityError, match="not the file that its card describes"):
+        read_card(path)
 
 
 @pytest.mark.usefixtures("orin")

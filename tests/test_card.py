@@ -427,7 +427,7 @@ def unwritable(request, tmp_path):
         "below a file": tmp_path / "file" / "model.onnx",
         "kernel": Path("/proc/edgeemo/model.onnx"),
         "a folder": tmp_path,
-        "too long a name": tmp_path / ("m" * 250),
+        "too long a name": tmp_path / ("m" * 256),
     }[request.param]
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
+from edgeemo.artifact import lock_folder
 from edgeemo.card import Card, InputContract
 from edgeemo.card.history import make_entry
 from edgeemo.cli import main
@@ -191,3 +192,12 @@ def test_the_command_prints_the_folder_of_the_plots(run: Path, photo: Path) -> N
     """`edgeemo explain RUN IMAGE` succeeds."""
     done = CliRunner().invoke(main, ["explain", str(run), str(photo), "--threads", "1"])
     assert (done.exit_code, done.output.strip()) == (0, str(run / "explained"))
+
+
+def test_two_explanations_cannot_share_a_folder(run: Path, photo: Path, tmp_path: Path) -> None:
+    """The plots would be of different faces; afterwards the lock is gone."""
+    config = Explain(run=str(run), images=(str(photo),), out=str(tmp_path / "plots"))
+    (tmp_path / "plots").mkdir()
+    with lock_folder(tmp_path / "plots"), pytest.raises(UsageError, match="another process is writing to"):
+        explain.run(config)
+    assert [file.name for file in explain.run(config).iterdir()] == ["gradcam.png"]

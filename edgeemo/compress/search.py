@@ -18,7 +18,7 @@ from typing import Any
 
 import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_writable, hash_lines, write_json
+from edgeemo.artifact import check_writable, hash_lines, lock_folder, write_json
 from edgeemo.card import Card, get_label_set, read_card, write_card
 from edgeemo.card.history import list_versions
 from edgeemo.compress import plan, plots
@@ -68,6 +68,11 @@ def run(config: Search) -> Path:
     folder = config.out or config.run / "search"
     plan.check_no_training(folder / BEST, config.teacher)
     check_writable(folder)
+    with lock_folder(folder):
+        return _run(config, card, folder, sizes)
+
+
+def _run(config: Search, card: Card, folder: Path, sizes: list[int]) -> Path:
     space: dict[str, list[Any]] = {"prune": _list_shares(config), "size": sizes, "precision": list(config.precisions)}
     for size in sizes:  # invalid settings are an error, not a property of a candidate
         plan.check(_make_config(config, {"prune": space["prune"][-1], "size": size, "precision": "int8"}, folder))

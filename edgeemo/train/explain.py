@@ -18,7 +18,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from edgeemo import images, options
-from edgeemo.artifact import check_writable
+from edgeemo.artifact import check_writable, lock_folder
 from edgeemo.card import Card, get_label_set
 from edgeemo.data import Faces, load
 from edgeemo.data.faces import kind_of
@@ -64,15 +64,17 @@ def run(config: Explain) -> Path:
         raise known("label", config.label, card.labels)
     out = config.out or config.run / "explained"
     check_writable(out)
-    if config.images:
-        pixels = np.stack([images.to_pixels(images.read(file, name=str(file)), card.input) for file in config.images])
-        explanations = explain_faces(network, card, pixels, [file.name for file in config.images], label=config.label)
-        paths = [plot_maps(explanations, out / "gradcam.png", label=config.label)]
-    else:
-        paths = _plot_dataset(config, network, card, out)
+    with lock_folder(out):
+        paths = _plot_images(config, network, card, out) if config.images else _plot_dataset(config, network, card, out)
     for path in paths:
         log.info("%s", path)
     return out
+
+
+def _plot_images(config: Explain, network: EmotionNet, card: Card, out: Path) -> list[Path]:
+    pixels = np.stack([images.to_pixels(images.read(file, name=str(file)), card.input) for file in config.images])
+    explanations = explain_faces(network, card, pixels, [file.name for file in config.images], label=config.label)
+    return [plot_maps(explanations, out / "gradcam.png", label=config.label)]
 
 
 def _plot_dataset(config: Explain, network: EmotionNet, card: Card, out: Path) -> list[Path]:

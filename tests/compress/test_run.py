@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from edgeemo.artifact import lock_folder
 from edgeemo.card import Precision, read_card
 from edgeemo.cli import main
 from edgeemo.compress.quantize.fidelity import Fidelity
@@ -414,3 +415,11 @@ def test_an_unknown_layer_is_reported_before_any_training(trained: Path, tmp_pat
     with pytest.raises(UsageError, match=r"unknown layer to keep in float 'typo'; known: backbone\.0, .*head\.1"):
         run(replace(INT8, run=str(trained), out=str(tmp_path), prune=0.5, keep_float="typo"))
     assert not list(tmp_path.iterdir())
+
+
+def test_two_compressions_cannot_share_a_folder(trained: Path, tmp_path: Path) -> None:
+    """The second would remove the files of the first; it is refused, and nothing has changed."""
+    (tmp_path / "model.float.onnx").write_text("of the first")
+    with lock_folder(tmp_path), pytest.raises(UsageError, match="another process is writing to"):
+        run(replace(PLAIN, run=str(trained), out=str(tmp_path)))
+    assert (tmp_path / "model.float.onnx").read_text() == "of the first"

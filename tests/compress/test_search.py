@@ -13,6 +13,7 @@ import pytest
 import results
 from rich.console import Console
 
+from edgeemo.artifact import lock_folder
 from edgeemo.compress import plan, search
 from edgeemo.errors import DataError, EdgeemoError, GateError, UsageError
 from edgeemo.report.files import read, read_as
@@ -125,6 +126,13 @@ def test_the_best_model_is_copied(result: SearchResult, small: Search) -> None:
     with load(path) as model:
         assert model.card.labels[0] == "neutral"
         assert model.card.metrics["valid"].selected_on_valid is True
+
+
+def test_two_searches_cannot_share_a_folder(small: Search, tmp_path: Path) -> None:
+    """They would measure each other's load, and copy each other's best; nothing is written."""
+    with lock_folder(tmp_path), pytest.raises(UsageError, match="another process is writing to"):
+        search.run(replace(small, out=str(tmp_path)))
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""Errors that mean that this machine is at a limit: a full disk, no memory, no permission, a closed pipe.
+
+Libraries raise them as classes of their own, some with nothing but words; here they become one MachineError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+
+from edgeemo.errors import EdgeemoError, MachineError
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # of libraries in Rust, such as safetensors
+NO_WRITE = re.compile(r"PytorchStreamWriter|unexpected pos \d+ vs|\d+ requested and \d+ written")  # torch, numpy
+NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|bad[ _]alloc|failed to allocate memory|insufficient memory"
+    r"|failed to map segment|cannot allocate memory",  # the last two: a library that does not load
+    re.IGNORECASE,
+)
+NO_THREADS = re.compile(r"can't start new thread|DataLoader worker .*killed by signal|unable to open shared memory")
+NO_TEMPORARY = re.compile("No usable temporary directory")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK = (*DISK_FULL, errno.EROFS)  # errors of writing only
+
+MEMORY = "close other programs, or take smaller batches or inputs"
+ADVICE = {
+    **dict.fromkeys(DISK_FULL, "free space there, or choose another folder; temporary files are written to TMPDIR"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that this user may read and write"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files:  ulimit -n"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), MEMORY),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ENODEV), "see whether the disk or share still works"),
+    errno.EPIPE: "what reads the output has ended",
+}
+
+
+def explain_limit(error: BaseException, *, doing: str = "") -> MachineError | None:
+    """Return the MachineError for an error of a library at a limit of this machine; None for any other error.
+
+    doing: what failed, as "write model.onnx", if the error does not name a file.
+    """
+    for one in _list_causes(error):
+        if (reason := _describe(one, doing)) and not isinstance(one, EdgeemoError):
+            return MachineError(reason)
+    return None
+
+
+def check_limit(error: BaseException, *, doing: str = "") -> None:
+    """Raise the MachineError of `explain_limit`, if any; call this before an error is taken for damaged input."""
+    if explained := explain_limit(error, doing=doing):
+        raise explained from error
+
+
+def find_errno(error: BaseException) -> int:
+    """Return the errno of an error, 0 if it has none; libraries in Rust give it in the message only."""
+    match = OS_ERROR.search(str(error))
+    return int(match[1]) if match else getattr(error, "errno", None) or 0
+
+
+def is_failed_write(error: BaseException) -> bool:
+    """Return whether a library failed to write a file without saying why, as torch and numpy do."""
+    return NO_WRITE.search(str(error)) is not None
+
+
+def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from, or while they were handled."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _describe(error: BaseException, doing: str) -> str:
+    """Return what is at its limit and what to do, empty if nothing is."""
+    text = (str(error) or type(error).__name__).strip().splitlines()[0]
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return f"not enough memory ({text}): {MEMORY}"
+    if NO_THREADS.search(str(error)):
+        return f"this machine refuses another process, thread or shared memory ({text}): use --workers 0"
+    if NO_TEMPORARY.search(str(error)):
+        return "no folder for temporary files can be written: set TMPDIR to one that can"
+    number = find_errno(error)
+    if number in ADVICE and (isinstance(error, OSError) or OS_ERROR.search(str(error))):
+        where = f"cannot {doing}" if doing else getattr(error, "filename", None) or "input or output"
+        return f"{where}: {os.strerror(number)}; {ADVICE[number]}"
+    return f"cannot {doing or 'write a file'} ({text}); {ADVICE[errno.ENOSPC]}" if is_failed_write(error) else ""
