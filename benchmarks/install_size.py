@@ -149,8 +149,8 @@ def table(result: Measurement) -> Table:
     machine, facts = result.header.machine, result.facts
     where = f"{machine.system}, Python {machine.python}" if machine else "an unrecorded machine"
     note = (
-        f"`{facts['command']}` on {facts['date']}, {where}: {facts['bytes'] / 1e6:.0f} MB in all, of which "
-        f"{rest / 1e6:.0f} MB are in packages that neither a prediction nor `doctor --check` imports. "
+        f"{facts['command']} on {facts['date']}, {where}: {facts['bytes'] / 1e6:.0f} MB in all, of which "
+        f"{rest / 1e6:.0f} MB are in packages that neither a prediction nor doctor --check imports. "
         f"The wheel of edgeemo is {facts['wheel_bytes'] / 1e6:.1f} MB."
     )
     return Table("install", head, rows, note)

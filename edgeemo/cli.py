@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,14 +14,19 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.exceptions import Exit
 
 import edgeemo
 from edgeemo import stages
+from edgeemo.console import finish_streams, prepare_streams, print_error, print_text, start_logging
 from edgeemo.errors import DataError, EdgeemoError, GateError
+from edgeemo.limits import MEMORY, check_limit, explain_limit
 from edgeemo.machine import is_first_process
+from edgeemo.names import escape_message, escape_name
 from edgeemo.options import Typed, clauses, options, settings
 from edgeemo.stages import Stage
 
+NEED_MEMORY = ("batch_size", "size", "sizes", "views", "count", "calibration_count", "workers")  # the more, the higher
 INTERRUPTED = 130  # 128 + SIGINT, by convention of the shell
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -32,24 +36,63 @@ SETTINGS = {
 
 
 class Commands(click.Group):
-    """A group that shows an EdgeemoError as one message with its exit code; a bug keeps its traceback."""
+    """A group that shows an EdgeemoError, or a limit of the machine, as one line; a bug keeps its traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command line, whatever the standard streams are."""
+        prepare_streams()
+        try:
+            return super().main(*args, **extra)
+        finally:
+            finish_streams()
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse a command line, which may print a help page."""
+        with _exit_on_error():
+            return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit with the code of its error."""
-        try:
+        with _exit_on_error():
             return super().invoke(ctx)
-        except EdgeemoError as error:
-            if isinstance(error, GateError) and error.result:
-                _print_file(error.result)
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("interrupted; a command with --resume continues from its last checkpoint", err=True)
-            ctx.exit(INTERRUPTED)
 
     def list_commands(self, _: click.Context) -> list[str]:
         """Return the commands in the order of the pipeline."""
         return list(self.commands)
+
+
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Print an error of the block that is no bug, as one line, and exit with its code."""
+    try:
+        yield
+    except (click.Abort, Exit):
+        raise
+    except click.ClickException as error:
+        with suppress(OSError):  # of standard error, which does not change the exit code
+            error.show()
+        raise Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        print_error("interrupted; a command with --resume continues from its last checkpoint", word="")
+        raise Exit(INTERRUPTED) from error
+    except Exception as error:
+        known = error if isinstance(error, EdgeemoError) else explain_limit(error)
+        if not known:
+            raise
+        raise Exit(_report(known)) from error
+
+
+def _report(error: EdgeemoError) -> int:
+    """Print an error, after the result of a failed gate; return the exit code."""
+    code = error.exit_code
+    if isinstance(error, GateError) and error.result:
+        try:
+            _print_file(error.result)
+        except EdgeemoError as second:
+            print_error(second)
+            code = second.exit_code
+    print_error(error)
+    return code
 
 
 class StageCommand(click.Command):
@@ -174,11 +217,7 @@ def _click_type(one: Typed) -> Any:
 @click.option("--quiet", is_flag=True, help="print results and errors only")
 def main(quiet: bool) -> None:
     """Train, compress, prove and run facial-emotion models on edge devices."""
-    for stream in (sys.stdout, sys.stderr):  # file names and table lines that the console's encoding does not have
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("edgeemo").setLevel(logging.WARNING if quiet or not is_first_process() else logging.INFO)
+    start_logging(logging.WARNING if quiet or not is_first_process() else logging.INFO)
 
 
 @main.group(cls=Commands)
@@ -228,7 +267,7 @@ def _command_of(stage: Stage) -> Callable[..., None]:
     def command(ctx: click.Context, /, *, as_json: bool = False, **given: Any) -> None:
         config = _make_config(ctx, stage, given)
         if given.get("show_recipe"):
-            click.echo(json.dumps(settings(config), indent=2))
+            print_text(json.dumps(settings(config), indent=2))
             return
         ctx.exit(run_stage(stage, config, as_json=as_json))
 
@@ -239,12 +278,22 @@ def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
     """Run a stage and print what it made or measured; returns the exit code."""
     _limit_threads(stage, config)
     module = stages.import_stage(stage)
+    try:
+        result = module.run(config)
+    except (MemoryError, OSError, RuntimeError) as error:
+        check_limit(error, memory=_advise_on_memory(stage))
+        raise
     if stage.makes:
-        _print_made(stage, config, module.run(config))
+        _print_made(stage, config, result)
         return 0
-    result = module.run(config)
     _print_result(result, as_json=as_json)
     return _exit_code(result)
+
+
+def _advise_on_memory(stage: Stage) -> str:
+    """Return which options of a stage take less memory."""
+    flags = [one.flag for one in options(stage.config) if one.name in NEED_MEMORY]
+    return f"close other programs, or choose a smaller {' or '.join(flags)}" if flags else MEMORY
 
 
 def _make_config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
@@ -269,21 +318,21 @@ def _print_made(stage: Stage, config: Any, path: Path) -> None:
         return
     if stage.shows:
         _print_file(stage.shows(path))
-    click.echo(path)
+    print_text(escape_name(str(path)))
     if stage.following:
-        click.echo(f"next:  edgeemo {stage.following(config, path)}")
+        print_text(f"next:  edgeemo {escape_message(stage.following(config, path))}")
 
 
 def _print_result(result: Any, *, as_json: bool = False) -> None:
     if as_json:
         content = result.to_json()
-        click.echo(content if isinstance(content, str) else json.dumps(content, indent=2, sort_keys=True))
+        print_text(content if isinstance(content, str) else json.dumps(content, indent=2, sort_keys=True))
     elif hasattr(result, "kind"):  # a Result of edgeemo.report
         import_module("edgeemo.report.render").show(result)
     else:
-        click.echo(str(result))
+        print_text(str(result))
     for error in getattr(result, "unreadable", ()):
-        click.echo(f"error: {error}", err=True)
+        print_error(error)
 
 
 def _print_file(path: Path) -> None:

@@ -22,6 +22,7 @@ NO_MEMORY = re.compile(
 NO_THREADS = re.compile(r"can't start new thread|DataLoader worker .*killed by signal|unable to open shared memory")
 NO_TEMPORARY = re.compile("No usable temporary directory")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOMEM, errno.EAGAIN)  # of memory, or of processes
 DISK = (*DISK_FULL, errno.EROFS)  # errors of writing only
 
 MEMORY = "close other programs, or take smaller batches or inputs"
@@ -29,26 +30,26 @@ ADVICE = {
     **dict.fromkeys(DISK_FULL, "free space there, or choose another folder; temporary files are written to TMPDIR"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that this user may read and write"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files:  ulimit -n"),
-    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), MEMORY),
+    **dict.fromkeys(NO_ROOM, MEMORY),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ENODEV), "see whether the disk or share still works"),
     errno.EPIPE: "what reads the output has ended",
 }
 
 
-def explain_limit(error: BaseException, *, doing: str = "") -> MachineError | None:
+def explain_limit(error: BaseException, *, memory: str = MEMORY) -> MachineError | None:
     """Return the MachineError for an error of a library at a limit of this machine; None for any other error.
 
-    doing: what failed, as "write model.onnx", if the error does not name a file.
+    memory: what to do about too little of it.
     """
     for one in _list_causes(error):
-        if (reason := _describe(one, doing)) and not isinstance(one, EdgeemoError):
+        if not isinstance(one, EdgeemoError) and (reason := _describe(one, memory)):
             return MachineError(reason)
     return None
 
 
-def check_limit(error: BaseException, *, doing: str = "") -> None:
+def check_limit(error: BaseException, *, memory: str = MEMORY) -> None:
     """Raise the MachineError of `explain_limit`, if any; call this before an error is taken for damaged input."""
-    if explained := explain_limit(error, doing=doing):
+    if explained := explain_limit(error, memory=memory):
         raise explained from error
 
 
@@ -70,17 +71,17 @@ def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _describe(error: BaseException, doing: str) -> str:
+def _describe(error: BaseException, memory: str) -> str:
     """Return what is at its limit and what to do, empty if nothing is."""
     text = (str(error) or type(error).__name__).strip().splitlines()[0]
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-        return f"not enough memory ({text}): {MEMORY}"
+        return f"not enough memory ({text}): {memory}"
     if NO_THREADS.search(str(error)):
         return f"this machine refuses another process, thread or shared memory ({text}): use --workers 0"
     if NO_TEMPORARY.search(str(error)):
         return "no folder for temporary files can be written: set TMPDIR to one that can"
     number = find_errno(error)
     if number in ADVICE and (isinstance(error, OSError) or OS_ERROR.search(str(error))):
-        where = f"cannot {doing}" if doing else getattr(error, "filename", None) or "input or output"
-        return f"{where}: {os.strerror(number)}; {ADVICE[number]}"
-    return f"cannot {doing or 'write a file'} ({text}); {ADVICE[errno.ENOSPC]}" if is_failed_write(error) else ""
+        where = getattr(error, "filename", None) or "input or output"
+        return f"{where}: {os.strerror(number)}; {memory if number in NO_ROOM else ADVICE[number]}"
+    return f"a file cannot be written ({text}); {ADVICE[errno.ENOSPC]}" if is_failed_write(error) else ""

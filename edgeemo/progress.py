@@ -12,6 +12,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from edgeemo.names import escape_message
+
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
@@ -28,11 +30,12 @@ def track(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
 def counter(what: str, *, total: int) -> Iterator[Callable[[int, str], None]]:
     """Yield a function `advance(count, note)` that advances a bar and shows the note (loss, images/s) next to it."""
     start = perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    text, note = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[note]"))
+    columns = (text, BarColumn(), MofNCompleteColumn(), note)
     console = Console(stderr=True)
     bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     with bar if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else _silent(bar):
-        task = bar.add_task(what, total=total, note="")
+        task = bar.add_task(escape_message(what), total=total, note="")
         yield lambda count, note: bar.update(task, advance=count, note=note)
     seconds = perf_counter() - start
     if seconds > 1:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from edgeemo.artifact import write_text
+from edgeemo.console import writing_output
 from edgeemo.errors import DataError, UsageError
 from edgeemo.report import files
 from edgeemo.report.files import page_path, read
@@ -38,8 +42,16 @@ def make_page(result: Result) -> Page:
 def show(result: Result, console: Console | None = None) -> None:
     """Print a result, the verdict last; by default to the terminal."""
     page = make_page(result)
-    console = console or Console(markup=False, emoji=False)  # file names are not markup
-    console.print(page.to_terminal(), soft_wrap=page.wide)
+    with nullcontext() if console else writing_output():
+        (console or _Terminal()).print(page.to_terminal(), soft_wrap=page.wide)
+
+
+class _Terminal(Console):
+    """Standard output, without rich's own end of a process whose output nobody reads: 1 is a failed gate here."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to whoever prints."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def write(result: Result, path: Path, *, images: Sequence[str] = ()) -> Path:

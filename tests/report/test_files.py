@@ -17,48 +17,9 @@ from edgeemo.report.render import MARK, PAGES, make_page, render_files, write_fi
 from edgeemo.report.result import (
     FORMAT,
     KINDS,
-    AuditResult,
     BenchResult,
-    CheckedModel,
     CheckResult,
-    CopiesAcross,
-    DoctorResult,
-    GpuFacts,
-    LabelCounts,
-    Measurement,
-    Part,
-    SplitAudit,
 )
-
-CHECKED = CheckedModel("nano.onnx", "", overflow_safe=True, golden=None, ms_p50=1.0, ms_p95=2.0, failures=["too slow"])
-COUNTS = [LabelCounts("plurality", {"surprise": 0, "fear": 1}, 1)]
-TRAIN, VALID = (SplitAudit(split, 2, {"a": "cut short"}, [], [], ["b"], COUNTS) for split in ("train", "valid"))
-MADE = {
-    "bench": results.bench(),
-    "audit": AuditResult(
-        header=results.HEADER,
-        data="folder",
-        label_set="six",
-        labels=["surprise", "fear"],
-        near_bits=5,
-        splits=[TRAIN, VALID],
-        copies_across=[CopiesAcross("valid", "train", 2, [["b", "c"]], [])],
-    ),
-    "check": CheckResult(header=results.HEADER, kernels_saturate=False, models=[CHECKED], passed=False),
-    "doctor": DoctorResult(
-        header=results.HEADER,
-        int8="fast",
-        gpu=GpuFacts("a GPU", "8.7", "12.6"),
-        parts=[Part("ONNX Runtime", runs=True, builds=False, version="1", advice="")],
-    ),
-    "measurement": Measurement(
-        header=results.HEADER,
-        script="kills",
-        rows=[{"seconds": 1.5, "more": {}}],
-        facts={"same": True},
-        faces=results.FACES,
-    ),
-}
 
 
 def test_every_kind_has_a_page() -> None:
@@ -67,10 +28,10 @@ def test_every_kind_has_a_page() -> None:
     assert all(kind.made_by for kind in KINDS.values())
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", results.MADE)
 def test_a_result_survives_its_file_and_has_a_page(name: str, tmp_path: Path) -> None:
     """Of its kind and format, with the same page as before."""
-    result, path = MADE[name], tmp_path / "result.json"
+    result, path = results.MADE[name], tmp_path / "result.json"
     write(result, path)
     raw = json.loads(path.read_text(encoding="utf-8"))
     assert raw == result.to_json()
@@ -87,7 +48,7 @@ def test_a_report_has_one_table_of_benches_and_a_page_per_other_result(tmp_path:
     paths = []
     for number, name in enumerate(("doctor", "bench", "check", "bench")):
         paths.append(tmp_path / f"{number}.json")
-        write(MADE[name], paths[-1])
+        write(results.MADE[name], paths[-1])
     lines = render_files(paths).splitlines()
     assert [line[:12] for line in lines[4:6]] == ["| model.onnx"] * 2
     assert [line for line in lines if line.startswith("# ")] == ["# Engines of this machine", "# Check of models"]
@@ -98,7 +59,7 @@ def test_a_report_has_one_table_of_benches_and_a_page_per_other_result(tmp_path:
 def test_a_report_replaces_an_earlier_one_and_nothing_else(tmp_path: Path) -> None:
     """Of whatever kinds; neither one of the results nor somebody's page."""
     source, out, page = tmp_path / "doctor.json", tmp_path / "all.md", tmp_path / "README.md"
-    write(MADE["doctor"], source)
+    write(results.MADE["doctor"], source)
     page.write_text("# Engines of this machine\n")
     for _ in range(2):
         write_files(out, [source])
@@ -140,7 +101,7 @@ def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path: Path
 
 def test_a_result_of_another_kind_is_refused(tmp_path: Path) -> None:
     """Both kinds are named."""
-    write(MADE["doctor"], tmp_path / "doctor.json")
+    write(results.MADE["doctor"], tmp_path / "doctor.json")
     with pytest.raises(DataError, match="expected a check result, found a doctor result; make one"):
         read_as(CheckResult, tmp_path / "doctor.json")
 
@@ -191,6 +152,6 @@ def test_only_a_result_of_the_same_kind_may_be_replaced(tmp_path: Path) -> None:
 def test_a_scripts_rows_are_shown_as_far_as_they_fit() -> None:
     """Words first, nested values by their paths; what does not fit into a cell is named."""
     rows = [{"ms": {"p50": 1.5}, "name": "nano", "runs": [1, 2]}, {"ms": {"p50": 2.0}, "name": "base", "why": "x" * 99}]
-    lines = make_page(replace(MADE["measurement"], rows=rows)).to_markdown().splitlines()
+    lines = make_page(replace(results.MADE["measurement"], rows=rows)).to_markdown().splitlines()
     assert lines[2:6] == ["| name | ms.p50 |", "| --- | ---: |", "| nano | 1.5 |", "| base | 2 |"]
     assert lines[7] == "10 faces of synthetic valid; same: True; only in the JSON: runs, why"
