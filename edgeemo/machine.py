@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from math import ceil
+from pathlib import Path, PurePosixPath
 
 RELEVANT_FEATURES = (
     "avx2",
@@ -20,13 +22,16 @@ RELEVANT_FEATURES = (
     "i8mm",
 )
 CPUINFO = Path("/proc/cpuinfo")
+GROUPS = Path("/proc/self/cgroup")  # the control groups of this process
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+UNIFIED = CONTROL_GROUPS / "unified"  # version 2, where version 1 is mounted as well
 MAX_THREADS = 1024  # of a stage or a model; more is a mistake
 BOARD = Path("/proc/device-tree/model")  # ARM kernels give the board here, and no processor in CPUINFO
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Processor, its instruction sets relevant to INT8 and bf16, usable cores, memory and system."""
+    """Processor, its instruction sets relevant to INT8 and bf16, cores that it may run on, memory and system."""
 
     processor: str  # or the board
     features: tuple[str, ...] | None  # None: the system does not report them
@@ -34,6 +39,7 @@ class Machine:
     memory_gib: float | None  # None: the system does not report it
     system: str
     python: str
+    cpu_quota: float | None = None  # CPUs that a container may use; None: no limit, or not recorded
 
 
 @cache
@@ -45,10 +51,11 @@ def this_machine() -> Machine:
     return Machine(
         processor=info.get("model name") or _read_board() or platform.processor() or platform.machine(),
         features=tuple(name for name in RELEVANT_FEATURES if name in flags.split()) if flags else None,
-        cores=len(usable_cores()),
+        cores=len(_list_affinity()),
         memory_gib=None if memory is None else round(memory / 2**30, 1),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
+        cpu_quota=read_cpu_quota(),
     )
 
 
@@ -63,10 +70,60 @@ def is_jetson() -> bool:
 
 
 def usable_cores() -> list[int]:
-    """Return the cores this process may run on; a container's CPU quota is not considered."""
+    """Return the cores that this process may keep busy: those of its affinity, as many as its CPU quota allows.
+
+    A quota of 1.5 CPUs allows two cores: with one, a third of it could never be used. The last cores are returned.
+    """
+    cores = _list_affinity()
+    quota = read_cpu_quota()
+    return cores if quota is None else cores[-max(1, ceil(quota)) :]
+
+
+def read_cpu_quota() -> float | None:
+    """Return how many CPUs the control groups of this process allow it, as 1.5; None without a limit.
+
+    The lowest limit of the process's group and those above it counts. Read from cpu.max (version 2, Linux's
+    Documentation/admin-guide/cgroup-v2.rst) and from cpu.cfs_quota_us and cpu.cfs_period_us (version 1,
+    Documentation/scheduler/sched-bwc.rst). In a container, the listed group may not exist under its own mount, whose
+    root then is the container's group.
+    """
+    limits = [limit for folder in _list_groups() if (limit := _read_limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def _list_affinity() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def _list_groups() -> Iterator[Path]:
+    """Yield the folders of the control groups that limit the CPUs of this process."""
+    for line in _read_text(GROUPS).splitlines():
+        _, names, path = line.split(":", 2)  # as in 4:cpu,cpuacct:/docker/1f2e, or in 0::/ of version 2
+        if names and "cpu" not in names.split(","):
+            continue
+        mounts = (CONTROL_GROUPS / names, CONTROL_GROUPS / "cpu") if names else (CONTROL_GROUPS, UNIFIED)
+        group = PurePosixPath(path.lstrip("/"))
+        yield from (mount / part for mount in mounts for part in (group, *group.parents))
+
+
+def _read_limit(group: Path) -> float | None:
+    """Return the CPUs that a control group allows; None without a limit or a readable file."""
+    quota, _, period = _read_text(group / "cpu.max").partition(" ")
+    quota = quota or _read_text(group / "cpu.cfs_quota_us")
+    try:
+        limit = int(quota) / int(period or _read_text(group / "cpu.cfs_period_us"))
+    except (ValueError, ZeroDivisionError):  # "max", or neither file
+        return None
+    return limit if limit > 0 else None  # -1: no limit
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _read_board() -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import edgeemo
 from edgeemo import options
-from edgeemo.artifact import check_writable, hash_lines, lock_folder, write_json
+from edgeemo.artifact import atomic_folder, check_writable, hash_lines, lock_folder, write_json
 from edgeemo.card import Card, get_label_set, read_card, write_card
 from edgeemo.card.history import list_versions
 from edgeemo.compress import plan, plots
@@ -82,8 +82,8 @@ def _run(config: Search, card: Card, folder: Path, sizes: list[int]) -> Path:
     result = choose(rows, config, {name: fact for name, fact in identity.items() if name not in IN_HEADER})
     files.write(result, folder / RESULT)
     plots.plot_pareto(result, folder / PLOT)
-    shutil.rmtree(folder / BEST, ignore_errors=True)
     if not result.best:
+        shutil.rmtree(folder / BEST, ignore_errors=True)
         limits = f"p95 <= {config.budget_ms:g} ms and valid accuracy >= {config.min_accuracy:g} %"
         raise GateError(f"no candidate has {limits}", result=folder / RESULT)
     return _copy_best(folder, result)
@@ -118,7 +118,7 @@ def _make_identity(config: Search, card: Card) -> dict[str, Any]:
         "calibration": calibrate.read(config.calibration).header() if config.calibration else "drawn",
         "edgeemo": edgeemo.__version__,
         "versions": list_versions(),
-        "machine": asdict(this_machine()),
+        "machine": {name: fact for name, fact in asdict(this_machine()).items() if (name, fact) != ("cpu_quota", None)},
         **teacher.describe_teachers(teachers),
     }
     identity: dict[str, Any] = json.loads(json.dumps({**settings, **facts}))  # with the types of JSON, to compare
@@ -273,12 +273,12 @@ def _copy_best(folder: Path, result: SearchResult) -> Path:
     """Copy the best model to best/, with a card that marks it as selected on valid; return the path of the copy."""
     candidates = (row for row in result.candidates if isinstance(row, Candidate))
     source = folder / next(row for row in candidates if row.name == result.best).file
-    (folder / BEST).mkdir()
-    copy: Path = folder / BEST / source.name
-    shutil.copy2(source, copy)
     card = read_card(source)
-    write_card(copy, replace(card, metrics={"valid": replace(card.metrics["valid"], selected_on_valid=True)}))
-    return copy
+    with atomic_folder(folder / BEST) as partial:
+        copy = partial / source.name
+        shutil.copyfile(source, copy)
+        write_card(copy, replace(card, metrics={"valid": replace(card.metrics["valid"], selected_on_valid=True)}))
+    return folder / BEST / source.name
 
 
 def _read_rows(folder: Path) -> list[Candidate]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.artifact import atomic_write
-from edgeemo.packages import require
-
-CONFIG = "MPLCONFIGDIR"  # matplotlib's folder for its font cache; by default in the user's home
+from edgeemo.packages import no_caches, require
 
 
 def make_axes(width: float, height: float) -> Any:
@@ -48,12 +44,7 @@ def save_png(figure: Any, path: Path) -> Path:
 
 def _import_figures() -> ModuleType:
     """Import matplotlib.figure without creating a font cache in the user's home; MachineError if it is missing."""
-    cached = Path.home().joinpath(".cache", "matplotlib").is_dir() or CONFIG in os.environ
-    if cached or "matplotlib" in sys.modules:
+    if "matplotlib" in sys.modules:
         return require("matplotlib.figure", extra="bench", purpose="drawing plots")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[CONFIG] = folder
-        try:
-            return require("matplotlib.figure", extra="bench", purpose="drawing plots")
-        finally:
-            os.environ.pop(CONFIG, None)
+    with no_caches():
+        return require("matplotlib.figure", extra="bench", purpose="drawing plots")

@@ -31,7 +31,11 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result with its kind and format, in JSON types: equal to its parsed file."""
-        return {"kind": self.kind, "format": FORMAT, **_to_json(asdict(self))}
+        content = {"kind": self.kind, "format": FORMAT, **_to_json(asdict(self))}
+        machine = content["header"]["machine"]
+        if machine and machine["cpu_quota"] is None:  # as in earlier files, which do not have it
+            del machine["cpu_quota"]
+        return content
 
 
 def _to_json(value: Any) -> Any:

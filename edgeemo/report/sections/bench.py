@@ -8,7 +8,7 @@ from edgeemo.metrics import PairedComparison, wilson
 from edgeemo.report.amounts import format_amount, format_interval, format_milliseconds, format_optional
 from edgeemo.report.facts import SettingTiming, Timing
 from edgeemo.report.result import Accuracy, Against, BenchResult, FaceScores, GateRow, Robustness, WithoutCopies
-from edgeemo.report.sections.circumstances import list_circumstances
+from edgeemo.report.sections.circumstances import describe_cores, list_circumstances
 from edgeemo.report.table import Page, Table
 
 PROOF = 0.05  # p-values above it show no difference
@@ -26,7 +26,9 @@ def make_page(result: BenchResult) -> Page:
     """Make a page of the tables for which the result has values."""
     model, machine = result.model, result.header.machine
     where = (
-        f"{machine.processor}, {machine.cores} cores, load {result.header.load_1min} before the run" if machine else ""
+        f"{machine.processor}, {describe_cores(machine)}, load {result.header.load_1min} before the run"
+        if machine
+        else ""
     )
     identity = {
         "model sha256": model.sha256,

@@ -25,7 +25,13 @@ def _describe_processor(machine: Machine) -> str:
     features = (
         (", ".join(machine.features or ()) or "no instructions for INT8") if known else "instruction sets unknown"
     )
-    return f"{machine.processor}, {machine.cores} cores, {features}"
+    return f"{machine.processor}, {describe_cores(machine)}, {features}"
+
+
+def describe_cores(machine: Machine) -> str:
+    """Return the number of cores and, if there is one, the CPU quota."""
+    quota = "" if machine.cpu_quota is None else f", of which a quota allows {machine.cpu_quota:g}"
+    return f"{machine.cores} cores{quota}"
 
 
 def _describe_system(machine: Machine, load_1min: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeemo.report.amounts import format_memory
 from edgeemo.report.result import CheckedModel, CheckResult, DoctorResult, GpuFacts, Part
-from edgeemo.report.sections.circumstances import list_circumstances
+from edgeemo.report.sections.circumstances import describe_cores, list_circumstances
 from edgeemo.report.table import Page, Table
 
 
@@ -38,7 +38,7 @@ def _describe_machine(result: DoctorResult) -> str:
     machine = result.header.machine
     if not machine:
         return "machine not recorded"
-    facts = f"{machine.cores} cores, {format_memory(machine.memory_gib)}, {machine.system}, Python {machine.python}"
+    facts = f"{describe_cores(machine)}, {format_memory(machine.memory_gib)}, {machine.system}, Python {machine.python}"
     return f"{machine.processor}, {facts}"
 
 
