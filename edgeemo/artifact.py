@@ -12,13 +12,14 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgeemo.errors import MachineError, UsageError
+from edgeemo.errors import EdgeemoError, MachineError, UsageError
 from edgeemo.limits import DISK, find_errno, is_failed_write
 from edgeemo.packages import require
 
@@ -87,6 +88,33 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder for temporary files, removed afterwards.
+
+    Raises MachineError if there is no place for it, or if the block fails because its disk is full, which some
+    libraries report in other words or not at all.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise MachineError("no folder for temporary files can be written: set TMPDIR to one that can") from error
+    with folder as name:
+        try:
+            yield Path(name)
+        except Exception as error:
+            if not isinstance(error, EdgeemoError):
+                _raise_if_no_room(error, Path(name))
+            raise
+
+
+def _raise_if_no_room(error: Exception, folder: Path) -> None:
+    try:
+        _raise_if_disk_full(error, folder / "file")
+    except MachineError as full:
+        raise MachineError(f"{full}; free space there, or set TMPDIR to a folder on another disk") from error
 
 
 def make_folder(folder: Path) -> None:

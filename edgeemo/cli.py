@@ -20,13 +20,13 @@ import edgeemo
 from edgeemo import stages
 from edgeemo.console import finish_streams, prepare_streams, print_error, print_text, start_logging
 from edgeemo.errors import DataError, EdgeemoError, GateError
-from edgeemo.limits import MEMORY, check_limit, explain_limit
-from edgeemo.machine import is_first_process
+from edgeemo.limits import MEMORY, explain_limit
+from edgeemo.machine import is_first_process, read_cpu_quota, usable_cores
 from edgeemo.names import escape_message, escape_name
 from edgeemo.options import Typed, clauses, options, settings
 from edgeemo.stages import Stage
 
-NEED_MEMORY = ("batch_size", "size", "sizes", "views", "count", "calibration_count", "workers")  # the more, the higher
+NEED_MEMORY = ("batch_size", "size", "sizes", "calibration_count", "count")  # the higher, the more
 INTERRUPTED = 130  # 128 + SIGINT, by convention of the shell
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -280,8 +280,9 @@ def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
     module = stages.import_stage(stage)
     try:
         result = module.run(config)
-    except (MemoryError, OSError, RuntimeError) as error:
-        check_limit(error, memory=_advise_on_memory(stage))
+    except Exception as error:
+        if not isinstance(error, EdgeemoError) and (limit := explain_limit(error, memory=_advise_on_memory(stage))):
+            raise limit from error
         raise
     if stage.makes:
         _print_made(stage, config, result)
@@ -292,7 +293,7 @@ def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
 
 def _advise_on_memory(stage: Stage) -> str:
     """Return which options of a stage take less memory."""
-    flags = [one.flag for one in options(stage.config) if one.name in NEED_MEMORY]
+    flags = [one.flag for name in NEED_MEMORY for one in options(stage.config) if one.name == name]
     return f"close other programs, or choose a smaller {' or '.join(flags)}" if flags else MEMORY
 
 
@@ -307,10 +308,16 @@ def _make_config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any
 
 
 def _limit_threads(stage: Stage, config: Any) -> None:
-    """Set OpenMP's limit in the environment before torch is imported, because OpenMP reads it then."""
-    threads = getattr(config, "threads", None)
-    if threads and stage.extra == "train":
+    """Set OpenMP's limit in the environment before torch is imported, because OpenMP reads it then.
+
+    Without --threads, a CPU quota is the limit, of which OpenMP knows nothing, unless the user has set another one.
+    """
+    if stage.extra != "train":
+        return
+    if threads := getattr(config, "threads", None):
         os.environ["OMP_NUM_THREADS"] = str(threads)
+    elif read_cpu_quota() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(usable_cores())))
 
 
 def _print_made(stage: Stage, config: Any, path: Path) -> None:

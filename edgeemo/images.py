@@ -25,6 +25,7 @@ from edgeemo import image_files
 from edgeemo.card import InputContract
 from edgeemo.errors import DataError
 from edgeemo.image_files import png
+from edgeemo.limits import check_shortage
 
 log = logging.getLogger(__name__)
 FORMATS = tuple(image_files.FORMATS)  # allowed decoders; Pillow's others are attack surface
@@ -80,6 +81,7 @@ def read(source: Source, *, name: str = "") -> np.ndarray:
     except (
         Exception
     ) as error:  # damaged files make Pillow raise almost anything: struct.error, zlib.error, TypeError, …
+        check_shortage(error)
         raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 

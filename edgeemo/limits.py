@@ -47,10 +47,15 @@ def explain_limit(error: BaseException, *, memory: str = MEMORY) -> MachineError
     return None
 
 
-def check_limit(error: BaseException, *, memory: str = MEMORY) -> None:
-    """Raise the MachineError of `explain_limit`, if any; call this before an error is taken for damaged input."""
-    if explained := explain_limit(error, memory=memory):
+def check_shortage(error: BaseException) -> None:
+    """Raise MachineError if memory, processes or open files are used up; call this before input is called damaged."""
+    if _is_shortage(error) and (explained := explain_limit(error)):
         raise explained from error
+
+
+def _is_shortage(error: BaseException) -> bool:
+    short = (*NO_ROOM, errno.EMFILE, errno.ENFILE)
+    return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None or find_errno(error) in short
 
 
 def find_errno(error: BaseException) -> int:

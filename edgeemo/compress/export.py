@@ -20,6 +20,7 @@ from torch import nn
 from edgeemo.artifact import atomic_write
 from edgeemo.card import Card, InputContract, write_card
 from edgeemo.errors import GateError
+from edgeemo.packages import no_caches
 from edgeemo.runtime.backends.ort import OnnxBackend
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,11 @@ def flush_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Suppress output, warnings and logs below errors: torch and ONNX Runtime print much that users cannot act on."""
+def silence(level: int = logging.WARNING) -> Iterator[None]:
+    """Suppress output, warnings and logs up to a level: torch and ONNX Runtime print much that users cannot act on."""
     output = io.StringIO()
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(level)
     try:
         with contextlib.redirect_stdout(output), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -94,7 +95,7 @@ def _export_graph(network: nn.Module, contract: InputContract) -> onnx.ModelProt
     example = torch.zeros(
         2, contract.channels, contract.size, contract.size
     )  # torch.export would treat 1 as a constant
-    with silence():
+    with silence(), no_caches():
         program = torch.onnx.export(
             network,
             (example,),

@@ -22,6 +22,7 @@ from torchmetrics import MeanMetric
 
 from edgeemo.artifact import atomic_folder, hash_file
 from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.limits import check_shortage
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ def restore(state: TrainingState, run: Path, *, identity: dict[str, Any], parall
         try:
             weights, content = _read(path, state)
         except DAMAGE as error:
+            check_shortage(error)
             damage.append(f"{path} is not a readable checkpoint ({error})")
             log.warning("%s; trying the previous one", damage[-1])
             continue

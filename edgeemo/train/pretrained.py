@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.limits import check_shortage
 from edgeemo.train.backbones import Backbone, Tensors, load_published
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of training scripts' checkpoints
@@ -33,11 +34,19 @@ def build_trunk(entry: Backbone, name: str, *, weights: str) -> nn.Sequential:
 def _download(entry: Backbone, name: str) -> Tensors:
     if entry.download is None:
         raise UsageError(f"there are no ImageNet weights for {name}; use --weights none or a file")
+    if torch.hub.get_dir().startswith("~"):  # it would make a folder of that name here
+        raise MachineError(
+            "this user has no home folder for the ImageNet weights.  Set TORCH_HOME to a folder for downloads, or give "
+            "a file, --weights FILE"
+        )
     try:
         return entry.download()
     except (OSError, RuntimeError) as error:  # torch.hub raises RuntimeError for a wrong hash
+        place = (
+            "Set TORCH_HOME to a folder that can be written, or give" if getattr(error, "filename", None) else "Give"
+        )
         raise MachineError(
-            f"cannot download the ImageNet weights of {name} ({error}).  Give a file instead, --weights FILE "
+            f"cannot download the ImageNet weights of {name} ({error}).  {place} a file instead, --weights FILE "
             f"(torchvision's own .pth), or start from scratch, --weights none"
         ) from error
 
@@ -60,6 +69,7 @@ def _read_state_dict(file: Path) -> Tensors:
     try:
         state = load_file(file) if file.suffix == ".safetensors" else _load_pth(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        check_shortage(error)
         # torch's own message is left out, because it recommends unsafe loading.
         raise IntegrityError(
             f"--weights {file} is not a plain state dict: expected a .safetensors file, or a .pth file as "

@@ -6,7 +6,6 @@ Nothing is chosen on valid faces; they only test the result on faces that the ne
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo import card
+from edgeemo.artifact import temporary_folder
 from edgeemo.card import InputContract
 from edgeemo.compress.quantize.qdq import quantize
 from edgeemo.compress.quantize.ranges import METHODS, Ranges, observe, predict_onnx
@@ -85,8 +85,8 @@ class Reference:
 
     def measure(self, ranges: Ranges, *, keep_float: Collection[str] = (), only: Collection[str] = ()) -> Fidelity:
         """Quantize with these layers and compare the INT8 file with float."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "candidate.onnx"
+        with temporary_folder() as folder:
+            path = folder / "candidate.onnx"
             quantize(
                 ranges,
                 path,

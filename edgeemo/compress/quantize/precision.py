@@ -8,7 +8,6 @@ kernels are counted.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from edgeemo.artifact import temporary_folder
 from edgeemo.card import Precision
 from edgeemo.compress.quantize.overflow import WEIGHT_INPUT
 from edgeemo.errors import GateError
@@ -96,14 +96,14 @@ def list_requested(path: Path) -> list[Kernel]:
 
 def _profile(path: Path, level: onnxruntime.GraphOptimizationLevel) -> tuple[onnx.GraphProto, dict[str, Any]]:
     """Run one face; return ONNX Runtime's graph of the file and its profiler's record of every node, by name."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
+    with temporary_folder() as folder:
+        optimised = folder / "optimised.onnx"
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level
         options.intra_op_num_threads = 1
         options.optimized_model_filepath = str(optimised)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         options.log_severity_level = 3  # it warns that the optimised file is for this machine only
         # Its blocked layout pads float weights, which would inflate the count of multiply-adds.
         session = onnxruntime.InferenceSession(

@@ -8,7 +8,6 @@ one half of the calibration faces, divergence from the float model on the other 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +22,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData, create_c
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from edgeemo.artifact import temporary_folder
 from edgeemo.card import InputContract
 from edgeemo.compress.export import INPUT, silence
 from edgeemo.data import Faces
@@ -82,14 +82,18 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
     """
     kind, options = METHODS[method]
     bar = counter(f"calibrating, {method}", total=len(faces))
-    with tempfile.TemporaryDirectory() as folder, bar as advance, silence():
-        prepared = Path(folder) / "prepared.onnx"
+    with (
+        temporary_folder() as folder,
+        bar as advance,
+        silence(logging.ERROR),
+    ):  # ONNX Runtime logs an error with its traceback, and then raises it
+        prepared = folder / "prepared.onnx"
         # Symbolic shape inference fails on graphs of torch's exporter; ONNX's own shape inference is sufficient.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         calibrator = create_calibrator(
             prepared,
             sorted({*QLinearOpsRegistry, *QDQRegistry}),
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            augmented_model_path=str(folder / "augmented.onnx"),
             calibrate_method=kind,
             extra_options=options,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.limits import check_shortage
 from edgeemo.packages import require
 from edgeemo.runtime.onnx_check import check_file
 
@@ -42,6 +43,7 @@ class OpenvinoBackend:
             model = core.read_model(path)
             self._compiled: Any = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
+            check_shortage(error)
             reason = str(error).strip().splitlines()[-1]
             raise IntegrityError(
                 f"{path} cannot be opened by OpenVINO {library.__version__}: {reason}\n"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.errors import IntegrityError, MachineError, UsageError
+from edgeemo.limits import check_shortage
 from edgeemo.packages import require
 from edgeemo.runtime.onnx_check import check_file, has_uint8_activations
 
@@ -65,6 +66,7 @@ class OnnxBackend:
                 disabled_optimizers=list(DISABLED),
             )
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+            check_shortage(error)
             reason = str(error).splitlines()[0]
             raise IntegrityError(
                 f"{path} cannot be opened by ONNX Runtime {runtime.__version__}: {reason}\n"
