@@ -91,17 +91,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(*, room: int = 0) -> Iterator[Path]:
     """Yield a folder for temporary files, removed afterwards.
 
+    room: bytes that the block needs at least; ONNX Runtime writes half a file without an error where they are missing.
+
     Raises MachineError if there is no place for it, or if the block fails because its disk is full, which some
-    libraries report in other words or not at all.
+    libraries report in other words.
     """
     try:
         folder = tempfile.TemporaryDirectory()
     except OSError as error:
         raise MachineError("no folder for temporary files can be written: set TMPDIR to one that can") from error
     with folder as name:
+        if (free := shutil.disk_usage(name).free) < room:
+            raise MachineError(
+                f"temporary files need {room / 1e6:,.1f} MB, {Path(name).parent} has {free / 1e6:,.1f} MB: free space "
+                "there, or set TMPDIR to a folder on another disk"
+            )
         try:
             yield Path(name)
         except Exception as error:

@@ -100,9 +100,12 @@ def run(launcher: Launcher, *arguments: str) -> None:
         # Only edgeemo: the rest of site-packages holds libraries for this processor, not for the emulated one.
         (Path(folder) / "edgeemo").symlink_to(Path(edgeemo.__file__).resolve().parent)
         environment = {**launcher.environment, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"
         command = [*launcher.command, "-m", MODULE, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")  # noqa: S603
+            done = subprocess.run(  # noqa: S603
+                command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment, cwd="/"
+            )
         except OSError as error:
             raise MachineError(f"{launcher.command[0]} cannot be started: {error.strerror}") from error
     if done.returncode:

@@ -108,9 +108,10 @@ def _run_module(module: str, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(  # noqa: S603  our own module, run by our own interpreter
         [sys.executable, "-c", START, f"edgeemo.measure.{module}", *arguments],
         capture_output=True,
-        text=True,
+        encoding="utf-8",  # whatever the console's, for the paths in a message
+        errors="replace",
         check=False,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8:backslashreplace"},
     )
     if done.returncode:
         reason = done.stderr.strip().rpartition("Error: ")[2] or "no message"  # all lines of the last error

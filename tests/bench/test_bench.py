@@ -282,3 +282,13 @@ def test_a_measuring_process_that_dies_is_reported_with_its_last_words(tmp_path:
     """The child's error reaches the user, not only its exit code."""
     with pytest.raises(MachineError, match=r"gone\.onnx"):
         latency.measure_cold_start(tmp_path / "gone.onnx")
+
+
+def test_a_message_of_the_measuring_process_is_read_in_any_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Python is told to write another one than the console's."""
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    missing = tmp_path / "Gesichtsausdrücke.onnx"
+    with pytest.raises(MachineError, match=f"{missing.name} does not exist"):
+        latency.measure_cold_start(missing)

@@ -96,7 +96,7 @@ def list_requested(path: Path) -> list[Kernel]:
 
 def _profile(path: Path, level: onnxruntime.GraphOptimizationLevel) -> tuple[onnx.GraphProto, dict[str, Any]]:
     """Run one face; return ONNX Runtime's graph of the file and its profiler's record of every node, by name."""
-    with temporary_folder() as folder:
+    with temporary_folder(room=2 * path.stat().st_size) as folder:
         optimised = folder / "optimised.onnx"
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level

@@ -40,6 +40,7 @@ METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "percentile": (CalibrationMethod.Percentile, {"percentile": PERCENTILE}),
     "entropy": (CalibrationMethod.Entropy, {"num_bins": BINS}),
 }
+COPIES = 5  # of the model that calibration has in temporary files at a time, at most
 MAX_BINS = 2 * BINS  # that the search for the entropy threshold goes through
 # Histogram calibrators hold every activation of a batch in memory: about 90 MB for ResNet-50 at 224 px.
 BATCH_PIXELS = 224 * 224
@@ -82,11 +83,8 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
     """
     kind, options = METHODS[method]
     bar = counter(f"calibrating, {method}", total=len(faces))
-    with (
-        temporary_folder() as folder,
-        bar as advance,
-        silence(logging.ERROR),
-    ):  # ONNX Runtime logs an error with its traceback, and then raises it
+    place = temporary_folder(room=COPIES * source.stat().st_size)
+    with place as folder, bar as advance, silence(logging.ERROR):  # ONNX Runtime logs what it raises
         prepared = folder / "prepared.onnx"
         # Symbolic shape inference fails on graphs of torch's exporter; ONNX's own shape inference is sufficient.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
