@@ -49,11 +49,12 @@ def explain_limit(error: BaseException, *, memory: str = MEMORY) -> MachineError
 
 def check_shortage(error: BaseException) -> None:
     """Raise MachineError if memory, processes or open files are used up; call this before input is called damaged."""
-    if _is_shortage(error) and (explained := explain_limit(error)):
+    if is_shortage(error) and (explained := explain_limit(error)):
         raise explained from error
 
 
-def _is_shortage(error: BaseException) -> bool:
+def is_shortage(error: BaseException) -> bool:
+    """Return whether an error means that memory, processes or open files are used up."""
     short = (*NO_ROOM, errno.EMFILE, errno.ENFILE)
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None or find_errno(error) in short
 

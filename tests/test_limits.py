@@ -20,9 +20,12 @@ from PIL import Image
 
 from edgeemo import images, stages
 from edgeemo.artifact import temporary_folder
+from edgeemo.card import read_card
 from edgeemo.errors import GateError, MachineError
 from edgeemo.limits import explain_limit
+from edgeemo.report import files
 from edgeemo.runtime.backends.ort import OnnxBackend
+from edgeemo.runtime.onnx_check import check_file
 from edgeemo.train import checkpoint, pretrained
 from edgeemo.train.backbones import BACKBONES
 
@@ -101,7 +104,7 @@ WRITING = {
 
 MEMORY = {
     "a batch": (24 << 20, f"{DEMO} --batch-size 64", "choose a smaller --batch-size or --size"),
-    "a model": (4 << 20, "predict --sample --model base", "close other programs"),
+    "a model to open": (4 << 20, "predict --sample --model base", "close other programs"),
 }
 DISKS = {"out": "700k", "temporary": "1500k"}  # the second holds half of what calibration writes
 
@@ -323,3 +326,21 @@ def test_no_memory_is_not_called_foreign_weights(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pretrained, "load_file", fail_with(RuntimeError("can't allocate memory")))
     with pytest.raises(MachineError, match="not enough memory"):
         pretrained._read_state_dict(run / "model.safetensors")
+
+
+SHORT = {
+    "files": OSError(errno.EMFILE, "Too many open files"),
+    "memory": OSError(errno.ENOMEM, "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("what", SHORT)
+@pytest.mark.parametrize("kind", ["card", "model", "result"])
+def test_a_shortage_is_not_called_a_damaged_file(kind: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would be copied, or made again, for nothing."""
+    readers = {"card": lambda: read_card(TINY), "model": lambda: check_file(TINY), "result": lambda: files.read(RESULT)}
+    for name in ("open", "read_text", "read_bytes", "stat"):
+        monkeypatch.setattr(Path, name, fail_with(SHORT[what]))
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    with pytest.raises(MachineError, match=r"Too many open files|not enough memory"):
+        readers[kind]()

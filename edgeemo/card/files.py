@@ -13,6 +13,7 @@ from edgeemo.card.layout import compute_seal, to_text
 from edgeemo.card.sections import FORMAT, Card, InputContract
 from edgeemo.errors import IntegrityError
 from edgeemo.labels import LABEL_SETS, LabelSet, label_set
+from edgeemo.limits import check_shortage
 from edgeemo.reading import check_regular, read_json
 
 MAX_CARD_BYTES = 4 * 2**20  # the largest card of a packaged model has 14 kB
@@ -74,6 +75,7 @@ def read_card(model: Path) -> Card:
         check_regular(model, max_bytes=MAX_MODEL_BYTES)
         card, found = parse_card(path), hash_file(model)
     except OSError as error:
+        check_shortage(error)
         raise IntegrityError(
             f"{error.filename} cannot be read ({error.strerror}); make it readable for who runs this"
         ) from error

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from edgeemo.artifact import check_writable, write_json
 from edgeemo.errors import DataError, UsageError
+from edgeemo.limits import check_shortage
 from edgeemo.reading import read_json
 from edgeemo.report.decode import decode
 from edgeemo.report.result import FORMAT, KINDS, BenchResult, Result
@@ -92,6 +93,7 @@ def _read_object(path: Path, expected: str) -> dict[str, Any]:
     try:
         content = read_json(path, max_bytes=MAX_BYTES)
     except OSError as error:
+        check_shortage(error)
         raise DataError(f"{path} cannot be read ({error.strerror}); {expected}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); {expected}") from error

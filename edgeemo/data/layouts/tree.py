@@ -20,6 +20,7 @@ import numpy as np
 from edgeemo import images
 from edgeemo.data.sample import log_once
 from edgeemo.errors import DataError
+from edgeemo.limits import check_shortage
 from edgeemo.names import escape_name, is_system_name
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -104,6 +105,7 @@ class FolderTree:
         try:
             return (self.path / name).open("rb")
         except OSError as error:
+            check_shortage(error)
             raise DataError(f"{self.path / name} cannot be read: {error.strerror}") from error
 
     def read_image(self, name: str, image: str = "") -> np.ndarray:
@@ -116,6 +118,7 @@ class FolderTree:
             status = path.stat()
             entries = list(os.scandir(path))
         except OSError as error:
+            check_shortage(error)
             raise DataError(f"{path} cannot be listed: {error.strerror}; make it readable or remove it") from error
         identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link to a folder above it

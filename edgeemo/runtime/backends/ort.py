@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeemo.errors import IntegrityError, MachineError, UsageError
-from edgeemo.limits import check_shortage
+from edgeemo.limits import check_shortage, is_shortage
 from edgeemo.packages import require
 from edgeemo.runtime.onnx_check import check_file, has_uint8_activations
 
@@ -92,7 +92,7 @@ class OnnxBackend:
             logits: np.ndarray = session.run(None, {self._input: batch})[0]
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
             reason = str(error).strip().splitlines()[0]
-            if "allocate" in reason or "bad_alloc" in reason:
+            if is_shortage(error):
                 raise MachineError(
                     f"not enough memory to run {self._path} on {len(batch)} faces: {reason}.  Close other programs"
                 ) from error

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 
 from edgeemo.errors import IntegrityError
+from edgeemo.limits import check_shortage
 from edgeemo.runtime.onnx_check.graph import UINT8, Graph, Node, Shape, Tensor, read_graph
 from edgeemo.runtime.onnx_check.operators import OPERATORS, Cost, Inputs
 from edgeemo.runtime.onnx_check.protobuf import Reader
@@ -48,6 +49,7 @@ def check_file(path: Path) -> Graph:
         for batch in (1, BATCH_SIZE):
             _check_cost(graph, status.st_size, batch)
     except OSError as error:
+        check_shortage(error)
         raise IntegrityError(f"{path} cannot be read ({error.strerror}); copy the file again") from error
     except ValueError as error:
         raise IntegrityError(
