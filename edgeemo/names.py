@@ -27,7 +27,7 @@ SYSTEM_NAMES = {
 JOINERS = "\u200c\u200d"
 CONTINUATION = re.compile(r"\s*\n\s+")  # of a message on several lines, whose next line is indented
 # What Markdown takes for more than text: code, cells, emphasis, tags, links, entities, and escapes of these.
-MARKUP = re.compile(r"[`|*]|~(?=~)|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|(?<=\])\(|&(?=#|\w+;)|\\(?=[^\w\s]|$)")
+MARKUP = re.compile(r"[`|*]|~(?=~)|(?<!\w)_(?=\S.*_(?!\w))|<(?=[A-Za-z/!?])|(?<=\])\(|&(?=#|\w+;)|\\(?=[^\w\s]|$)")
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
