@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from edgeemo.control_groups import list_control_groups, read_text
 
 RELEVANT_FEATURES = (
     "avx2",
@@ -22,9 +23,6 @@ RELEVANT_FEATURES = (
     "i8mm",
 )
 CPUINFO = Path("/proc/cpuinfo")
-GROUPS = Path("/proc/self/cgroup")  # the control groups of this process
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-UNIFIED = CONTROL_GROUPS / "unified"  # version 2, where version 1 is mounted as well
 MAX_THREADS = 1024  # of a stage or a model; more is a mistake
 BOARD = Path("/proc/device-tree/model")  # ARM kernels give the board here, and no processor in CPUINFO
 
@@ -82,12 +80,10 @@ def usable_cores() -> list[int]:
 def read_cpu_quota() -> float | None:
     """Return how many CPUs the control groups of this process allow it, as 1.5; None without a limit.
 
-    The lowest limit of the process's group and those above it counts. Read from cpu.max (version 2, Linux's
-    Documentation/admin-guide/cgroup-v2.rst) and from cpu.cfs_quota_us and cpu.cfs_period_us (version 1,
-    Documentation/scheduler/sched-bwc.rst). In a container, the listed group may not exist under its own mount, whose
-    root then is the container's group.
+    The lowest limit of the process's group and those above it counts. Read from cpu.max (control groups of version 2)
+    and from cpu.cfs_quota_us and cpu.cfs_period_us (version 1, Linux's Documentation/scheduler/sched-bwc.rst).
     """
-    limits = [limit for folder in _list_groups() if (limit := _read_limit(folder)) is not None]
+    limits = [limit for folder in list_control_groups("cpu") if (limit := _read_limit(folder)) is not None]
     return min(limits, default=None)
 
 
@@ -97,33 +93,15 @@ def _list_affinity() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _list_groups() -> Iterator[Path]:
-    """Yield the folders of the control groups that limit the CPUs of this process."""
-    for line in _read_text(GROUPS).splitlines():
-        _, names, path = line.split(":", 2)  # as in 4:cpu,cpuacct:/docker/1f2e, or in 0::/ of version 2
-        if names and "cpu" not in names.split(","):
-            continue
-        mounts = (CONTROL_GROUPS / names, CONTROL_GROUPS / "cpu") if names else (CONTROL_GROUPS, UNIFIED)
-        group = PurePosixPath(path.lstrip("/"))
-        yield from (mount / part for mount in mounts for part in (group, *group.parents))
-
-
 def _read_limit(group: Path) -> float | None:
     """Return the CPUs that a control group allows; None without a limit or a readable file."""
-    quota, _, period = _read_text(group / "cpu.max").partition(" ")
-    quota = quota or _read_text(group / "cpu.cfs_quota_us")
+    quota, _, period = read_text(group / "cpu.max").partition(" ")
+    quota = quota or read_text(group / "cpu.cfs_quota_us")
     try:
-        limit = int(quota) / int(period or _read_text(group / "cpu.cfs_period_us"))
+        limit = int(quota) / int(period or read_text(group / "cpu.cfs_period_us"))
     except (ValueError, ZeroDivisionError):  # "max", or neither file
         return None
     return limit if limit > 0 else None  # -1: no limit
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _read_board() -> str:

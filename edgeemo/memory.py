@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from edgeemo.control_groups import list_control_groups, read_text
+
 MEMINFO = Path("/proc/meminfo")
-OWN_GROUPS = Path("/proc/self/cgroup")
 OWN_SIZE = Path("/proc/self/statm")
-GROUPS = Path("/sys/fs/cgroup")
-# Files of a control group, by version: limit, use, and the statistics of pages that the kernel can drop.
-GROUP_FILES = {
-    2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-}
+# Files of a control group of version 2, then 1: limit, use, and the statistics of pages that the kernel can drop.
+GROUP_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
 
 
 def available_memory() -> int | None:
@@ -46,27 +46,13 @@ def _read_machine() -> Iterator[int]:
 
 
 def _read_groups() -> Iterator[int]:
-    with suppress(OSError):
-        for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                yield from _read_group_and_parents(GROUPS, path, version=2)
-            elif "memory" in controllers.split(","):
-                yield from _read_group_and_parents(GROUPS / "memory", path, version=1)
-
-
-def _read_group_and_parents(root: Path, path: str, *, version: int) -> Iterator[int]:
-    """Yield what each limit leaves; inside a container, `path` may be the host's, and only the root is there."""
-    group = root / path.lstrip("/")
-    limit_file, used_file, dropped = GROUP_FILES[version]
-    for folder in (group, *group.parents):
-        with suppress(OSError, ValueError):  # no such group, or its limit is "max"
-            limit = int((folder / limit_file).read_text(encoding="utf-8"))
-            used = int((folder / used_file).read_text(encoding="utf-8"))
-            lines = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
-            yield limit - used + sum(int(value) for name, value in lines if name in dropped)
-        if folder == root:
-            return
+    """Yield what the limit of each control group leaves."""
+    for group in list_control_groups("memory"):
+        for limit_file, used_file, dropped in GROUP_FILES:
+            with suppress(ValueError):  # no such file, or the limit is "max"
+                limit, used = int(read_text(group / limit_file)), int(read_text(group / used_file))
+                lines = (line.split() for line in read_text(group / "memory.stat").splitlines())
+                yield limit - used + sum(int(value) for name, value in lines if name in dropped)
 
 
 def _read_limit() -> Iterator[int]:

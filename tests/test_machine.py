@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import results
 
-from edgeemo import cli, doctor, machine, stages
+from edgeemo import cli, control_groups, doctor, machine, stages
 from edgeemo.report.amounts import format_memory
 from edgeemo.report.decode import decode
 from edgeemo.report.files import read, write
@@ -70,9 +70,8 @@ def simulate_groups(monkeypatch: pytest.MonkeyPatch, folder: Path, groups: str, 
         file = folder / "mount" / name.replace("__", "/").replace("cpu_", "cpu.").replace("cpu.cpuacct", "cpu,cpuacct")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n", encoding="utf-8")
-    monkeypatch.setattr(machine, "GROUPS", folder / "cgroup")
-    monkeypatch.setattr(machine, "CONTROL_GROUPS", folder / "mount")
-    monkeypatch.setattr(machine, "UNIFIED", folder / "mount" / "unified")
+    monkeypatch.setattr(control_groups, "OWN", folder / "cgroup")
+    monkeypatch.setattr(control_groups, "MOUNT", folder / "mount")
     monkeypatch.setattr(machine, "_list_affinity", lambda: list(range(8)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeemo import memory
+from edgeemo import control_groups, memory
 
 GB = 10**9
 
@@ -16,9 +16,9 @@ GB = 10**9
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The root of a simulated /sys/fs/cgroup, on a machine with 64 GB available and no limits."""
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "OWN", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "OWN_SIZE", tmp_path / "statm")
-    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path / "groups")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemFree:  1 kB\nMemAvailable:  62500000 kB\n", encoding="utf-8")
     (tmp_path / "groups").mkdir()
