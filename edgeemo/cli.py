@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, replace
+from dataclasses import MISSING
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from edgeemo.limits import MEMORY, explain_limit
 from edgeemo.machine import is_first_process, read_cpu_quota, usable_cores
 from edgeemo.names import escape_message, escape_name
 from edgeemo.options import Typed, clauses, options, settings
+from edgeemo.resume import make_compress_config, make_train_config
 from edgeemo.stages import Stage
 
 NEED_MEMORY = ("batch_size", "size", "sizes", "calibration_count", "count")  # the higher, the more
@@ -298,13 +299,15 @@ def _advise_on_memory(stage: Stage) -> str:
 
 
 def _make_config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any:
-    """Return the config of a command line; for train, the recipe's, changed by the options on the command line."""
+    """Return the config of a command line; options that are not typed are those of the recipe or the resumed run."""
+    typed = {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
+    if stage.config is stages.Compress:
+        return make_compress_config(typed)
     if stage.config is not stages.Train:
         return stage.config(**given)
-    typed = {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
-    recipe = typed.pop("recipe", "enhanced")
+    recipe = typed.pop("recipe", None)
     typed.pop("show_recipe", None)
-    return replace(stages.RECIPES[recipe], **typed)
+    return make_train_config(typed, recipe)
 
 
 def _limit_threads(stage: Stage, config: Any) -> None:

@@ -38,6 +38,7 @@ LABELS = (
 REPORTED_LABELS = "report in this label set; a ferplus8 model can report six, whose merged probabilities are summed"
 PROTOCOL = "how votes become a label: plurality (most votes), or majority (more than half, else the face is dropped)"
 PROTOCOLS = ("plurality", "majority")
+SKIP_UNREADABLE = "pass over faces that cannot be read, and list them, instead of stopping"
 SPLIT_NAMES = ("train", "valid", "test")
 BACKENDS = (
     *("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),  # of .onnx files
@@ -109,7 +110,9 @@ class Train(Config):
     precision: str = option("auto", "arithmetic of training", choices=("auto", "fp32", "bf16", "fp16"))
     threads: int | None = threads_option()
     seed: int = option(0, "random seed", least=0, most=2**32 - 1, unit="N")
-    resume: bool = option(False, "continue from the last checkpoint in the run folder")
+    resume: bool = option(
+        False, "continue from the last checkpoint in the run folder, with its settings unless options are given"
+    )
 
     head: str = of_network("enhanced", "classifier: enhanced (three layers) or linear", choices=("enhanced", "linear"))
     attention: bool = of_network(True, "spatial attention before pooling")
@@ -181,6 +184,7 @@ class Train(Config):
         0.0, "fraction of training faces to corrupt: noise, blur, downscaling, JPEG or exposure", **FRACTION
     )
     vertical_flips: bool = of_data(False, "flip half of the faces upside down")
+    skip_unreadable: bool = of_data(False, SKIP_UNREADABLE)
     workers: int = of_run(0, "processes that prepare batches; 0: the training process", least=0, unit="N")
     checkpoint_steps: int = of_run(200, "steps between checkpoints; there is one after every epoch as well", **COUNT)
     tensorboard: bool = of_run(False, "write TensorBoard logs to RUN/tensorboard")
@@ -204,6 +208,7 @@ class Evaluate(Config):
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
     split: str = option("valid", "split to use", choices=SPLIT_NAMES)
     protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS)
+    skip_unreadable: bool = option(False, SKIP_UNREADABLE)
     flips: bool = option(
         False, "also evaluate each run with flip averaging: predictions for a face and its mirror image are averaged"
     )
@@ -259,7 +264,9 @@ class Compress(Config):
     teacher: tuple[Path, ...] = option((), "distil from these run folders during fine-tuning", unit="RUN,...")
     threads: int | None = threads_option()
     seed: int = option(0, "random seed", least=0, most=2**32 - 1, unit="N")
-    resume: bool = option(False, "continue from the last checkpoint of fine-tuning")
+    resume: bool = option(
+        False, "continue from the last checkpoint of fine-tuning, with its settings unless options are given"
+    )
 
     importance: str = of_pruning(
         "group-norm",
@@ -332,6 +339,7 @@ class Compress(Config):
     )
     time: bool = of_run(True, "time the models side by side on one core")
     cache: Path | None = like(Train, "cache")
+    skip_unreadable: bool = of_run(False, SKIP_UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -373,6 +381,7 @@ class Search(Config):
     min_int8_share: float = like(Compress, "min_int8_share", needs="")
     min_agreement: float = like(Compress, "min_agreement", needs="")
     cache: Path | None = like(Compress, "cache")
+    skip_unreadable: bool = like(Compress, "skip_unreadable")
 
 
 @dataclass(frozen=True)
@@ -429,6 +438,7 @@ class Bench(Config):
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
     split: str = option("valid", "split to use", choices=SPLIT_NAMES, needs="data")
     protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS, needs="data")
+    skip_unreadable: bool = option(False, SKIP_UNREADABLE, needs="data")
     robustness: bool = option(
         False, "also measure accuracy under noise, blur, exposure, misaligned crops, ...", needs="data"
     )

@@ -10,6 +10,7 @@ from edgeemo.artifact import hash_lines
 from edgeemo.card import Card, InputContract, get_label_set
 from edgeemo.data import faces
 from edgeemo.data.sample import NoSuchSplit, Sample
+from edgeemo.data.unreadable import summarise
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.measure.logits import compute_logits
@@ -44,10 +45,18 @@ class EvalSet:
         return hash_lines([sample.id for sample, keep in kept if keep])
 
 
-def make_eval_set(data: str, split: str, protocol: str, card: Card, *, labels: LabelSet | None = None) -> EvalSet:
+def make_eval_set(
+    data: str,
+    split: str,
+    protocol: str,
+    card: Card,
+    *,
+    labels: LabelSet | None = None,
+    skip_unreadable: bool = False,
+) -> EvalSet:
     """Label the faces of a split and find copies of training faces; labels: None means the card's own."""
     labels = labels or get_label_set(card)
-    samples = faces.samples(data, split, labels)
+    samples = faces.list_split(data, split, labels, skip_unreadable=skip_unreadable)
     labelled = faces.label(samples, labels, protocol="plurality")
     masks = {"plurality": np.ones(len(labelled.samples), bool)}
     try:
@@ -56,7 +65,7 @@ def make_eval_set(data: str, split: str, protocol: str, card: Card, *, labels: L
     except DataError:  # no face has a majority: an error only if majority was requested
         if protocol == "majority":
             raise
-    copies = _find_copies(data, split, labels, labelled.samples)
+    copies = _find_copies(data, split, labels, labelled.samples, skip_unreadable=skip_unreadable)
     return EvalSet(data, split, protocol, labels, labelled, masks, copies, _hash_card_ids(samples, card))
 
 
@@ -126,7 +135,9 @@ def _score_protocol(predicted: np.ndarray, eval_set: EvalSet, protocol: str) -> 
     rows = eval_set.masks[protocol]
     result = scores(predicted[rows], eval_set.labelled.truth[rows], eval_set.labels.labels)
     kind, ids_sha256 = faces.kind_of(eval_set.data), eval_set.ids_sha256(protocol)
-    return FaceScores(**vars(result), faces=FacesBlock(kind, eval_set.split, protocol, result.n, ids_sha256))
+    unreadable = summarise(eval_set.data, eval_set.split)
+    about = FacesBlock(kind, eval_set.split, protocol, result.n, ids_sha256, unreadable)
+    return FaceScores(**vars(result), faces=about)
 
 
 def _used_in_training(card: Card, eval_set: EvalSet) -> bool:
@@ -148,11 +159,13 @@ def _score_without_copies(predicted: np.ndarray, eval_set: EvalSet) -> WithoutCo
     return WithoutCopies(copies, n, correct / n, *wilson(correct, n))
 
 
-def _find_copies(data: str, split: str, labels: LabelSet, samples: list[Sample]) -> np.ndarray | None:
+def _find_copies(
+    data: str, split: str, labels: LabelSet, samples: list[Sample], *, skip_unreadable: bool
+) -> np.ndarray | None:
     if split == "train" or faces.kind_of(data) == "synthetic":  # every synthetic face has its own seed
         return None
     try:
-        train = faces.samples(data, "train", labels)
+        train = faces.list_split(data, "train", labels, skip_unreadable=skip_unreadable)
     except NoSuchSplit:
         return None
     known = set(_hash_faces(train, "train"))
@@ -160,4 +173,6 @@ def _find_copies(data: str, split: str, labels: LabelSet, samples: list[Sample])
 
 
 def _hash_faces(samples: list[Sample], split: str) -> list[str]:
-    return [faces.hash_pixels(sample.read()) for sample in track(samples, f"hashing {split} faces", total=len(samples))]
+    return [
+        faces.hash_pixels(faces.read(sample)) for sample in track(samples, f"hashing {split} faces", total=len(samples))
+    ]

@@ -123,7 +123,14 @@ def _evaluate(config: Bench, data: str, model: Model, other: Model | None) -> Fa
     """Measure accuracy, robustness if requested, and the paired comparison if there is another model."""
     if other:
         accuracy.check_comparable(model, other)
-    eval_set = accuracy.make_eval_set(data, config.split, config.protocol, model.card, labels=model.label_set)
+    eval_set = accuracy.make_eval_set(
+        data,
+        config.split,
+        config.protocol,
+        model.card,
+        labels=model.label_set,
+        skip_unreadable=config.skip_unreadable,
+    )
     pixels = accuracy.decode_faces(eval_set, model.card.input)
     predicted = accuracy.predict_probabilities(model, pixels)
     scored = accuracy.score(predicted, eval_set, caveat=accuracy.make_caveat(model.card, eval_set))

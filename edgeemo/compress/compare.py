@@ -14,7 +14,7 @@ from edgeemo.data import Faces
 from edgeemo.measure.latency import advise_on_int8
 from edgeemo.measure.logits import compute_logits
 from edgeemo.metrics import Scores, compare_paired, scores, softmax
-from edgeemo.report.facts import FacesBlock, PairedWith, Timing, make_header
+from edgeemo.report.facts import FacesBlock, PairedWith, Timing, Unreadable, make_header
 from edgeemo.report.result import ComparedRow, ComparisonResult
 from edgeemo.runtime import open_model
 from edgeemo.runtime.golden import golden_batch
@@ -51,17 +51,24 @@ def evaluate_stage(name: str, path: Path, card: Card, size: Size, logits: np.nda
 
 
 def make_comparison(
-    stages: list[StageResult], valid: Faces, *, data: str, protocol: str, latency: dict[str, Timing]
+    stages: list[StageResult],
+    valid: Faces,
+    *,
+    data: str,
+    protocol: str,
+    latency: dict[str, Timing],
+    unreadable: Unreadable | None = None,
 ) -> ComparisonResult:
     """Return a row per stage, with a paired comparison to every stage before it.
 
     latency: on one core, by name of the stage, for those that were timed.
+    unreadable: faces of the split that are not among `valid`.
     """
     rows = []
     for k, stage in enumerate(stages):
         pairs = [compare_stages(earlier, stage, valid.truth) for earlier in reversed(stages[:k])]
         rows.append(_make_row(stage, latency.get(stage.name), pairs))
-    faces = FacesBlock(data, "valid", protocol, len(valid), valid.fingerprint)
+    faces = FacesBlock(data, "valid", protocol, len(valid), valid.fingerprint, unreadable)
     labels = list(stages[0].card.labels)
     return ComparisonResult(header=make_header(), faces=faces, labels=labels, rows=rows, advice=_advise_on_int8(rows))
 

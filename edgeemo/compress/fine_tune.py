@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeemo import resume
+from edgeemo.artifact import write_json
 from edgeemo.card import Card, Metrics, Recovery, from_json
 from edgeemo.card.history import make_entry
 from edgeemo.compress.plan import Job
@@ -23,6 +25,8 @@ from edgeemo.data import Faces
 from edgeemo.data.faces import LICENCES, kind_of
 from edgeemo.errors import UsageError
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
+from edgeemo.resume import COMPRESSION
+from edgeemo.resume import FINE_TUNING as FOLDER
 from edgeemo.stages import Compress, Train
 from edgeemo.train import checkpoint, run_folder, teacher
 from edgeemo.train.fit import TrainingData, fit, predict_logits
@@ -30,7 +34,6 @@ from edgeemo.train.network import EmotionNet, widths_of
 
 log = logging.getLogger(__name__)
 WARMUP_EPOCHS = 0.2  # already trained: a short warm-up is enough
-FOLDER = "learning"  # of checkpoints, in the output folder
 # Settings that determine the network to fine-tune.
 IDENTITY_SETTINGS = ("size", "prune", "prune_steps", "importance", "ranking", "round_to")
 
@@ -57,8 +60,15 @@ def _list_trainings(config: Compress) -> list[str]:
     return [*resize, *prune_steps, *(["tune"] if config.qat else [])] if config.epochs else []
 
 
+def store_settings(config: Compress, out: Path) -> None:
+    """Store the settings of a compression that trains, for `--resume` alone."""
+    if _list_trainings(config):
+        write_json(out / COMPRESSION, resume.describe(config, out))
+
+
 def remove_checkpoints(out: Path) -> None:
-    """Remove the checkpoints in `out`, and their folders if these are empty then."""
+    """Remove the checkpoints and stored settings in `out`, and their folders if these are empty then."""
+    (out / COMPRESSION).unlink(missing_ok=True)
     for folder in (out / FOLDER).glob("*"):
         checkpoint.remove(folder)
         _remove_if_empty(folder)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.quantize.calibrate import CalibrationList
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.data import Faces
-from edgeemo.data.cache import Cache, list_faces
+from edgeemo.data.cache import Cache, Listed, list_faces
 from edgeemo.errors import UsageError, known
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
@@ -59,7 +60,7 @@ class Job:
         return self._load("train", self.card.input)
 
     def _load(self, split: str, contract: InputContract) -> Faces:
-        listed = list_faces(self.recipe.data, (split,), self.labels, protocol=self.recipe.protocol)
+        listed = _list_faces(self.recipe, split, self.labels)
         return listed.load(contract, cache=self.cache, threads=self.threads)[0]
 
     @cached_property
@@ -104,13 +105,13 @@ def prepare(config: Compress, card: Card) -> Job:
     threads = config.threads or len(usable_cores())
     torch.set_num_threads(threads)
     training = run_folder.load_config(config.run, card, data=config.data)
+    training = replace(training, skip_unreadable=config.skip_unreadable)
     labels = get_label_set(card)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     calibration = _load_calibration(config, training, labels, card) if config.int8 else None
     out = get_output_folder(config)
     cache = Cache.choose(config.cache, out)
-    listed = list_faces(training.data, ("valid",), labels, protocol=training.protocol)
-    (valid,) = listed.load(card.input, cache=cache, threads=threads)
+    (valid,) = _list_faces(training, "valid", labels).load(card.input, cache=cache, threads=threads)
     if calibration and config.calibration:
         calibrate.check_apart(calibration[1], valid, training.data)
     if card.data is None or valid.fingerprint != card.data.valid.ids_sha256:
@@ -192,6 +193,11 @@ def _make_recipe(config: Compress, training: Train, out: Path, threads: int) -> 
         seed=config.seed,
         resume=config.resume,
     )
+
+
+def _list_faces(training: Train, split: str, labels: LabelSet) -> Listed:
+    selection: dict[str, Any] = {"protocol": training.protocol, "skip_unreadable": training.skip_unreadable}
+    return list_faces(training.data, (split,), labels, **selection)
 
 
 def _load_calibration(config: Compress, training: Train, labels: LabelSet, card: Card) -> tuple[CalibrationList, Faces]:

@@ -13,6 +13,7 @@ from edgeemo.compress.plan import Job
 from edgeemo.compress.prune import sensitivity
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.data.faces import kind_of
+from edgeemo.data.unreadable import summarise
 from edgeemo.report import files as results
 from edgeemo.stages import Compress
 from edgeemo.train import run_folder
@@ -43,6 +44,7 @@ def _run(job: Job, network: EmotionNet) -> Path:
     config = job.config
     fine_tune.check_interrupted(config, job.out)
     _clear(job.out)
+    fine_tune.store_settings(config, job.out)
     if config.sensitivity:
         _scan(job.at_trained_size, network)
     stages = _write_float_stages(job, network, job.card)
@@ -56,6 +58,7 @@ def _run(job: Job, network: EmotionNet) -> Path:
         job.valid,
         data=kind_of(job.recipe.data),
         protocol=job.recipe.protocol,
+        unreadable=summarise(job.recipe.data, "valid"),
         latency=write.time_stages(job, stages),
     )
     results.write(comparison, job.out / COMPARISON)

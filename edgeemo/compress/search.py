@@ -25,8 +25,7 @@ from edgeemo.compress import plan, plots
 from edgeemo.compress.quantize import calibrate
 from edgeemo.compress.run import COMPARISON
 from edgeemo.compress.run import run as compress
-from edgeemo.data import samples
-from edgeemo.data.faces import label
+from edgeemo.data.faces import list_labelled
 from edgeemo.errors import DataError, GateError, UsageError
 from edgeemo.machine import this_machine
 from edgeemo.measure import latency
@@ -90,18 +89,10 @@ def _run(config: Search, card: Card, folder: Path, sizes: list[int]) -> Path:
 
 
 IN_HEADER = ("edgeemo", "versions", "machine")  # of the result, so not in its `search` again
-# Settings that do not affect a candidate: paths, the limits, and the extent of the search.
+# Settings that do not affect a candidate: the limits, the extent of the search, and paths, for which there are hashes.
 FREE_TO_CHANGE = (
-    "run",
-    "out",
-    "budget_ms",
-    "min_accuracy",
-    "trials",
-    "max_prune",
-    "sizes",
-    "precisions",
-    "threads",
-    "cache",
+    *("run", "out", "budget_ms", "min_accuracy", "trials", "max_prune", "sizes", "precisions", "threads"),
+    *("data", "teacher", "skip_unreadable", "cache"),
 )
 
 
@@ -111,15 +102,16 @@ def _make_identity(config: Search, card: Card) -> dict[str, Any]:
     labels = get_label_set(card)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     training = run_folder.load_config(config.run, card, data=config.data)
-    valid = label(samples(training.data, "valid", labels), labels, protocol=training.protocol).samples
+    selection: dict[str, Any] = {"protocol": training.protocol, "skip_unreadable": config.skip_unreadable}
+    faces = {split: list_labelled(training.data, split, labels, **selection).samples for split in ("train", "valid")}
     facts = {
         "weights": card.sha256,
-        "valid": hash_lines([sample.id for sample in valid]),
+        **{split: hash_lines([sample.id for sample in samples]) for split, samples in faces.items()},
         "calibration": calibrate.read(config.calibration).header() if config.calibration else "drawn",
         "edgeemo": edgeemo.__version__,
         "versions": list_versions(),
         "machine": {name: fact for name, fact in asdict(this_machine()).items() if (name, fact) != ("cpu_quota", None)},
-        **teacher.describe_teachers(teachers),
+        "teacher": [member.card.sha256 for member in teachers],
     }
     identity: dict[str, Any] = json.loads(json.dumps({**settings, **facts}))  # with the types of JSON, to compare
     return identity
@@ -308,8 +300,8 @@ def _read_object(file: Path) -> dict[str, Any]:
 def _check_same_search(folder: Path, identity: dict[str, Any]) -> None:
     """Raise UsageError if the folder has candidates of another network or other settings."""
     file = folder / "identity.json"
-    if file.is_file() and (stored := _read_object(file)) != identity:
-        changed = [key for key in identity if stored.get(key) != identity[key]]
+    stored = _read_object(file) if file.is_file() else identity
+    if changed := [key for key in identity if stored.get(key, identity[key]) != identity[key]]:
         raise UsageError(
             f"{folder} contains a search with other settings of {', '.join(changed)}; choose another --out"
         )

@@ -119,10 +119,12 @@ class Listed:
         return cache.folder / f"{split}-{contract.size}px-{contract.colour}-{digest[:10]}"
 
 
-def list_faces(data: str, splits: Sequence[str], labels: LabelSet, *, protocol: str) -> Listed:
-    """List and label the faces of some splits."""
-    label = partial(faces.label, labels=labels, protocol=protocol)
-    return Listed(data, labels, protocol, {split: label(faces.samples(data, split, labels)) for split in splits})
+def list_faces(
+    data: str, splits: Sequence[str], labels: LabelSet, *, protocol: str, skip_unreadable: bool = False
+) -> Listed:
+    """List and label the faces of some splits; skip_unreadable: only those that can be read."""
+    label = partial(faces.list_labelled, data, labels=labels, protocol=protocol, skip_unreadable=skip_unreadable)
+    return Listed(data, labels, protocol, {split: label(split) for split in splits})
 
 
 @dataclass(frozen=True)

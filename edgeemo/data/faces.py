@@ -10,13 +10,14 @@ from difflib import get_close_matches
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgeemo import images
 from edgeemo.artifact import hash_lines
 from edgeemo.card import InputContract
-from edgeemo.data import synthetic
+from edgeemo.data import synthetic, unreadable
 from edgeemo.data.layouts.affectnet import open_affectnet
 from edgeemo.data.layouts.fer2013 import open_fer2013
 from edgeemo.data.layouts.ferplus import open_ferplus
@@ -175,23 +176,59 @@ def list_samples(opened: DataSet, split: str, labels: LabelSet) -> list[Sample]:
     return found
 
 
-def load(data: str, split: str, labels: LabelSet, *, contract: InputContract, protocol: str = "plurality") -> Faces:
-    """Load the labelled faces of one split as arrays; raise DataError with the name of an unreadable face."""
-    return decode(label(samples(data, split, labels), labels, protocol=protocol), contract, what=f"{split} faces")
+def load(
+    data: str,
+    split: str,
+    labels: LabelSet,
+    *,
+    contract: InputContract,
+    protocol: str = "plurality",
+    skip_unreadable: bool = False,
+) -> Faces:
+    """Load the labelled faces of one split as arrays.
+
+    Raises DataError with the name of an unreadable face, unless such faces are passed over.
+    """
+    labelled = list_labelled(data, split, labels, protocol=protocol, skip_unreadable=skip_unreadable)
+    return decode(labelled, contract, what=f"{split} faces")
+
+
+def list_labelled(
+    data: str, split: str, labels: LabelSet, *, protocol: str = "plurality", skip_unreadable: bool = False
+) -> LabelledSamples:
+    """List the labelled faces of one split; skip_unreadable: only those that can be read."""
+    return label(list_split(data, split, labels, skip_unreadable=skip_unreadable), labels, protocol=protocol)
+
+
+def list_split(data: str, split: str, labels: LabelSet, *, skip_unreadable: bool) -> list[Sample]:
+    """List the samples of one split; skip_unreadable: only those that can be read, the others are logged."""
+    found = samples(data, split, labels)
+    return unreadable.list_readable(found, data, split) if skip_unreadable else found
 
 
 class DecodedFaces:
     """The faces of one split, decoded once per input contract."""
 
-    def __init__(self, data: str, split: str, labels: LabelSet, *, protocol: str = "plurality", count: int = 0) -> None:
+    def __init__(
+        self,
+        data: str,
+        split: str,
+        labels: LabelSet,
+        *,
+        protocol: str = "plurality",
+        count: int = 0,
+        skip_unreadable: bool = False,
+    ) -> None:
         """`count`: at most so many faces, at even intervals; 0: all."""
         self.data, self.split, self.labels, self.protocol, self.count = data, split, labels, protocol, count
+        self.skip_unreadable = skip_unreadable
         self._by_contract: dict[InputContract, Faces] = {}
 
     def decode(self, contract: InputContract) -> Faces:
         """Return the faces as a contract defines them; only the first call for a contract reads them."""
         if contract not in self._by_contract:
-            faces = load(self.data, self.split, self.labels, contract=contract, protocol=self.protocol)
+            options: dict[str, Any] = {"protocol": self.protocol, "skip_unreadable": self.skip_unreadable}
+            faces = load(self.data, self.split, self.labels, contract=contract, **options)
             self._by_contract[contract] = faces.take_evenly(self.count or len(faces))
         return self._by_contract[contract]
 
@@ -302,11 +339,15 @@ def hash_pixels(pixels: np.ndarray) -> str:
 
 
 def _read_pixels(sample: Sample, contract: InputContract) -> np.ndarray:
-    return images.to_pixels(_read(sample), contract)
+    return images.to_pixels(read(sample), contract)
 
 
-def _read(sample: Sample) -> np.ndarray:
+def read(sample: Sample) -> np.ndarray:
+    """Read a face as (H, W) or (H, W, 3) uint8; raise DataError with what to do if it cannot be read."""
     try:
         return sample.read()
     except DataError as error:
-        raise DataError(f"{error}\n  list every unreadable face with:  edgeemo data audit --data DATA") from error
+        raise DataError(
+            f"{error}\n  list every unreadable face with:  edgeemo data audit --data DATA\n  train, evaluate, compress "
+            "and bench pass over them with:  --skip-unreadable"
+        ) from error

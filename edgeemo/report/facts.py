@@ -36,6 +36,14 @@ def make_header(*, timed: bool = False) -> Header:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """Faces that were passed over because they cannot be read (--skip-unreadable)."""
+
+    n: int
+    first: list[str]  # ids
+
+
+@dataclass(frozen=True)
 class FacesBlock:
     """The faces of a result."""
 
@@ -44,11 +52,13 @@ class FacesBlock:
     protocol: str
     n: int
     ids_sha256: str | None  # fingerprint of their ids in order; None: not recorded
+    unreadable: Unreadable | None = None  # faces of the split that are not among them
 
     @property
     def name(self) -> str:
-        """Data set and split: ferplus valid."""
-        return f"{self.data} {self.split}"
+        """Data set and split: ferplus valid; with the number of faces that were passed over."""
+        left_out = f" without {self.unreadable.n} unreadable" if self.unreadable else ""
+        return f"{self.data} {self.split}{left_out}"
 
 
 @dataclass(frozen=True)

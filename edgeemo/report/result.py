@@ -18,6 +18,7 @@ from edgeemo.report.facts import (
 )
 
 FORMAT = 2  # of every kind
+ADDED = ("unreadable",)  # keys that earlier files of this format do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class Result:
 
 
 def _to_json(value: Any) -> Any:
-    """Convert tuples to lists."""
+    """Convert tuples to lists; leave out optional facts that are absent."""
     if isinstance(value, dict):
-        return {name: _to_json(part) for name, part in value.items()}
+        return {name: _to_json(part) for name, part in value.items() if part is not None or name not in ADDED}
     return list(map(_to_json, value)) if isinstance(value, list | tuple) else value
 
 

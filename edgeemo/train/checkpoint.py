@@ -22,11 +22,14 @@ from torchmetrics import MeanMetric
 
 from edgeemo.artifact import atomic_folder, hash_file
 from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.labels import label_set
 from edgeemo.limits import check_shortage
+from edgeemo.resume import CHECKPOINTS as FOLDER
+from edgeemo.resume import PUBLISHED, RESOLVED
+from edgeemo.train.backbones import backbone
 from edgeemo.train.network import EmotionNet
 
 log = logging.getLogger(__name__)
-FOLDER = "checkpoints"
 WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "SHA256SUMS"  # the last is in the format of sha256sum --check
 HEX_DIGITS = 64  # of a SHA-256
 KEPT = 2  # whatever ended the run may have damaged the newest one
@@ -154,7 +157,8 @@ def _read(path: Path, state: TrainingState) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any], parallelism: dict[str, int]) -> None:
-    stored = {key: value for key, value in content["identity"].items() if key in identity or value}
+    stored = _resolve(content["identity"], identity)
+    stored = {key: value for key, value in stored.items() if key in identity or value}
     keys = list(dict.fromkeys([*identity, *stored]))  # a key that only one of them has, such as teacher, differs too
     pairs = [(key, stored.get(key), identity.get(key)) for key in keys]
     changed = [_describe_change(key, old, new) for key, old, new in pairs if old != new and (old or new is not None)]
@@ -168,6 +172,25 @@ def _check_same_run(path: Path, content: dict[str, Any], identity: dict[str, Any
                 "%d %s instead of %d: sums are rounded differently, so the weights will not be bit-identical",
                 *(now, name, before),
             )
+
+
+def _resolve(stored: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored identity with what its settings stand for; earlier versions stored them as typed.
+
+    The hash of a weights file, of which they stored the path, is not known: the file is taken for the same.
+    """
+    if "label_set" not in stored:
+        return stored
+    resolved = {name: value for name, value in stored.items() if name not in RESOLVED}
+    resolved["labels"] = list(label_set(stored["label_set"]).labels)
+    resolved["size"] = stored["size"]
+    if "weights" in identity:  # of a training; fine-tuning has the hash of its network
+        is_file = stored["weights"] not in PUBLISHED and identity["weights"] not in PUBLISHED
+        resolved["weights"] = identity["weights"] if is_file else stored["weights"]
+        resolved["size"] = stored["size"] or backbone(stored["backbone"]).size
+    if stored["weights"] == "none":
+        resolved.pop("backbone_lr", None)
+    return resolved
 
 
 def _describe_change(key: str, stored: Any, requested: Any) -> str:

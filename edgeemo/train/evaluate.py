@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from edgeemo import options
 from edgeemo.card import get_label_set
 from edgeemo.data import Faces
 from edgeemo.data.faces import DecodedFaces, kind_of
+from edgeemo.data.unreadable import summarise
 from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import usable_cores
@@ -50,11 +52,13 @@ def run(config: Evaluate) -> EvaluationResult:
     labels = label_set(config.label_set) if config.label_set else get_label_set(members[0].card)
     _check_labels(members, labels)
     data = run_folder.load_config(runs[0], members[0].card, data=config.data).data
-    decoded = DecodedFaces(data, config.split, labels, protocol=config.protocol)
+    options_of_faces: dict[str, Any] = {"protocol": config.protocol, "skip_unreadable": config.skip_unreadable}
+    decoded = DecodedFaces(data, config.split, labels, **options_of_faces)
     outputs = list(_predict(members, runs, decoded, config))
     faces = decoded.decode(members[0].card.input)
     rows = [_make_row(output, outputs[0], faces, labels.labels) for output in outputs]
-    about = FacesBlock(kind_of(data), config.split, config.protocol, len(faces), faces.fingerprint)
+    unreadable = summarise(data, config.split)
+    about = FacesBlock(kind_of(data), config.split, config.protocol, len(faces), faces.fingerprint, unreadable)
     result = EvaluationResult(header=make_header(), faces=about, labels=list(labels.labels), rows=rows)
     if config.out:
         files.write(result, config.out)

@@ -27,6 +27,7 @@ from edgeemo.images import to_input
 from edgeemo.metrics import scores, softmax
 from edgeemo.options import settings
 from edgeemo.progress import counter
+from edgeemo.resume import MAY_DIFFER, RESOLVED
 from edgeemo.stages import Train
 from edgeemo.train import checkpoint, losses, modes, optim
 from edgeemo.train.batches import BatchDataset, make_loader, plan_epoch
@@ -38,18 +39,6 @@ from edgeemo.train.tensorboard import log_epochs
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 256
 TEACHER_SETTINGS = ("teacher_share", "teacher_temperature", "views")  # without a teacher they have no effect
-# Settings that may differ on resume.
-MAY_DIFFER_ON_RESUME = (
-    "resume",
-    "out",
-    "threads",
-    "workers",
-    "target_accuracy",
-    "checkpoint_steps",
-    "tensorboard",
-    "teacher",
-    "cache",
-)
 
 
 @dataclass(frozen=True)
@@ -111,8 +100,8 @@ def fit(
     Checkpoints are written to `folder` every config.checkpoint_steps and after every epoch. With config.resume,
     training continues from the last intact one; the result is bit for bit that of an uninterrupted run.
 
-    extra_identity: facts about a network that `config` does not describe (such as a pruned one); a resumed run must
-        have the same.
+    extra_identity: facts about the initial network that `config` does not describe (the hash of its weights, or how it
+        was pruned); a resumed run must have the same.
     on_epoch_start: called with the network, in training mode, and the number of the epoch that starts.
     first_epoch: number of epochs already trained elsewhere; their order and augmented views are not repeated.
     """
@@ -383,15 +372,15 @@ def _choose_batch_size(requested: int, faces: int, processes: int) -> int:
 def _build_identity(config: Train, device_setup: DeviceSetup, data: TrainingData) -> dict[str, Any]:
     """Collect everything that determines the weights: settings, device, precision, faces and teacher predictions.
 
-    The keys are stored in checkpoints.
+    Faces and teacher are known by hashes, not by their paths. The keys are stored in checkpoints.
     """
-    deciding = {
-        name: value
-        for name, value in settings(config).items()
-        if name not in MAY_DIFFER_ON_RESUME and (name not in TEACHER_SETTINGS or config.teacher)
-    }
+    left_out = {*MAY_DIFFER, *RESOLVED, *(() if config.teacher else TEACHER_SETTINGS)}
+    if config.weights == "none":
+        left_out.add("backbone_lr")  # has no effect
+    deciding = {name: value for name, value in settings(config).items() if name not in left_out}
     faces = {"train faces": data.train.content_sha256, "valid faces": data.valid.content_sha256}
     teacher = {}
     if data.teacher_log_probs is not None:
         teacher["teacher"] = hashlib.sha256(data.teacher_log_probs.tobytes()).hexdigest()
-    return {**deciding, "device": device_setup.device, "arithmetic": device_setup.precision, **faces, **teacher}
+    setup = {"device": device_setup.device, "arithmetic": device_setup.precision}
+    return {**deciding, "labels": list(data.labels), **setup, **faces, **teacher}

@@ -63,9 +63,14 @@ def _load_pth(file: Path) -> Any:
     return torch.load(file, map_location="cpu", weights_only=True)  # opens files saved on a GPU without one
 
 
-def _read_state_dict(file: Path) -> Tensors:
+def check_weights_file(file: Path) -> None:
+    """Raise UsageError if there is no such file."""
     if not file.is_file():
         raise UsageError(f"--weights {file}: no such file; expected imagenet, none, or a .pth or .safetensors file")
+
+
+def _read_state_dict(file: Path) -> Tensors:
+    check_weights_file(file)
     try:
         state = load_file(file) if file.suffix == ".safetensors" else _load_pth(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgeemo import options
-from edgeemo.artifact import check_writable, lock_folder, write_json
+from edgeemo import options, resume
+from edgeemo.artifact import check_writable, hash_file, lock_folder, write_json
 from edgeemo.card import (
     Architecture,
     Card,
@@ -28,15 +29,18 @@ from edgeemo.card import (
 from edgeemo.card.history import make_entry
 from edgeemo.data import faces as data
 from edgeemo.data.cache import Cache, list_faces
+from edgeemo.data.unreadable import summarise
 from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import is_first_process, usable_cores
 from edgeemo.metrics import Scores, fit_temperature, scores, softmax
+from edgeemo.names import escape_name
 from edgeemo.stages import Train
 from edgeemo.train import batches, checkpoint, device, mirror, modes, optim, plots, run_folder, teacher
 from edgeemo.train import network as networks
 from edgeemo.train.fit import TrainingData, fit, predict_logits
 from edgeemo.train.network import EmotionNet
+from edgeemo.train.pretrained import check_weights_file
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,11 @@ log = logging.getLogger(__name__)
 def run(config: Train) -> Path:
     """Train as configured; return the path of model.safetensors in the run folder."""
     _check(config)
+    if config.resume:
+        if run_folder.is_finished(config):
+            _log_finished(config)
+            return config.out / run_folder.MODEL
+        config = run_folder.locate_inputs(config)
     with lock_folder(config.out) if is_first_process() else nullcontext():
         return _run(config)
 
@@ -52,16 +61,31 @@ def _run(config: Train) -> Path:
     labels = label_set(config.label_set)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     contract = networks.contract_for(config.backbone, config.size, gray_faces=data.is_grayscale(config.data))
-    network, architecture = _build_network(config, labels)
-    cache = Cache.choose(config.cache, config.out)
-    train, valid = _load_faces(config, labels, contract, cache)
-    terms = replace(_collect_licences(config), teacher=teacher.collect_licences(teachers))
     folder = config.out
+    goes_on = config.resume and bool(checkpoint.list_checkpoints(folder))
+    start = _describe_initial_weights(config, resumed=goes_on)
+    network, architecture = _build_network(config, labels, weights="none" if goes_on else config.weights)
+    cache = Cache.choose(config.cache, folder)
+    train, valid = _load_faces(config, labels, contract, cache)
+    terms = Licences(
+        code="MIT",
+        faces=data.LICENCES[data.kind_of(config.data)],
+        initial_weights=start["terms"],
+        teacher=teacher.collect_licences(teachers),
+    )
     teacher_log_probs = None
     if teachers:
         teacher_log_probs = teacher.predict_views(teachers, config, train, labels=labels, contract=contract)
     training_data = TrainingData(train, valid, labels.labels, contract, teacher_log_probs)
-    trained, history = fit(network, training_data, config=config, folder=folder)
+    facts = {
+        "initial_weights": start,
+        "faces": {"train": _describe_faces(train), "valid": _describe_faces(valid)},
+        "unreadable": _describe_unreadable(config),
+    }
+    if not goes_on:
+        _save_log(config, [], facts)
+    identity = {"weights": start["weights"], "size": contract.size}
+    trained, history = fit(network, training_data, config=config, folder=folder, extra_identity=identity)
     if not is_first_process():
         return folder / run_folder.MODEL
     mirror.untie(trained)
@@ -82,16 +106,20 @@ def _run(config: Train) -> Path:
     seconds = sum(row["seconds"] for row in history)
     entry = make_entry("train", config, seconds=seconds, **teacher.describe_teachers(teachers))
     path = run_folder.save(trained, card.with_entry(entry), folder)
-    _save_log_and_plots(folder, config, history, result)
+    _save_log(config, history, facts)
+    _save_plots(folder, config, history, result)
     cache.remove()
     _log_accuracy(config, result)
+    if len(history) < config.epochs:
+        log.info("stopped after %d of %d epochs; %s", len(history), config.epochs, _advise_on_more_epochs(config))
     return path
 
 
 def _load_faces(config: Train, labels: LabelSet, contract: InputContract, cache: Cache) -> tuple[data.Faces, ...]:
     """Return the train and the valid faces, which are listed and checked before any is read."""
     batches.check_memory(contract, batch_size=config.batch_size)
-    listed = list_faces(config.data, ("train", "valid"), labels, protocol=config.protocol)
+    selection: dict[str, Any] = {"protocol": config.protocol, "skip_unreadable": config.skip_unreadable}
+    listed = list_faces(config.data, ("train", "valid"), labels, **selection)
     data.check_classes(listed.splits["train"], labels, data=config.data)
     return listed.load(contract, cache=cache, threads=config.threads or len(usable_cores()))
 
@@ -118,7 +146,7 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     check_writable(folder)
 
 
-def _build_network(config: Train, labels: LabelSet) -> tuple[EmotionNet, Architecture]:
+def _build_network(config: Train, labels: LabelSet, *, weights: str) -> tuple[EmotionNet, Architecture]:
     architecture = networks.describe(
         config.backbone,
         labels=len(labels.labels),
@@ -127,7 +155,7 @@ def _build_network(config: Train, labels: LabelSet) -> tuple[EmotionNet, Archite
         dropout=config.dropout,
     )
     torch.manual_seed(config.seed)
-    network = networks.build(architecture, weights=config.weights)
+    network = networks.build(architecture, weights=weights)
     if config.mirror:
         mirror.tie(network.backbone)
     return network, architecture
@@ -146,17 +174,36 @@ def _describe_metrics(config: Train, valid: data.Faces, result: Scores) -> Metri
 
 
 def _describe_data(config: Train, train: data.Faces, valid: data.Faces) -> Data:
-    seen, watched = (FaceList(len(side), side.fingerprint) for side in (train, valid))
+    seen, watched = (FaceList(**_describe_faces(side)) for side in (train, valid))
     return Data(data.kind_of(config.data), config.protocol, train=seen, valid=watched)
 
 
-def _collect_licences(config: Train) -> Licences:
-    start = {"none": "trained from scratch", "imagenet": networks.backbone(config.backbone).terms}
-    return Licences(
-        code="MIT",
-        faces=data.LICENCES[data.kind_of(config.data)],
-        initial_weights=start.get(config.weights) or _read_terms(Path(config.weights)),
-    )
+def _describe_faces(faces: data.Faces) -> dict[str, Any]:
+    return {"n": len(faces), "ids_sha256": faces.fingerprint}
+
+
+def _describe_unreadable(config: Train) -> dict[str, Any]:
+    """Return how many faces of each split were passed over, and the first ones."""
+    found = {split: summarise(config.data, split) for split in ("train", "valid")} if config.skip_unreadable else {}
+    return {split: asdict(summary) for split, summary in found.items() if summary}
+
+
+def _describe_initial_weights(config: Train, *, resumed: bool) -> dict[str, str]:
+    """Return what identifies the initial weights (imagenet, none or the hash of their file), and their terms.
+
+    A resumed run does not need the file: those of the same path in its log are used.
+    """
+    log_content = resume.read(config.out / resume.LOG) if resumed else {}
+    same = log_content.get("config", {}).get("weights") == resume.make_absolute(config).weights
+    if same and (stored := log_content.get("initial_weights")):
+        return {"weights": str(stored["weights"]), "terms": str(stored["terms"])}
+    if config.weights == "none":
+        return {"weights": "none", "terms": "trained from scratch"}
+    if config.weights == "imagenet":
+        return {"weights": "imagenet", "terms": networks.backbone(config.backbone).terms}
+    file = Path(config.weights)
+    check_weights_file(file)
+    return {"weights": hash_file(file), "terms": _read_terms(file)}
 
 
 def _read_terms(file: Path) -> str:
@@ -167,11 +214,33 @@ def _read_terms(file: Path) -> str:
     return f"from another model ({terms})"
 
 
-def _save_log_and_plots(folder: Path, config: Train, history: list[dict[str, Any]], result: Scores) -> None:
-    write_json(folder / run_folder.LOG, {"config": options.settings(config), "epochs": history})
+def _save_log(config: Train, history: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write the log: settings and facts when the run starts, with a row per epoch when it is finished."""
+    if is_first_process():
+        file = config.out / resume.LOG
+        described = resume.describe(config, config.out, earlier=resume.read(file) if config.resume else None)
+        write_json(file, {**described, **facts, "epochs": history})
+
+
+def _save_plots(folder: Path, config: Train, history: list[dict[str, Any]], result: Scores) -> None:
     plots.plot_curves(history, folder / "curves.png", target=config.target_accuracy)
     title = f"{data.kind_of(config.data)} valid, {config.protocol}, n = {result.n}: {100 * result.accuracy:.2f} %"
     plots.plot_confusion(result, folder / "confusion.png", title=title)
+
+
+def _log_finished(config: Train) -> None:
+    if is_first_process():
+        log.warning("%s is finished, nothing is left to resume; %s", config.out, _advise_on_more_epochs(config))
+
+
+def _advise_on_more_epochs(config: Train) -> str:
+    """Return how to train on from the weights of a run, in another one."""
+    model = shlex.quote(escape_name(str(config.out / run_folder.MODEL)))
+    without = " and without --mirror" if config.mirror else ""  # which only works from scratch
+    return (
+        f"to train its backbone further, start another run: repeat the command with  --weights {model} --out FOLDER"
+        f"{without}"
+    )
 
 
 def _log_accuracy(config: Train, result: Scores) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from edgeemo.artifact import hash_file
 from edgeemo.card import read_card
+from edgeemo.cli import main
 from edgeemo.compress import fine_tune
 from edgeemo.compress.run import run
 from edgeemo.errors import IntegrityError, UsageError
+from edgeemo.resume import make_compress_config
 from edgeemo.stages import Compress
 from edgeemo.train import fit
 
@@ -117,6 +120,43 @@ def test_resuming_without_a_step_is_refused(
     with pytest.raises(UsageError, match=f"has checkpoints of {lost}, which this command does not include"):
         run(replace(config, resume=True, **change))
     assert list((tmp_path / fine_tune.FOLDER).glob("tune/checkpoints/*"))
+
+
+def call(*words: Any) -> Result:
+    return CliRunner().invoke(main, ["--quiet", "compress", *map(str, words)])
+
+
+def test_resume_alone_goes_on_with_the_settings_of_the_compression(
+    uninterrupted: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are stored before the first step, and removed with the last checkpoint."""
+    stop_after(replace(ALL, run=str(trained), out=str(tmp_path)), monkeypatch, steps=3 * STEPS_AN_EPOCH)
+    done = call(trained, "--out", tmp_path, "--resume")
+    assert done.exit_code == 0, done.output
+    for name in ("model.safetensors", "model.int8.onnx"):
+        assert hash_file(tmp_path / name) == hash_file(uninterrupted / name)
+    assert not (tmp_path / fine_tune.FOLDER).exists()
+
+
+def test_options_of_a_resumed_compression_are_refused_or_taken(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the fine-tuning are refused by name, with both values; a gate may change."""
+    stop_after(replace(ALL, run=str(trained), out=str(tmp_path)), monkeypatch, steps=1)
+    done = call(trained, "--out", tmp_path, "--resume", "--prune", 0.3, "--lr", 0.1)
+    assert done.exit_code == 2
+    assert "other settings: --prune (stored 0.5, requested 0.3), --lr (stored 0.0003, requested 0.1)" in done.output
+    typed = {"run": trained, "out": tmp_path, "resume": True, "min_agreement": 50.0}
+    assert make_compress_config(typed) == replace(ALL, run=trained, out=tmp_path, resume=True, min_agreement=50.0)
+
+
+@pytest.mark.parametrize("words", [[], ["--threads", 1]])
+def test_resume_without_an_interrupted_compression_says_so(trained: Path, tmp_path: Path, words: list[Any]) -> None:
+    """In one line, instead of exporting the float model."""
+    done = call(trained, "--out", tmp_path, "--resume", *words)
+    assert done.exit_code == 2
+    assert done.output.startswith(f"error: {tmp_path} has no interrupted compression to continue")
+    assert len(done.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import results
 from rich.console import Console
 
 from edgeemo.artifact import lock_folder
+from edgeemo.card import read_card
 from edgeemo.compress import plan, search
 from edgeemo.errors import DataError, EdgeemoError, GateError, UsageError
 from edgeemo.report.files import read, read_as
@@ -162,6 +163,18 @@ def test_a_search_is_resumed(result: SearchResult, stopped: Search, compressed: 
     assert before < after
 
 
+def test_a_search_of_a_moved_run_on_moved_faces_is_resumed(tmp_path: Path, trained: Path) -> None:
+    """Faces are known by their ids, run and teacher by the hashes of their weights; other faces are refused."""
+    for name in ("here", "there"):
+        shutil.copytree(trained, tmp_path / name)
+    card = read_card(trained / "model.safetensors")
+    first, moved = (Search(run=tmp_path / name, teacher=(tmp_path / name,)) for name in ("here", "there"))
+    search._check_same_search(tmp_path, search._make_identity(first, card))
+    search._check_same_search(tmp_path, search._make_identity(moved, card))
+    with pytest.raises(UsageError, match="other settings of train, valid;"):
+        search._check_same_search(tmp_path, search._make_identity(replace(moved, data="synthetic:60"), card))
+
+
 def test_an_interrupted_fine_tuning_is_resumed(small: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after the first of a candidate's two epochs, the search trains the second only."""
     config = replace(small, out=str(tmp_path), epochs=2, trials=99, precisions="float32")
@@ -267,8 +280,8 @@ def test_another_teacher_or_other_faces_are_refused_in_the_folder_of_a_search(
 ) -> None:
     """These candidates would be trained differently, although all numeric settings are the same."""
     assert result
-    for change in ({"teacher": str(trained)}, {"data": "synthetic:90"}):
-        with pytest.raises(UsageError, match=f"other settings of {next(iter(change))}"):
+    for change, what in (({"teacher": str(trained)}, "teacher"), ({"data": "synthetic:90"}, "train, valid")):
+        with pytest.raises(UsageError, match=f"other settings of {what};"):
             search.run(replace(small, **change))
 
 

@@ -49,6 +49,13 @@ def finished(tiny, once):
     return tiny
 
 
+@pytest.fixture
+def unsaved(finished):
+    """A tiny run whose last checkpoint was written, but not its model."""
+    (Path(finished.out) / run_folder.MODEL).unlink()
+    return finished
+
+
 def test_the_run_folder_has_all_results(tiny_with_plots):
     """Model, card, learning curves, confusion matrix and log; the card has the metrics and the number of faces."""
     path = run(tiny_with_plots)
@@ -143,6 +150,7 @@ def test_early_stopping_keeps_the_best_epoch_also_after_resuming(tiny):
     log = path.parent / "log.json"
     assert [row["accuracy"] for row in json.loads(log.read_text())["epochs"]] == [0.3, 0.6, 0.5, 0.4]
     kept = load_file(path)
+    path.unlink()
     again = run(replace(tiny, epochs=5, patience=2, ema=0.0, resume=True))
     assert len(json.loads(log.read_text())["epochs"]) == 4
     assert all((kept[name] == tensor).all() for name, tensor in load_file(again).items())
@@ -177,15 +185,15 @@ def test_resuming_with_other_settings_or_faces_is_refused(finished, change, mess
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed(tiny, once):
-    """It stored 0 and empty text for what was not given, and options that are gone."""
+    """It stored settings as typed, 0 and empty text for what was not given, and options that are gone."""
     parts = replace(tiny, checkpoint_steps=1)
     stop_after(parts, steps=4)
     path = max((Path(tiny.out) / "checkpoints").iterdir())
     content = torch.load(path / "state.pt", weights_only=True)
     stored = content["identity"]
-    missing = [name for name, value in stored.items() if value is None]
-    assert missing
-    stored.update(dict.fromkeys(missing, ""), bias_folds=0)
+    assert stored.pop("labels")
+    as_typed = {name: getattr(parts, name) for name in ("label_set", "data", "weights", "precision", "backbone_lr")}
+    stored.update(as_typed, size="", bias_folds=0)
     torch.save(content, path / "state.pt")
     (path / checkpoint.SUMS).write_text(checkpoint._hash_lines(path), encoding="ascii")
     assert states_equal(run(replace(parts, resume=True)), once(parts))
@@ -205,7 +213,7 @@ def test_a_log_without_usable_settings_is_refused(finished, config, reason):
     """With the file, before anything is loaded."""
     folder = Path(finished.out)
     (folder / "log.json").write_text(json.dumps({"config": config}))
-    with pytest.raises(IntegrityError, match=rf"log\.json does not record how the run was trained \(.*{reason}"):
+    with pytest.raises(IntegrityError, match=rf"log\.json does not record how the run was started \(.*{reason}"):
         run_folder.load_config(folder, read_card(folder / run_folder.MODEL))
 
 
@@ -276,33 +284,33 @@ def test_two_checkpoints_are_kept(tiny):
 
 
 @pytest.mark.parametrize("file", [checkpoint.STATE, checkpoint.WEIGHTS])
-def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(finished, file, caplog):
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(unsaved, once, file, caplog):
     """One damaged byte in the newest: it is reported, and the run resumes bit-identically from the previous one."""
-    uninterrupted = load_file(Path(finished.out) / "model.safetensors")
-    damaged = newest(finished) / file
+    uninterrupted = once(unsaved)
+    damaged = newest(unsaved) / file
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 0xFF
     damaged.write_bytes(content)
-    again = load_file(run(replace(finished, resume=True)))
-    assert str(newest(finished)) in caplog.text
-    assert all((uninterrupted[name] == tensor).all() for name, tensor in again.items())
+    again = run(replace(unsaved, resume=True))
+    assert str(newest(unsaved)) in caplog.text
+    assert states_equal(uninterrupted, again)
 
 
-def test_no_readable_checkpoint_is_refused(finished):
+def test_no_readable_checkpoint_is_refused(unsaved):
     """Both are damaged."""
-    for path in checkpoint.list_checkpoints(Path(finished.out)):
+    for path in checkpoint.list_checkpoints(Path(unsaved.out)):
         (path / checkpoint.STATE).write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match=r"to start again"):
-        run(replace(finished, resume=True))
+        run(replace(unsaved, resume=True))
 
 
-def test_a_checkpoint_cannot_execute_code(finished, tmp_path):
+def test_a_checkpoint_cannot_execute_code(unsaved, tmp_path):
     """A pickle that would write a file when loaded, with the right hash, is refused; nothing is written."""
-    for path in checkpoint.list_checkpoints(Path(finished.out)):
+    for path in checkpoint.list_checkpoints(Path(unsaved.out)):
         (path / checkpoint.STATE).write_bytes(pickle.dumps(Bomb(tmp_path / "fallen")))
         (path / checkpoint.SUMS).write_text(checkpoint._hash_lines(path))
     with pytest.raises(IntegrityError):
-        run(replace(finished, resume=True))
+        run(replace(unsaved, resume=True))
     assert not (tmp_path / "fallen").exists()
 
 

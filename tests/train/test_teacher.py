@@ -188,7 +188,7 @@ def test_the_card_of_a_student_has_its_teachers(tmp_path, tiny):
 def test_a_run_is_not_resumed_with_another_teacher(tmp_path, tiny):
     """The same folder with other weights would silently change the targets."""
     config = replace(tiny, teacher=str(write_run(tmp_path / "teacher")), views=2)
-    run.run(config)
+    run.run(config).unlink()
     write_run(tmp_path / "teacher", seed=1)
     with pytest.raises(UsageError, match="other settings: teacher"):
         run.run(replace(config, resume=True))
