@@ -337,6 +337,13 @@ class Compress(Config):
     min_agreement: float = of_gates(
         98.0, "gate: share of faces for which INT8 and float predict the same label", **PERCENT, needs=INT8
     )
+    opset: int = of_run(
+        20,
+        "ONNX opset of the files, for engines that do not read the default; INT8 per channel needs 13",
+        least=13,
+        most=20,
+        unit="N",
+    )
     time: bool = of_run(True, "time the models side by side on one core")
     cache: Path | None = like(Train, "cache")
     skip_unreadable: bool = of_run(False, SKIP_UNREADABLE)

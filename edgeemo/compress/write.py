@@ -10,7 +10,7 @@ from time import perf_counter
 from edgeemo.artifact import atomic_write, write_json
 from edgeemo.card import Calibration, Card, Precision, from_json, write_card
 from edgeemo.card.history import make_entry
-from edgeemo.compress import plots
+from edgeemo.compress import opset, plots
 from edgeemo.compress.compare import StageResult, compare_stages, evaluate_stage, predict_golden, predict_model
 from edgeemo.compress.export import to_onnx
 from edgeemo.compress.fine_tune import make_metrics
@@ -20,6 +20,8 @@ from edgeemo.compress.quantize import calibrate, fidelity, fp16, overflow, preci
 from edgeemo.compress.quantize.calibrate import CalibrationList
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS, quantize
 from edgeemo.compress.quantize.ranges import Ranges, observe
+from edgeemo.data import Faces
+from edgeemo.images import to_input
 from edgeemo.measure import latency
 from edgeemo.metrics import fit_temperature
 from edgeemo.report.facts import Timing
@@ -32,6 +34,7 @@ ORIGINAL, PRUNED, FLOAT, FP16 = "original.float.onnx", "pruned.float.onnx", "mod
 CALIBRATION = "calibration.json"
 LAYERS, LAYERS_PLOT = "layers.json", "layers.png"
 TIMED_RUNS = 50
+OPSET_FACES = 32  # on which a file in an older opset is compared with the default one
 FP16_FACES = 512  # train faces on which overflow is checked without a calibration set
 
 
@@ -51,7 +54,8 @@ class WrittenModel:
 def write_float(job: Job, network: EmotionNet, card: Card, name: str, file: str) -> StageResult:
     """Export a network to float ONNX, and evaluate the file."""
     start, path = perf_counter(), job.out / file
-    exported = to_onnx(network, replace(card, precision=Precision("float32", actual="float32")), path)
+    precise = replace(card, precision=Precision("float32", actual="float32"))
+    exported = to_onnx(network, precise, path, version=job.config.opset)
     size = measure_size(network, card.input)
     return _evaluate(job, WrittenModel(name, "export", path, exported, card.sha256, size, start))
 
@@ -62,6 +66,7 @@ def write_fp16(job: Job, source: StageResult) -> StageResult:
     faces = job.calibration[1] if job.calibration else job.train.take_evenly(FP16_FACES)
     with atomic_write(path) as partial:
         fp16.convert(source.path, partial)
+        _check_opset(job, partial, faces, source.card)
         ranges = observe(source.path, faces, source.card.input, method="minmax")
         section = fp16.check_overflow(source.path, partial, ranges, faces, source.card.input, threads=job.threads)
     card = replace(source.card, precision=section)
@@ -102,6 +107,7 @@ def _write_int8(job: Job, source: StageResult, ranges: Ranges, target_format: st
     path = job.out / f"model.{TARGET_FORMATS[target_format].suffix}"
     with atomic_write(path) as partial:
         quantize(ranges, partial, target_format=target_format, reduce_range=config.reduce_range, keep_float=keep)
+        _check_opset(job, partial, job.calibration_faces, source.card)
         if job.rounding == "gptq":
             exact = rounding.compute_exact_weights(partial, ranges.model.graph)
             count = rounding.round_weights(partial, exact, job.calibration_faces, source.card.input)
@@ -130,6 +136,13 @@ def _write_int8(job: Job, source: StageResult, ranges: Ranges, target_format: st
     card = replace(source.card, precision=section)
     name = "int8" if target_format == "cpu" else f"int8 {target_format}"
     return _evaluate(job, WrittenModel(name, "quantize", path, card, source.card.sha256, source.size, start), source)
+
+
+def _check_opset(job: Job, file: Path, faces: Faces, card: Card) -> None:
+    """Raise GateError if an older opset changes what a converted file computes for some faces."""
+    if job.config.opset != opset.DEFAULT:
+        batch = to_input(faces.take_evenly(OPSET_FACES).pixels[:], card.input)
+        opset.check_logits(file, opset.raise_to_default(file), batch)
 
 
 def _list_untried_options(config: Compress) -> list[str]:
