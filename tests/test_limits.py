@@ -314,6 +314,7 @@ def test_no_memory_is_not_called_a_damaged_checkpoint(
 ) -> None:
     """Whose advice is to delete it."""
     shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()  # with it, the run is finished and no checkpoint is read
     monkeypatch.setattr(checkpoint, "load_file", fail_with(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
     config = replace(stages.RECIPES["demo"], data="synthetic:120", epochs=1, threads=1, precision="fp32", resume=True)
     with pytest.raises(MachineError, match="not enough memory"):
