@@ -14,9 +14,10 @@ from edgeemo.report.facts import make_header
 from edgeemo.report.result import CheckResult, DoctorResult, GpuFacts, Part
 from edgeemo.runtime.backends.cuda import Cuda
 from edgeemo.runtime.backends.openvino import require_openvino
-from edgeemo.runtime.backends.ort import PROVIDERS, require_onnxruntime
+from edgeemo.runtime.backends.ort import PROVIDERS
 from edgeemo.runtime.backends.tensorrt import LIBRARIES, import_library, supports
 from edgeemo.runtime.probe import EXACT_COST, kernels_saturate
+from edgeemo.sessions import require_onnxruntime
 from edgeemo.stages import Doctor
 
 # Instruction sets that accelerate INT8, fastest first, with their effect as measured by edgeemo or stated by the maker.

@@ -18,7 +18,7 @@ from PIL import Image
 from edgeemo.data import synthetic
 from edgeemo.data.drawing import draw_face
 from edgeemo.images import to_input
-from edgeemo.runtime.backends.ort import import_onnxruntime
+from edgeemo.sessions import import_onnxruntime
 
 # Some test modules import these engines themselves, before edgeemo does; neither shall collect usage data meanwhile.
 import_onnxruntime()

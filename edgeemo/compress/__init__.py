@@ -5,6 +5,6 @@ quantize/ (what they change), export.py (torch → ONNX), write.py (the files an
 all steps), plots.py. search.py tries several compressions within a latency budget.
 """
 
-from edgeemo.runtime.backends.ort import import_onnxruntime
+from edgeemo.sessions import import_onnxruntime
 
 import_onnxruntime()  # with telemetry off, before the modules of this package import parts of it

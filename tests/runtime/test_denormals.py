@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from edgeemo.card import Card
 from edgeemo.compress import export
 from edgeemo.labels import LABEL_SETS
-from edgeemo.runtime.backends.ort import OnnxBackend, _make_options
+from edgeemo.runtime.backends.ort import OnnxBackend
+from edgeemo.sessions import make_options
 from edgeemo.train.network import EmotionNet, build, contract_for, describe
 
 NAME = "edge_vgg_nano"
@@ -99,7 +100,7 @@ def test_the_arithmetic_of_the_host_stays(backend: str) -> None:
 def test_no_session_option_flushes_denormals() -> None:
     """ONNX Runtime would do so in the calling thread and in every thread begun later, and never undo it."""
     with pytest.raises(RuntimeError, match="does not have configuration"):
-        _make_options(onnxruntime, 1).get_session_config_entry("session.set_denormal_as_zero")
+        make_options(onnxruntime, 1).get_session_config_entry("session.set_denormal_as_zero")
 
 
 def test_an_exported_network_has_no_denormal_weights(exported: dict[str, Path]) -> None:

@@ -22,9 +22,9 @@ from edgeemo.build import run as build
 from edgeemo.card import Precision, write_card
 from edgeemo.errors import IntegrityError, MachineError, UsageError
 from edgeemo.runtime import shipped
-from edgeemo.runtime.backends.ort import import_onnxruntime
 from edgeemo.runtime.onnx_check import check, check_file, has_uint8_activations
 from edgeemo.runtime.probe import PROBE
+from edgeemo.sessions import import_onnxruntime
 from edgeemo.stages import Build
 
 KEY_FIRST = b"\x0a\x08location\x12\x0bweights.bin"

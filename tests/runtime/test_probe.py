@@ -121,14 +121,14 @@ def test_a_shipped_model_runs_in_integer_kernels_as_it_is_opened(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The graph of the runtime's own session has no convolution or matrix product left in float."""
-    made = edgeemo.runtime.backends.ort._make_options
+    made = edgeemo.runtime.backends.ort.make_options
 
     def saving(*arguments):
         options = made(*arguments)
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         return options
 
-    monkeypatch.setattr("edgeemo.runtime.backends.ort._make_options", saving)
+    monkeypatch.setattr("edgeemo.runtime.backends.ort.make_options", saving)
     with edgeemo.load(name):
         kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert {"QLinearConv", "QGemm"} <= kinds

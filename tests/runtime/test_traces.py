@@ -15,12 +15,12 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from edgeemo.runtime.backends.ort import DISABLE_TELEMETRY, import_onnxruntime
+from edgeemo.sessions import DISABLE_TELEMETRY, import_onnxruntime
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgeemo"
 # So may compress, whose __init__ imports ONNX Runtime through ort.py.
-MAY_IMPORT = {"runtime/backends/ort.py", "runtime/backends/openvino.py"}
+MAY_IMPORT = {"sessions.py", "runtime/backends/openvino.py"}
 IMPORTS = r"^\s*(?:import|from) (?:onnxruntime|openvino)\b|import_module\(.(?:onnxruntime|openvino)"
 SECONDS = 12  # of predictions; 9 s after it was imported, ONNX Runtime 1.31 asks for its collector
 PREDICT = "import edgeemo, numpy; edgeemo.load('nano', backend={!r}).predict(numpy.zeros((48, 48), numpy.uint8))"
