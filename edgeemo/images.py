@@ -172,6 +172,12 @@ def crop(image: np.ndarray, box: Sequence[float], contract: InputContract) -> np
     height, width = image.shape[:2]
     if not (-side < left < width and -side < top < height):
         raise DataError(f"the box {tuple(box)} lies outside the image of {width}x{height} px")
+    return take_square(image, left, top, side)
+
+
+def take_square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+    """Return the square of whole pixels from column `left` and row `top`; outside, the nearest pixel is repeated."""
+    height, width = image.shape[:2]
     rows = np.clip(np.arange(top, top + side), 0, height - 1)
     columns = np.clip(np.arange(left, left + side), 0, width - 1)
     square: np.ndarray = image[rows[:, None], columns]

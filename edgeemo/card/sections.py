@@ -17,6 +17,28 @@ EXACT = ("float32", "float16")  # requested precisions without integer arithmeti
 
 
 @dataclass(frozen=True)
+class Crop:
+    """The square around a face whose eyes are known, as faces/crop.py takes it; by default that of FER+ faces."""
+
+    side_eye_distances: Annotated[
+        float, Key("side of the square", unit="distances between the eyes", least=1, most=10)
+    ] = 2.8
+    below_eyes: Annotated[
+        float,
+        Key(
+            "its centre lies this far below the midpoint of the eyes, at a right angle to the line between them",
+            unit="distances between the eyes",
+            least=-2,
+            most=2,
+        ),
+    ] = 0.3
+    turn_from_degrees: Annotated[
+        float,
+        Key("it is turned upright if the line between the eyes is tilted by more", unit="degrees", least=0, most=180),
+    ] = 10.0
+
+
+@dataclass(frozen=True)
 class InputContract:
     """How an upright 8-bit image of height H and width W becomes the model's input; images.py does exactly this.
 
@@ -24,6 +46,7 @@ class InputContract:
        column (W - side) // 2 and row (H - side) // 2. A detector's box (x, y, width, height), x and y its top left
        corner: side = floor(max(width, height) * crop_margin + 0.5), from column floor(x + width / 2 - side / 2 + 0.5)
        and row floor(y + height / 2 - side / 2 + 0.5); outside the image, the nearest pixel of its edge is repeated.
+       A face whose eyes are known: faces/crop.py, with the numbers of `crop`.
     2. Convert the colour: for gray and gray3, a colour image becomes (19595 R + 38470 G + 7471 B + 32768) >> 16, which
        is Pillow's "L" (ITU-R 601); for rgb, a gray image stands in all three channels.
     3. Resize, if side differs from size: Pillow's BILINEAR, horizontally, then vertically, each rounded to 8 bits.
@@ -54,6 +77,15 @@ class InputContract:
             above=0,
         ),
     ] = 1.0
+    crop: Annotated[
+        Crop | None,
+        Key("the square around a face whose eyes are known; absent: 2.8, 0.3 and 10. Not read for ready crops"),
+    ] = None
+
+    @property
+    def face_crop(self) -> Crop:
+        """The card's crop, or that of cards that do not state it."""
+        return self.crop or Crop()
 
     @property
     def channels(self) -> int:
