@@ -1,0 +1,79 @@
+"""The known detectors: a card each, in edgeemo/models/detectors/, whether or not the file is packaged.
+
+A file is recognised by its SHA-256 alone: detectors have operators that classifiers have no use for, so that the
+allow-list of runtime/onnx_check does not hold for them, and how a file's outputs are decoded is known by no name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from edgeemo.card import from_json
+from edgeemo.card.keys import SHA256, Key
+from edgeemo.faces.detection import Framing
+from edgeemo.reading import read_json
+
+FOLDER = Path(__file__).parent.parent / "models" / "detectors"
+MAX_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a detector's file comes from."""
+
+    project: Annotated[str, Key("who made it, and where it is published")]
+    licence: Annotated[str, Key("terms of code and weights")]
+    training_data: Annotated[str, Key("what is known of the faces that it was trained on, and their terms")]
+    package: Annotated[str | None, Key("registry package that carries the original, with its version")] = None
+    package_sha256: Annotated[str | None, Key("SHA-256 of the package's file", pattern=SHA256)] = None
+    original: Annotated[str | None, Key("the original inside the package, of which the file was converted")] = None
+    original_sha256: Annotated[str | None, Key("SHA-256 of the original", pattern=SHA256)] = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Largest absolute difference between the raw outputs of the original, in LiteRT, and of the file."""
+
+    boxes: Annotated[float, Key("of boxes and landmarks", unit="pixels of the input", least=0)]
+    scores: Annotated[float, Key("of scores before the sigmoid", unit="logits", least=0)]
+    inputs: Annotated[int, Key("number of inputs compared", least=1)]
+    versions: Annotated[dict[str, str], Key("versions of both engines")]
+
+
+@dataclass(frozen=True)
+class DetectorCard:
+    """What is known about one detector."""
+
+    name: Annotated[str, Key("name, as `load_detector` takes it if the file is packaged", pattern="[a-z0-9-]+")]
+    sha256: Annotated[str, Key("SHA-256 of the file", pattern=SHA256)]
+    size_bytes: Annotated[int, Key("size of the file", unit="bytes", least=1)]
+    family: Annotated[str, Key("network, which decides the decoding", choices=("blazeface", "yunet"))]
+    packaged: Annotated[bool, Key("whether the file is packaged with edgeemo, beside this card")]
+    input_size: Annotated[int, Key("side of the square input", unit="pixels", least=32, most=4096)]
+    threshold: Annotated[float, Key("lowest score of a face", above=0, most=0.999)]
+    smallest_face: Annotated[
+        float, Key("smallest box that is found, of the longer side of what is searched", unit="share", above=0, most=1)
+    ]
+    half_pass: Annotated[bool, Key("whether it misses faces that fill the image unless searched at half the size, too")]
+    landmarks: Annotated[tuple[str, ...], Key("the points that it finds, in order; right and left are the person's")]
+    box: Annotated[Framing, Key("how its boxes lie about the eyes, for faces without landmarks")]
+    source: Annotated[Source, Key("origin and terms")]
+    conversion: Annotated[Conversion | None, Key("how exact the conversion is; absent: the file is the original")] = (
+        None
+    )
+
+    @property
+    def path(self) -> Path:
+        """The packaged file, beside its card."""
+        return FOLDER / f"{self.name}.onnx"
+
+
+@cache
+def list_detectors() -> tuple[DetectorCard, ...]:
+    """Return the known detectors, the packaged ones first."""
+    files = sorted(FOLDER.glob("*.json"))
+    cards = [from_json(DetectorCard, read_json(file, max_bytes=MAX_BYTES), where=file.name) for file in files]
+    return tuple(sorted(cards, key=lambda card: (not card.packaged, card.name)))

@@ -1,0 +1,88 @@
+"""Open a detector by its name or its file, if it is a known one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeemo.artifact import hash_file
+from edgeemo.errors import IntegrityError, MachineError, UsageError, known
+from edgeemo.faces.blazeface import BlazeFace
+from edgeemo.faces.cards import DetectorCard, list_detectors
+from edgeemo.faces.passes import FACES, Faces
+from edgeemo.faces.search import Network, SearchDetector
+from edgeemo.faces.yunet import YuNet
+from edgeemo.reading import check_regular
+from edgeemo.sessions import make_options, require_onnxruntime
+
+DEFAULT = "blazeface-full"
+NETWORKS: dict[str, Callable[[Any], Network]] = {"blazeface": BlazeFace, "yunet": YuNet}
+
+
+def load_detector(
+    detector: str | Path | None = None,
+    *,
+    threads: int = 1,
+    faces: Faces | None = None,
+    threshold: float | None = None,
+) -> SearchDetector:
+    """Load a packaged detector by its name (None: blazeface-full), or the file of a known one by its path.
+
+    faces: `few` searches the whole image; `many` also tiles of it, for crowds and small faces, each of which takes as
+    long as the image; None: by the size of each image (faces/passes.py). threshold: lowest score of a face, between 0
+    and 1; by default the card's.
+
+    Raises IntegrityError for a file that is no known detector, or missing; UsageError for an unknown name, number of
+    faces or threshold; MachineError if ONNX Runtime is not installed, or edgeemo without its detector.
+    """
+    if faces not in (None, *FACES):
+        raise known("number of faces", str(faces), FACES)
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError(f"threshold is {threshold!r}; expected a number between 0 and 1")
+    card, path = _find(str(detector or DEFAULT))
+    return SearchDetector(card, NETWORKS[card.family](_open(path, threads)), faces=faces, threshold=threshold)
+
+
+def _find(detector: str) -> tuple[DetectorCard, Path]:
+    """Return card and path of a detector; an ending makes a word a path."""
+    if not re.fullmatch(r"[\w-]+", detector):
+        path = Path(detector)
+        return _recognise(path), path
+    cards = {card.name: card for card in list_detectors() if card.packaged}
+    if detector not in cards:
+        raise known("detector", detector, (*cards, "or the path of a file, .onnx"))
+    path = cards[detector].path
+    if not path.is_file():
+        raise MachineError(f"this edgeemo was installed without its detector {detector}; give the path of a known file")
+    return _recognise(path), path
+
+
+def _recognise(path: Path) -> DetectorCard:
+    try:
+        check_regular(path, max_bytes=max(card.size_bytes for card in list_detectors()))
+        found = hash_file(path)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read ({error.strerror}); expected the file of a detector") from error
+    except ValueError as error:
+        raise _make_unknown_error(path, str(error)) from error
+    for card in list_detectors():
+        if card.sha256 == found:
+            return card
+    raise _make_unknown_error(path, f"its SHA-256 is {found[:12]}…")
+
+
+def _make_unknown_error(path: Path, reason: str) -> IntegrityError:
+    names = [f"{card.name} ({card.sha256[:12]}…, {card.size_bytes:,} bytes)" for card in list_detectors()]
+    return IntegrityError(f"{path} is no known face detector: {reason}.  Known: {', '.join(names)}")
+
+
+def _open(path: Path, threads: int) -> Any:
+    runtime = require_onnxruntime()
+    options = make_options(runtime, threads)
+    try:
+        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+        reason = str(error).splitlines()[0]
+        raise MachineError(f"{path} cannot be opened by ONNX Runtime {runtime.__version__}: {reason}") from error
