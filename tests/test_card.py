@@ -20,6 +20,7 @@ from edgeemo.artifact import atomic_write, check_writable, write_json, write_tex
 from edgeemo.card import (
     Architecture,
     Card,
+    Crop,
     Fidelity,
     InputContract,
     Precision,
@@ -151,6 +152,9 @@ def test_card_with_a_senseless_value_is_refused(model, change, says):
         *(("mean", value) for value in (0.5, ["x"], [], [0.5, 0.5], [float("inf")])),
         *(("std", value) for value in (0.25, [0], [0.25, 0.25], [None])),
         ("crop_margin", 0),
+        *(("crop", value) for value in ([], {}, {"side_eye_distances": 2.8})),
+        ("crop", {"side_eye_distances": 0.5, "below_eyes": 0.3, "turn_from_degrees": 10}),
+        ("crop", {"side_eye_distances": 2.8, "below_eyes": float("nan"), "turn_from_degrees": 10}),
     ],
 )
 def test_contract_with_a_senseless_value_is_refused(model, name, value):
@@ -161,6 +165,14 @@ def test_contract_with_a_senseless_value_is_refused(model, name, value):
     write_json(path, card)
     with pytest.raises(IntegrityError, match=name):
         read_card(model)
+
+
+def test_the_crop_survives_the_round_trip_and_may_be_absent(model):
+    """A card that does not state it has no such key, so that its seal stays that of earlier cards."""
+    for crop in (None, Crop(3.0, 0.25, 15.0)):
+        write_card(model, replace(CARD, input=InputContract(48, crop=crop)))
+        assert read_card(model).input.crop == crop
+        assert ("crop" in json.loads(card_path(model).read_text())["input"]) == (crop is not None)
 
 
 @pytest.mark.parametrize(("colour", "channels"), [("gray", 1), ("rgb", 3), ("gray3", 3)])

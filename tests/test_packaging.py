@@ -83,7 +83,11 @@ def test_wheel_holds_the_package_alone(built):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"edgeemo"}
     files = [f"edgeemo/models/{name}{suffix}" for name in shipped.NAMES for suffix in shipped.SUFFIXES.values()]
     golden = "edgeemo/models/faces.png"
-    assert {golden, *files, *(f"{file}.json" for file in files)} == {name for name in names if "/models/" in name}
+    parts = ("blazeface-full.onnx", "blazeface-full.json", "yunet-n.json", "yunet-s.json", "LICENSE", "NOTICE")
+    detectors = {f"edgeemo/models/detectors/{part}" for part in parts}
+    assert {golden, *detectors, *files, *(f"{file}.json" for file in files)} == {
+        name for name in names if "/models/" in name
+    }
     assert {
         "edgeemo/runtime/probe.onnx",
         "edgeemo/bench/mask_cpuid.c",

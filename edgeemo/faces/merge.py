@@ -11,6 +11,8 @@ import numpy as np
 
 MAX_IOU = 0.3  # intersection over union; above it, two boxes are one face, as in MediaPipe's face detection
 MAX_COVERED = 0.5  # part of a box that lies in another one, where a tile cuts either; above it, both are one face
+MAX_NESTED = 0.7  # part of a box that lies in a larger one; above it, both are one face
+CLEARLY = 0.2  # of a score
 TINY = 1e-9  # instead of an area of 0
 
 
@@ -27,7 +29,7 @@ def merge(candidates: np.ndarray, parts: np.ndarray, cut: np.ndarray) -> np.ndar
         covered = intersect(parts, whole) / np.maximum(_area(parts), TINY)[:, None]
         rest = rest[covered.max(axis=1) <= MAX_COVERED]
     faces = np.concatenate([whole, suppress(rest, compute_cover, MAX_COVERED)])
-    return faces[np.argsort(-faces[:, 4], kind="stable")]
+    return drop_nested(faces[np.argsort(-faces[:, 4], kind="stable")])
 
 
 def suppress(
@@ -49,6 +51,19 @@ def suppress(
         faces.append(face)
         left = left[~same]
     return np.array(faces).reshape(-1, candidates.shape[1])
+
+
+def drop_nested(faces: np.ndarray) -> np.ndarray:
+    """Return the faces without one of each two of which the smaller lies mostly in the larger.
+
+    Parts of a large face, above all of a covered one, look like small faces. The smaller box is dropped unless its
+    score is clearly higher, which is a small face on which the larger box is false.
+    """
+    area = _area(faces)
+    inside = (compute_cover(faces, faces) > MAX_NESTED) & (area[:, None] < area[None])  # [smaller, larger]
+    better = faces[:, None, 4] > faces[None, :, 4] + CLEARLY
+    kept: np.ndarray = faces[~((inside & ~better).any(axis=1) | (inside & better).any(axis=0))]
+    return kept
 
 
 def compute_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
