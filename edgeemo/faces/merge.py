@@ -29,7 +29,7 @@ def merge(candidates: np.ndarray, parts: np.ndarray, cut: np.ndarray) -> np.ndar
         covered = intersect(parts, whole) / np.maximum(_area(parts), TINY)[:, None]
         rest = rest[covered.max(axis=1) <= MAX_COVERED]
     faces = np.concatenate([whole, suppress(rest, compute_cover, MAX_COVERED)])
-    return drop_nested(faces[np.argsort(-faces[:, 4], kind="stable")])
+    return faces[np.argsort(-faces[:, 4], kind="stable")]
 
 
 def suppress(

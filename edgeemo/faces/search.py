@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil, floor
 from typing import Protocol
 
 import numpy as np
@@ -10,8 +12,21 @@ from PIL import Image
 from edgeemo.errors import DataError
 from edgeemo.faces.cards import DetectorCard
 from edgeemo.faces.detection import Detection
-from edgeemo.faces.merge import merge
-from edgeemo.faces.passes import Faces, draw_canvas, find_cut, plan_passes
+from edgeemo.faces.merge import drop_nested, merge
+from edgeemo.faces.passes import Faces, Pass, draw_canvas, find_cut, plan_passes
+
+DOUBTFUL = 0.5  # part of the threshold; boxes with a score between the two are looked at once more, from closer
+MOST_DOUBTFUL = 4
+ZOOM = 3.0  # sides of a doubtful box in the part that is looked at once more
+
+
+def zoom(face: np.ndarray, width: int, height: int) -> Pass:
+    """Return the pass around a doubtful box, inside the image."""
+    side = ZOOM * max(face[2], face[3])
+    x, y = face[0] + face[2] / 2, face[1] + face[3] / 2
+    left, top = (max(0, floor(middle - side / 2)) for middle in (x, y))
+    right, bottom = min(width, ceil(x + side / 2)), min(height, ceil(y + side / 2))
+    return Pass(min(left, width - 1), min(top, height - 1), max(1, right - left), max(1, bottom - top))
 
 
 class Network(Protocol):
@@ -39,6 +54,9 @@ class SearchDetector:
     def detect(self, image: np.ndarray) -> list[Detection]:
         """Return the faces of an upright image, (H, W) gray or (H, W, 3) RGB uint8, the highest score first.
 
+        Up to MOST_DOUBTFUL boxes with a score of less than the threshold, but DOUBTFUL of it, are looked at once more
+        from closer, at the price of a pass each; they count if the score then reaches the threshold.
+
         Raises DataError for another shape or type.
         """
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
@@ -52,15 +70,26 @@ class SearchDetector:
             half=self.card.half_pass,
             faces=self.faces,
         )
+        faces = self._search(picture, passes, self.threshold * DOUBTFUL)
+        sure = faces[:, 4] >= self.threshold
+        closer = [zoom(row, width, height) for row in faces[~sure][:MOST_DOUBTFUL]]
+        found = faces[sure]
+        if closer:
+            found = np.concatenate([found, self._search(picture, closer, self.threshold)])
+            found = merge(found, found[:, :4], np.zeros(len(found), bool))
+        return self._to_detections(drop_nested(found))
+
+    def _search(self, picture: Image.Image, passes: Sequence[Pass], least: float) -> np.ndarray:
+        """Return one row per face that any of the passes shows."""
         candidates, parts, cut = [], [], []
         for one in passes:
             canvas = draw_canvas(picture, one, self.card.input_size)
-            found = canvas.to_image(self._network.find(canvas.pixels, self.threshold))
-            inside, across = find_cut(found, one, width, height)
+            found = canvas.to_image(self._network.find(canvas.pixels, least))
+            inside, across = find_cut(found, one, *picture.size)
             candidates.append(found)
             parts.append(inside)
             cut.append(across)
-        return self._to_detections(merge(np.concatenate(candidates), np.concatenate(parts), np.concatenate(cut)))
+        return merge(np.concatenate(candidates), np.concatenate(parts), np.concatenate(cut))
 
     def _to_detections(self, faces: np.ndarray) -> list[Detection]:
         return [

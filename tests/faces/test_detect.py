@@ -13,6 +13,7 @@ from edgeemo.data.drawing import draw_face
 from edgeemo.errors import DataError, IntegrityError, UsageError
 from edgeemo.faces import Detection, list_detectors, load_detector
 from edgeemo.faces.merge import compute_iou
+from edgeemo.faces.search import SearchDetector
 from edgeemo.runtime import shipped
 
 SEEDS = (10, 16, 18, 6, 20, 21)  # synthetic faces whose score is far above the threshold
@@ -195,3 +196,46 @@ def test_faces_are_found_wherever_the_image_is_in_memory(detector):
     image[..., 0] = image[..., 0] // 2
     assert detector.detect(image[..., ::-1]) == detector.detect(np.ascontiguousarray(image[..., ::-1]))
     assert Image.fromarray(image).size == (640, 480)
+
+
+class Faint:
+    """A network that is unsure of a face until it fills more than a quarter of the canvas."""
+
+    def __init__(self, sure: float = 0.9) -> None:
+        self.calls, self.sure = 0, sure
+
+    def find(self, canvas, /, least):
+        """One bright square as a face with two landmarks; its score grows with its size."""
+        self.calls += 1
+        rows, columns = np.nonzero(canvas[..., 0] > 200)
+        if not len(rows):
+            return np.zeros((0, 9))
+        x, y = columns.min(), rows.min()
+        width, height = columns.max() + 1 - x, rows.max() + 1 - y
+        score = self.sure if width > len(canvas) / 4 else 0.3
+        face = [x, y, width, height, score, x + width / 4, y, x + 3 * width / 4, y]
+        return np.array([face], float)[[score >= least]]
+
+
+@pytest.mark.parametrize(("side", "found"), [(60, 1), (15, 1)])
+def test_a_doubtful_face_is_looked_at_from_closer(side, found):
+    """And is where it was; what is sure costs no further pass."""
+    network = Faint()
+    card = next(card for card in list_detectors() if card.name == "blazeface-full")
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[40 : 40 + side, 90 : 90 + side] = 255
+    detections = SearchDetector(card, network, faces="few").detect(image)
+    assert len(detections) == found
+    assert detections[0].box == pytest.approx((90, 40, side, side), abs=2)
+    assert network.calls == 2 + (side < 50)
+
+
+@pytest.mark.parametrize(("threshold", "calls"), [(0.55, 3), (0.7, 2)])
+def test_what_stays_doubtful_is_no_face(threshold, calls):
+    """Half of the threshold is the least that is looked at again."""
+    card = next(card for card in list_detectors() if card.name == "blazeface-full")
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[40:55, 90:105] = 255
+    network = Faint(sure=0.3)
+    assert SearchDetector(card, network, faces="few", threshold=threshold).detect(image) == []
+    assert network.calls == calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeemo.faces.merge import compute_iou, merge
+from edgeemo.faces.merge import compute_iou, drop_nested, merge
 
 
 def candidate(x, y, side, score=0.9):
@@ -60,7 +60,7 @@ def test_a_face_that_only_cut_tiles_show_is_kept_once():
 @pytest.mark.parametrize(("small", "large", "left"), [(0.6, 0.9, 100), (0.7, 0.6, 100), (0.95, 0.6, 40)])
 def test_a_small_box_in_a_large_one_is_part_of_it_unless_its_score_is_clearly_higher(small, large, left):
     """A covered face gives such boxes; a real small face beside a false large box survives."""
-    (face,) = merged(candidate(30, 30, 40, small), candidate(0, 0, 100, large))
+    (face,) = drop_nested(merged(candidate(30, 30, 40, small), candidate(0, 0, 100, large)))
     assert face[2] == left
 
 
