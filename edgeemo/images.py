@@ -178,6 +178,8 @@ def crop(image: np.ndarray, box: Sequence[float], contract: InputContract) -> np
 def take_square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
     """Return the square of whole pixels from column `left` and row `top`; outside, the nearest pixel is repeated."""
     height, width = image.shape[:2]
+    if 0 <= left <= width - side and 0 <= top <= height - side:
+        return image[top : top + side, left : left + side]
     rows = np.clip(np.arange(top, top + side), 0, height - 1)
     columns = np.clip(np.arange(left, left + side), 0, width - 1)
     square: np.ndarray = image[rows[:, None], columns]
