@@ -14,6 +14,8 @@ from edgeemo.faces.cards import DetectorCard, list_detectors
 from edgeemo.faces.passes import FACES, Faces
 from edgeemo.faces.search import Network, SearchDetector
 from edgeemo.faces.yunet import YuNet
+from edgeemo.limits import check_shortage
+from edgeemo.machine import MAX_THREADS
 from edgeemo.reading import check_regular
 from edgeemo.sessions import make_options, require_onnxruntime
 
@@ -35,10 +37,12 @@ def load_detector(
     and 1; by default the card's.
 
     Raises IntegrityError for a file that is no known detector, or missing; UsageError for an unknown name, number of
-    faces or threshold; MachineError if ONNX Runtime is not installed, or edgeemo without its detector.
+    faces, threads or threshold; MachineError if ONNX Runtime is not installed, or edgeemo without its detector.
     """
     if faces not in (None, *FACES):
         raise known("number of faces", str(faces), FACES)
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads!r}; expected a whole number, 1 to {MAX_THREADS}")
     if threshold is not None and not 0 < threshold < 1:
         raise UsageError(f"threshold is {threshold!r}; expected a number between 0 and 1")
     card, path = _find(str(detector or DEFAULT))
@@ -84,5 +88,6 @@ def _open(path: Path, threads: int) -> Any:
     try:
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+        check_shortage(error)
         reason = str(error).splitlines()[0]
         raise MachineError(f"{path} cannot be opened by ONNX Runtime {runtime.__version__}: {reason}") from error

@@ -178,6 +178,8 @@ def test_unknown_names_and_settings_are_refused():
         load_detector("haar")
     with pytest.raises(UsageError, match="known: few, many"):
         load_detector(faces="some")
+    with pytest.raises(UsageError, match="threads is 0; expected a whole number"):
+        load_detector(threads=0)
     with pytest.raises(UsageError, match="threshold is 1; expected a number between 0 and 1"):
         load_detector(threshold=1)
 
