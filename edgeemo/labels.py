@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 from edgeemo.errors import UsageError, known
+from edgeemo.names import escape_name
 
 FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
@@ -82,7 +84,7 @@ def label_set(name: str) -> LabelSet:
     """Return the label set of that name, or one of your own, written as `a,b,c`."""
     if name in LABEL_SETS:
         return LABEL_SETS[name]
-    labels = tuple(part.strip() for part in name.split(","))
+    labels = tuple(escape_name(part.strip()) for part in name.split(","))
     if len(labels) < 2:
         raise known("label set", name, [*LABEL_SETS, "or your own labels as a,b,c"])
     if len(set(labels)) != len(labels) or "" in labels:
@@ -96,7 +98,7 @@ def normalize_label(label: str) -> str:
 
     Any other label is returned in lower case.
     """
-    name = NUMBERED.sub("", label.strip(), count=1).casefold()
+    name = NUMBERED.sub("", unicodedata.normalize("NFC", label.strip()), count=1).casefold()
     return EMOTIONS.get(name, name)
 
 

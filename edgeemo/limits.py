@@ -16,7 +16,8 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")  # of libraries in Rust, such as sa
 NO_WRITE = re.compile(r"PytorchStreamWriter|unexpected pos \d+ vs|\d+ requested and \d+ written")  # torch, numpy
 NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|out of memory|bad[ _]alloc|failed to allocate memory|insufficient memory"
-    r"|failed to map segment|cannot allocate memory",  # the last two: a library that does not load
+    r"|failed to map segment|cannot allocate memory"  # a library that does not load
+    r"|could not create a primitive",  # oneDNN
     re.IGNORECASE,
 )
 NO_THREADS = re.compile(r"can't start new thread|DataLoader worker .*killed by signal|unable to open shared memory")

@@ -19,8 +19,19 @@ SYSTEM_NAMES = {
     "system volume information",
     "lost+found",
     "thumbs.db",
+    "thumbs.db:encryptable",
+    "ehthumbs.db",
     "desktop.ini",
+    "icon\r",
+    "#snapshot",
+    "@recycle",
+    "@tmp",
+    "network trash folder",
+    "temporary items",
+    "recycler",
+    "__pycache__",
 }
+SYSTEM_PREFIXES = (".", "~$")  # hidden files; locks of office programs
 
 # Format characters that words and emoji need: zero-width non-joiner and joiner. The others, such as U+202E, reverse or
 # hide text.
@@ -72,18 +83,21 @@ def is_image_name(name: str) -> bool:
 
 def is_system_name(name: str) -> bool:
     """Return whether a file or folder is hidden or belongs to an operating system or tool."""
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+    return name.startswith(SYSTEM_PREFIXES) or name.lower() in SYSTEM_NAMES
 
 
-def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images in a folder and below it, and the files of other types there, both sorted.
+def list_images(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the images in a folder and below it, the files of other types there, and folders that cannot be listed.
 
     Hidden and system files and folders are left out; links to folders are followed, but not in circles.
     """
     images: list[Path] = []
     others: list[Path] = []
+    failed: list[Path] = []
     seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(
+        folder, followlinks=True, onerror=lambda error: failed.append(Path(error.filename))
+    ):
         folders[:] = [name for name in folders if not is_system_name(name)]
         if (real := os.path.realpath(parent)) in seen:
             folders.clear()
@@ -92,7 +106,7 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
         for name in files:
             if not is_system_name(name):
                 (images if is_image_name(name) else others).append(Path(parent, name))
-    return sorted(images), sorted(others)
+    return sorted(images), sorted(others), sorted(failed)
 
 
 def _is_unsafe(letter: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def run(config: Predict) -> Predictions:
     with load(config.model, labels=config.label_set) as model:
         if config.sample:
             predictions.append(("sample", model.predict(sample_face())))
-        for image in [image for path in config.images for image in _list_images(path)]:
+        for image in _list_all(config.images, unreadable):
             try:
                 predictions.append((str(image), model.predict(image)))
             except DataError as error:
@@ -56,13 +57,19 @@ def run(config: Predict) -> Predictions:
     return Predictions(tuple(predictions), tuple(unreadable))
 
 
-def _list_images(path: Path) -> list[Path]:
-    """Return the path of an image, or the images in a folder and below it; raise DataError if there are none."""
+def _list_all(paths: Sequence[Path], unreadable: list[DataError]) -> list[Path]:
+    """Return all images; errors of folders are added to `unreadable`."""
+    return [image for path in paths for image in _list_images(path, unreadable)]
+
+
+def _list_images(path: Path, unreadable: list[DataError]) -> list[Path]:
+    """Return the path of an image, or the images in a folder and below it."""
     if not path.is_dir():
         return [path]
-    found, others = list_images(path)
-    if not found:
-        raise DataError(f"{path} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    found, others, failed = list_images(path)
+    unreadable += [DataError(f"{folder} cannot be listed; make it readable or leave it out") for folder in failed]
+    if not found and not failed:
+        unreadable.append(DataError(f"{path} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}"))
     log.info("%s: %d images", path, len(found))
     if others:
         log.warning(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any
 
@@ -548,11 +549,11 @@ class Stage:
 
 def _after_compress(config: Compress, path: Path) -> str:
     engine_first = config.int8 and config.target_format != "cpu"  # the last file is for TensorRT, slow in ONNX Runtime
-    return f"build {path}" if engine_first else f"bench --engine {path} --data DATA"
+    return f"build {quote(str(path))}" if engine_first else f"bench --engine {quote(str(path))} --data DATA"
 
 
 def _bench(_: Config, path: Path) -> str:
-    return f"bench --engine {path} --data DATA"
+    return f"bench --engine {quote(str(path))} --data DATA"
 
 
 def _made(command: str, config: type[Config], module: str, purpose: str, **about: Any) -> Stage:
@@ -561,7 +562,13 @@ def _made(command: str, config: type[Config], module: str, purpose: str, **about
 
 STAGES = (
     Stage("data audit", Audit, "edgeemo.data.audit", "train", "the audit"),
-    _made("train", Train, "edgeemo.train.run", "training", following=lambda _, path: f"compress {path.parent} --int8"),
+    _made(
+        "train",
+        Train,
+        "edgeemo.train.run",
+        "training",
+        following=lambda _, path: f"compress {quote(str(path.parent))} --int8",
+    ),
     Stage("evaluate", Evaluate, "edgeemo.train.evaluate", "train", "the evaluation of runs"),
     _made("explain", Explain, "edgeemo.train.explain", "explanations"),
     _made(

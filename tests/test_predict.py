@@ -125,6 +125,33 @@ def test_linked_folders_are_followed_and_other_files_counted(
     assert "1 files of other types are not read, such as a.tiff" in caplog.text
 
 
+def test_a_folder_that_cannot_be_listed_is_reported(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its faces are not forgotten in silence; the others are predicted."""
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = call(tmp_path)
+    assert done.exit_code == 3
+    assert done.stdout.startswith(f"{image}: ")
+    assert "locked cannot be listed; make it readable" in done.output
+
+
+def test_an_empty_folder_costs_no_other_image(image: Path, tmp_path: Path) -> None:
+    """As a missing image does not."""
+    (tmp_path / "empty").mkdir()
+    done = call(image, tmp_path / "empty", image)
+    assert done.exit_code == 3
+    assert len([line for line in done.stdout.splitlines() if line.startswith(str(image))]) == 2
+
+
 def test_a_run_folder_in_place_of_a_model_is_named(image: Path, tmp_path: Path) -> None:
     """With the model inside it, or how to make one."""
     (tmp_path / "run" / "compressed").mkdir(parents=True)

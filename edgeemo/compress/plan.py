@@ -21,6 +21,7 @@ from edgeemo.compress.quantize.calibrate import CalibrationList
 from edgeemo.compress.quantize.qdq import TARGET_FORMATS
 from edgeemo.data import Faces
 from edgeemo.data.cache import Cache, Listed, list_faces
+from edgeemo.data.faces import check_outside
 from edgeemo.errors import UsageError, known
 from edgeemo.labels import LabelSet
 from edgeemo.machine import usable_cores
@@ -156,6 +157,8 @@ def check_no_training(out: Path, teachers: Sequence[Path]) -> None:
 
 
 def _check_combinations(config: Compress) -> None:
+    if config.data:
+        check_outside(get_output_folder(config), config.data, option="--out")
     if config.out and config.out.resolve() == config.run.resolve():
         raise UsageError(f"--out {config.out} is the run folder itself; its model would be overwritten. Choose another")
     check_no_training(get_output_folder(config), config.teacher)

@@ -25,7 +25,7 @@ from edgeemo.card import InputContract
 from edgeemo.data import faces
 from edgeemo.data.faces import Faces, LabelledSamples, describe_faces
 from edgeemo.data.stored import FORMAT, OWNER_ONLY, PIXELS, Writer, open_stored
-from edgeemo.errors import MachineError, UsageError
+from edgeemo.errors import MachineError
 from edgeemo.labels import LabelSet
 from edgeemo.memory import available_memory, format_bytes
 from edgeemo.packages import require
@@ -105,10 +105,8 @@ class Listed:
         return describe_faces(f"{counts} faces", contract)
 
     def _check_place(self, cache: Cache) -> None:
-        """Raise UsageError for a cache inside a data set, whose folders would be taken for labels."""
-        _, _, where = self.data.partition(":")
-        if where and Path(where).is_dir() and cache.folder.resolve().is_relative_to(Path(where).resolve()):
-            raise UsageError(f"{cache.folder} lies inside the data set {where}; give a folder outside it with --cache")
+        """Raise UsageError for a cache inside a data set."""
+        faces.check_outside(cache.folder, self.data, option="--cache")
 
     def _choose_folder(self, cache: Cache, split: str, contract: InputContract) -> Path:
         """Return the same folder for the same data set, even if its files have changed: they replace each other."""

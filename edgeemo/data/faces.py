@@ -126,6 +126,16 @@ def is_grayscale(data: str) -> bool:
     return kind_of(data) in GRAYSCALE
 
 
+def check_outside(path: Path, data: str, *, option: str) -> None:
+    """Raise UsageError for an output inside a data set, where its folders and plots would be labels and faces.
+
+    option: the one that gives the path, for the error.
+    """
+    where = data.partition(":")[2]
+    if where and Path(where).is_dir() and path.resolve().is_relative_to(Path(where).resolve()):
+        raise UsageError(f"{path} lies inside the data set {where}; give a folder outside it with {option}")
+
+
 def open_data(data: str) -> DataSet | None:
     """Recognise the layout of `KIND:PATH`; None for `synthetic[:COUNT]`, which has no files.
 

@@ -127,6 +127,7 @@ def _load_faces(config: Train, labels: LabelSet, contract: InputContract, cache:
 def _check(config: Train) -> None:
     """Raise UsageError for invalid settings, before any face is read."""
     options.check(config)
+    data.check_outside(config.out, config.data, option="--out")
     _check_folder(config.out, resume=config.resume)
     mirror.check(config)
     modes.check(config)

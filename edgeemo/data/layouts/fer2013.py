@@ -25,6 +25,7 @@ USAGE = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 COLUMNS = ("emotion", "pixels", "Usage")
 LABELS = {"0": "anger", "1": "disgust", "2": "fear", "3": "happiness", "4": "sadness", "5": "surprise", "6": "neutral"}
 EXPECTED = f"{', '.join(TABLES[:-1])}, {TABLES[-1]} or {folder.EXPECTED}"
+SHOWN = 20  # characters of an unknown usage
 SIDE = 48  # pixels of a FER2013 face
 
 
@@ -49,6 +50,9 @@ def open_fer2013(path: Path) -> DataSet:
         return folder.interpret(tree, codes=LABELS)
     found = _find_usages(tree, table)
     sources = {split: f"{table}, usage {USAGE[split]}" for split in SPLITS if USAGE[split] in found}
+    if not sources:
+        shown = ", ".join(sorted(repr(usage[:SHOWN]) for usage in found)[:3]) or "no rows"
+        raise DataError(f"{table}: expected the usages {', '.join(USAGE.values())}, got {shown}; use it as downloaded")
     unused = [escape_name(name) for name in tree.files if name != table]
     data = DataSet(
         str(path), "FER2013's table of faces", sources, partial(_read_split, tree, table), unused, tree.passed_over
@@ -77,7 +81,7 @@ def iterate_faces(tree: Tree, table: str) -> Iterator[Row]:
     """Yield the rows of a table of faces; the one of train.csv has no usages and holds training faces only."""
     columns = COLUMNS if "usage" in read_columns(tree, table) else COLUMNS[:2]
     for number, record in enumerate(iterate_records(tree, table, columns), start=2):
-        usage = record["Usage"].strip() if "Usage" in record else USAGE["train"]
+        usage = _normalize_usage(record["Usage"]) if "Usage" in record else USAGE["train"]
         yield Row(number, usage, record["emotion"].strip(), record["pixels"])
 
 
@@ -92,10 +96,15 @@ def parse_pixels(pixels: str, name: str) -> np.ndarray:
     return values.astype(np.uint8).reshape(SIDE, SIDE)
 
 
+def _normalize_usage(cell: str) -> str:
+    """Return a usage as in USAGE, whatever its case."""
+    return next((usage for usage in USAGE.values() if usage.casefold() == cell.strip().casefold()), cell.strip())
+
+
 def _find_usages(tree: Tree, table: str) -> set[str]:
     if "usage" not in read_columns(tree, table):
         return {USAGE["train"]}
-    return {record["Usage"].strip() for record in iterate_records(tree, table, ("Usage",))}
+    return {_normalize_usage(record["Usage"]) for record in iterate_records(tree, table, ("Usage",))}
 
 
 def _read_split(tree: Tree, table: str, split: str) -> list[Sample]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeemo.data.layouts import fer2013
+from edgeemo.data.layouts import fer2013, holdout
 from edgeemo.data.layouts.fer2013 import USAGE, Row
 from edgeemo.data.layouts.tables import iterate_records, iterate_rows
 from edgeemo.data.layouts.tree import Tree
@@ -47,7 +47,8 @@ def open_ferplus(path: Path) -> DataSet:
 
     used = tuple(f"{folder}/" for folder in folders.values())
     unused = [escape_name(name) for name in tree.files if not name.startswith(used)]
-    return DataSet(str(path), "FER+ as Microsoft's folders", sources, read, unused, tree.passed_over)
+    data = DataSet(str(path), "FER+ as Microsoft's folders", sources, read, unused, tree.passed_over)
+    return holdout.add_valid(data, holdout.hash_pixels)
 
 
 def _find_root(tree: Tree) -> str | None:
@@ -76,6 +77,8 @@ def _read_folder(tree: Tree, folder: str) -> list[Sample]:
     faces: list[Sample] = []
     repeats: Counter[str] = Counter()
     for number, row in enumerate(iterate_rows(tree, table), start=1):
+        if not row or (number == 1 and not any(cell.strip().isdecimal() for cell in row[2:])):
+            continue  # an empty line, a header
         if len(row) != 2 + len(COLUMNS):
             faults.append(f"row {number}: {len(row)} columns, expected {2 + len(COLUMNS)} (file, box, ten votes)")
             continue

@@ -19,7 +19,7 @@ MARKS = {
 }
 NUMBERED = {"fer2013": "0 anger … 6 neutral", "rafdb": "1 surprise … 7 neutral", "affectnet": "0 neutral … 7 contempt"}
 CODES = {"fer2013": "0123456", "rafdb": "1234567", "affectnet": "01234567"}
-UNREADABLE = (".rar", ".7z")  # archives
+UNREADABLE = (".rar", ".7z", ".gz")  # archives and compressed files
 TABLES = (".csv", ".tsv", ".txt", ".json", ".xlsx", ".parquet", ".npy", ".mat")
 WRAPPERS = ("annotations", "images")  # folders of AffectNet inside a split
 
@@ -49,7 +49,7 @@ def _suggest_archive(tree: Tree) -> str:
     archives = [name for name in tree.files if name.lower().endswith((*ARCHIVES, *UNREADABLE))]
     if not archives:
         return ""
-    if len(archives) == 1 and archives[0].lower().endswith(ARCHIVES):
+    if len(archives) == 1 and tree.path.is_dir() and archives[0].lower().endswith(ARCHIVES):
         return f"  To read the archive in it:  --data KIND:{tree.path}/{escape_name(archives[0])}"
     return f"  Unpack the archives in it, such as {escape_name(archives[0])}"
 

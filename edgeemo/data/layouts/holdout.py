@@ -42,11 +42,15 @@ def hash_pixels(sample: Sample) -> str:
         return sample.id
 
 
+def _get_label(sample: Sample) -> str:
+    return max(sample.votes, key=lambda name: sample.votes[name], default="")
+
+
 def _hold_out(samples: list[Sample], hash_sample: Callable[[Sample], str], split: str, *, where: str) -> list[Sample]:
     hashes = [hash_sample(sample) for sample in samples]
     by_label: dict[str, set[str]] = {}
     for sample, digest in zip(samples, hashes, strict=True):
-        by_label.setdefault(normalize_label(next(iter(sample.votes))), set()).add(digest)
+        by_label.setdefault(normalize_label(_get_label(sample)), set()).add(digest)
     valid: set[str] = set()
     for distinct in by_label.values():
         valid.update(sorted(distinct)[: round(VALID_SHARE * len(distinct))])

@@ -53,4 +53,12 @@ def _normalize(column: str) -> str:
 def _make_reader(stream: BinaryIO, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(MAX_CELL)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    return csv.reader(text, delimiter=delimiter)
+    return csv.reader(_iterate_lines(text), delimiter=delimiter)
+
+
+def _iterate_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Yield lines; raise csv.Error for one that is too long to be of a table, before it fills the memory."""
+    while line := text.readline(MAX_CELL):
+        if len(line) == MAX_CELL:
+            raise csv.Error(f"a line has more than {MAX_CELL:,} characters")
+        yield line

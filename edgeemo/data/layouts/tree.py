@@ -6,6 +6,7 @@ Hidden and system files and folders are passed over, counted, and named once in 
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
 import zipfile
 import zlib
@@ -25,7 +26,7 @@ from edgeemo.names import escape_name, is_system_name
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TABLE_ADVICE = "tables of faces are read with --data fer2013:FILE.csv or --data ferplus:FILE.csv"
-ENCRYPTED = 1  # bit of a zip entry's flags
+ENCRYPTED, UTF8 = 1, 1 << 11  # bits of a zip entry's flags
 MAX_DEPTH = 12  # folders inside folders
 MAX_IMAGE_BYTES = 256 * 2**20  # of one image inside an archive
 MAX_TAR_BYTES = 2 * 2**30  # of all files of a tar archive, which are held in memory
@@ -61,6 +62,8 @@ def open_tree(path: Path, *, expected: str) -> Tree:
         tree: Tree = FolderTree(path)
     elif not path.exists():
         raise DataError(f"{path} does not exist; expected {expected}, in a folder or archive ({', '.join(ARCHIVES)})")
+    elif not path.is_file():
+        raise DataError(f"{path} is a device or pipe; expected {expected}, in a folder or archive")
     elif zipfile.is_zipfile(path):
         tree = ZipTree(path)
     else:
@@ -103,6 +106,8 @@ class FolderTree:
     def open(self, name: str) -> BinaryIO:
         """Open a file; raise DataError if it cannot be opened."""
         try:
+            if not (self.path / name).is_file():
+                raise DataError(f"{self.path / name} does not exist or is no regular file")
             return (self.path / name).open("rb")
         except OSError as error:
             check_shortage(error)
@@ -123,6 +128,7 @@ class FolderTree:
         identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link to a folder above it
             self.passed_over.append(f"{folder}/")
+            self.folders.remove(folder)
             return
         if len(above) > MAX_DEPTH:
             raise DataError(f"{path} is more than {MAX_DEPTH} folders deep; name the folder of the faces itself")
@@ -201,7 +207,7 @@ class ZipTree(_Archive):
                     f"{escape_name(info.filename)} in {path.name} is encrypted; unpack {path.name} with its "
                     "password, and name the folder"
                 )
-            name = _clean_name(info.filename)
+            name = _clean_name(_decode_name(info))
             if info.is_dir():
                 folders.append(name.rstrip("/"))
             else:
@@ -222,6 +228,7 @@ class TarTree(_Archive):
     def __init__(self, path: Path) -> None:
         self._contents: dict[str, bytes] = {}
         folders: list[str] = []
+        links: dict[str, str] = {}
         try:
             with tarfile.open(path) as archive:
                 total = 0
@@ -229,7 +236,11 @@ class TarTree(_Archive):
                     name = _clean_name(member.name)
                     if member.isdir():
                         folders.append(name)
-                    if not member.isfile():  # links and devices
+                    if member.islnk():  # a second name of an earlier file
+                        links[name] = _clean_name(member.linkname)
+                    elif member.issym():
+                        links[name] = _clean_name(posixpath.normpath(f"{posixpath.dirname(name)}/{member.linkname}"))
+                    if not member.isfile():
                         continue
                     total += member.size
                     if total > MAX_TAR_BYTES:
@@ -251,11 +262,26 @@ class TarTree(_Archive):
                 f"{path} is neither a folder nor an intact archive ({reason}); "
                 f"expected {', '.join(ARCHIVES)}: download it again"
             ) from error
+        broken = self._resolve(links)
         super().__init__(path, {name: len(content) for name, content in self._contents.items()}, folders)
+        self.passed_over = sorted([*self.passed_over, *map(escape_name, broken)])
 
     def open(self, name: str) -> BinaryIO:
         """Open a file of the archive."""
         return BytesIO(self._contents[name])
+
+    def _resolve(self, links: dict[str, str]) -> list[str]:
+        """Give links to files and folders of the archive their contents; return those that lead elsewhere."""
+        broken = []
+        for name, target in links.items():
+            inside = [other for other in self._contents if other.startswith(f"{target}/")]
+            if target in self._contents:
+                self._contents[name] = self._contents[target]
+            elif inside and not name.startswith(f"{target}/"):
+                self._contents |= {f"{name}{other[len(target) :]}": self._contents[other] for other in inside}
+            else:
+                broken.append(name)
+        return broken
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -268,9 +294,19 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise EOFError("its end is missing")
 
 
+def _decode_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a zip entry; some programs write UTF-8 without saying so, which zipfile reads as cp437."""
+    if info.flag_bits & UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
 def _clean_name(name: str) -> str:
     """Return a member's name with forward slashes only, without a leading ./ or /."""
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".")) + (
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")) + (
         "/" if name.endswith("/") else ""
     )
 

@@ -122,3 +122,12 @@ def test_votes_are_found_beside_either_table_and_in_an_archive(root, write_table
         opened = open_ferplus(path)
         assert opened.samples("valid")[0].votes == {"anger": 8.0}
         assert [len(opened.samples(split)) for split in opened.sources] == [35, 14, 7]
+
+
+def test_usages_in_any_case_are_read_and_others_named(root, write_table):
+    """A table that is full of faces is not called empty."""
+    write_table(root / "fer2013.csv", [HEAD, *((e, p, u.upper()) for e, p, u in ROWS)])
+    check(open_fer2013(root))
+    write_table(root / "fer2013.csv", [HEAD, *((e, p, "0") for e, p, _ in ROWS)])
+    with pytest.raises(DataError, match="expected the usages Training, PublicTest, PrivateTest, got '0'"):
+        open_fer2013(root)

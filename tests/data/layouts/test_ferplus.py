@@ -244,3 +244,16 @@ def test_protocols_keep_the_known_number_of_real_faces(ferplus, labels, protocol
     """The n of every accuracy in the README."""
     samples = faces.samples(ferplus, "valid", LABEL_SETS[labels])
     assert len(faces.label(samples, LABEL_SETS[labels], protocol=protocol).truth) == n
+
+
+def test_empty_lines_and_a_header_of_a_table_are_no_faults(microsoft):
+    """Spreadsheet programs add both; without a valid folder, a fifth of train is valid."""
+    head = ["Image name", "box", *ferplus.COLUMNS]
+    rows = [[f"fer{k % 3}-{k}.png", "box", *VOTES[k % 3]] for k in range(30)]
+    folder = microsoft / "FER2013Train"
+    for row in rows:
+        shutil.copy(folder / f"{row[0][:4]}.png", folder / row[0])
+        Image.fromarray(np.full((48, 48), 8 * rows.index(row), np.uint8)).save(folder / row[0])
+    write(folder / "label.csv", [head, *rows, [], []])
+    opened = ferplus.open_ferplus(microsoft)
+    assert [len(opened.samples(split)) for split in ("train", "valid")] == [24, 6]

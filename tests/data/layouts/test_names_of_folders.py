@@ -1,17 +1,20 @@
 """Folders by split and label under the names that people give them."""
 
+import os
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 
 import pytest
 
+import edgeemo
 from edgeemo.data import audit, faces
 from edgeemo.data.layouts.folder import get_split, open_folder
 from edgeemo.data.layouts.holdout import SHARE
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import label_set
-from edgeemo.stages import Audit
+from edgeemo.stages import Audit, Train
 
 SIX = label_set("six")
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "fear")
@@ -414,3 +417,94 @@ def test_a_misspelt_kind_gets_the_likely_one(data, likely):
     """And a path without a kind is a folder."""
     with pytest.raises(UsageError, match=f"Did you mean  --data {likely}"):
         faces.kind_of(data)
+
+
+def test_links_in_a_tar_are_followed(put, root, tmp_path):
+    """GNU tar stores the second name of a file as a link; a link that leads outside is counted."""
+    (first, *_) = put("happy", 3)
+    put("sad", 3)
+    os.link(first, root / "happy" / "hard.png")
+    (root / "happy" / "soft.png").symlink_to("0.png")
+    (root / "joy").symlink_to("happy")
+    (root / "sad" / "gone.png").symlink_to("/nowhere.png")
+    with tarfile.open(tmp_path / "data.tar", "w") as packing:
+        packing.add(root, "data")
+    opened = open_folder(tmp_path / "data.tar")
+    found = [sample for split in opened.sources for sample in opened.samples(split)]
+    assert len(found) == 5 + 5 + 3
+    assert opened.passed_over == ["data/sad/gone.png"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "ferplus", "fer2013", "rafdb", "affectnet"])
+@pytest.mark.parametrize("place", ["device", "pipe", "table"])
+def test_what_is_no_file_is_refused_at_once(root, tmp_path, kind, place):
+    """Reading a device never ends, and opening a pipe waits for a writer."""
+    path = tmp_path / "thing"
+    if place == "pipe":
+        os.mkfifo(path)
+    elif place == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path = root
+        (root / "fer2013.csv").symlink_to("/dev/zero")
+    with pytest.raises((DataError, UsageError)):
+        faces.samples(f"{kind}:{path}", "train", SIX)
+
+
+def test_a_table_without_line_ends_is_refused_before_it_fills_the_memory(root, monkeypatch):
+    """A megabyte of a line is enough."""
+    monkeypatch.setattr("edgeemo.data.layouts.tables.MAX_CELL", 1000)
+    (root / "fer2013.csv").write_bytes(b"x" * 5000)
+    with pytest.raises(DataError, match="a line has more than 1,000 characters"):
+        faces.samples(f"fer2013:{root}", "train", SIX)
+
+
+def test_too_many_synthetic_faces_are_refused():
+    """Before they are listed."""
+    with pytest.raises(UsageError, match="60 to 1,000,000"):
+        faces.samples("synthetic:99999999999", "train", SIX)
+
+
+def test_an_output_inside_the_data_set_is_refused(put, root):
+    """Its plots would be faces of the next training."""
+    put_all(put, "", 5)
+    before = sorted(root.rglob("*"))
+    for out in ("run", "anger/run"):
+        with pytest.raises(UsageError, match=r"lies inside the data set .* give a folder outside it with --out"):
+            edgeemo.run(Train(data=f"folder:{root}", out=root / out, backbone="edge_vgg_nano", weights="none"))
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_label_is_the_same_however_its_accents_are_encoded():
+    """MacOS decomposes the letters of file names."""
+    own = label_set("joie,colère")
+    assert own.find(unicodedata.normalize("NFD", "colère")) == 1
+
+
+def test_names_in_utf8_without_the_flag_of_the_zip_are_read(put, root, tmp_path):
+    """As some programs write them."""
+    put("colère", 3)
+    put("joie", 3)
+    archive = pack(root, tmp_path / "data.zip")
+    content = archive.read_bytes()
+    plain = bytearray(content)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = plain.find(signature)
+        while start >= 0:
+            plain[start + offset + 1] &= 0xF7  # the flag of UTF-8
+            start = plain.find(signature, start + 4)
+    archive.write_bytes(plain)
+    opened = open_folder(archive)
+    names = {name for split in opened.sources for one in opened.samples(split) for name in one.votes}
+    assert names == {"colère", "joie"}
+
+
+@pytest.mark.parametrize("name", ["#snapshot", "@tmp", "@Recycle", "__pycache__", "RECYCLER", "Network Trash Folder"])
+def test_folders_of_servers_and_tools_are_passed_over(put, root, name):
+    """Empty or not."""
+    put_all(put, "train/", 3)
+    put(f"train/{name}", 2)
+    put_all(put, "valid/", 2)
+    opened = open_folder(root)
+    assert opened.passed_over == [f"train/{name}/"]
+    assert len(opened.samples("train")) == 18
