@@ -17,6 +17,7 @@ from edgeemo.train.backbones import Backbone, Tensors, load_published
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of training scripts' checkpoints
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DistributedDataParallel, and of torch.compile
+COUNTER = "n_averaged"  # of torch's AveragedModel, beside the weights
 OURS = "backbone."  # prefix of the backbone's tensors in an edgeemo model
 
 
@@ -72,7 +73,7 @@ def check_weights_file(file: Path) -> None:
 def _read_state_dict(file: Path) -> Tensors:
     check_weights_file(file)
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else _load_pth(file)
+        state = load_file(file) if file.suffix.lower() == ".safetensors" else _load_pth(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         check_shortage(error)
         # torch's own message is left out, because it recommends unsafe loading.
@@ -85,7 +86,13 @@ def _read_state_dict(file: Path) -> Tensors:
         raise IntegrityError(
             f"--weights {file} is not a plain state dict: expected names with tensors, got {_describe(state)}"
         )
-    return _strip_prefixes(state)
+    state = _strip_prefixes({name: tensor for name, tensor in state.items() if name != COUNTER})
+    if broken := [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]:
+        raise IntegrityError(
+            f"--weights {file} holds NaN or infinity in {len(broken)} tensors, such as {broken[0]}; expected the "
+            "weights of a training that did not diverge"
+        )
+    return state
 
 
 def _unwrap(content: Any) -> Any:

@@ -119,6 +119,27 @@ def test_the_card_tells_whose_weights_it_started_from(tmp_path, tiny):
     assert terms(weights=str(tmp_path / "some.pth")) == "from a file given by the trainer"
 
 
+def test_weights_of_a_moving_average_are_taken(tmp_path):
+    """An AveragedModel of torch adds a prefix and a counter."""
+    plain = resnet_weights()
+    torch.save(plain, tmp_path / "plain.pth")
+    torch.save({"n_averaged": torch.tensor(9), **{f"module.{k}": v for k, v in plain.items()}}, tmp_path / "ema.pth")
+    expected, other = (
+        networks.build(describe("resnet18"), weights=str(tmp_path / name)).state_dict()
+        for name in ("plain.pth", "ema.pth")
+    )
+    assert all(torch.equal(other[name], tensor) for name, tensor in expected.items() if "backbone" in name)
+
+
+def test_weights_that_are_not_numbers_are_refused_before_training(tmp_path):
+    """With the file and a tensor, not as a learning rate that is too high."""
+    weights = {name: tensor.clone() for name, tensor in resnet_weights().items()}
+    weights["conv1.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(weights, tmp_path / "nan.pth")
+    with pytest.raises(IntegrityError, match=r"nan\.pth holds NaN or infinity in 1 tensors, such as conv1\.weight"):
+        networks.build(describe("resnet18"), weights=str(tmp_path / "nan.pth"))
+
+
 @pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model", "net"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_the_usual_wrappers_of_weights_are_removed(tmp_path, wrap, prefix):
