@@ -56,9 +56,9 @@ def make_train_config(typed: dict[str, Any], recipe: str | None) -> Train:
         raise UsageError(_explain_missing_settings(folder, started=started))
     if stored is None or not (started or alone):
         return requested
-    asked = {**_list_recipe_settings(recipe), **typed}
+    chosen = {**_list_recipe_settings(recipe), **typed}
     fixed = set(vars(stored)).difference(MAY_DIFFER, RESOLVED, NOT_ALWAYS_USED)
-    _check_contradictions(folder, stored, asked, fixed=fixed)
+    _check_contradictions(folder, stored, chosen, fixed=fixed)
     return replace(stored, **{**typed, "out": folder})
 
 
@@ -67,10 +67,8 @@ def make_compress_config(typed: dict[str, Any]) -> Compress:
     requested = Compress(**typed)
     if not requested.resume:
         return requested
-    folder, alone = (
-        requested.out or requested.run / "compressed",
-        not set(typed).difference(ALWAYS_TYPED, ["threads", "cache"]),
-    )
+    folder = requested.out or requested.run / "compressed"
+    alone = not set(typed).difference(ALWAYS_TYPED, ["threads", "cache"])
     file = folder / COMPRESSION
     if file.is_file():
         stored: Compress = read_config(file, Compress)
@@ -180,9 +178,9 @@ def _list_recipe_settings(recipe: str | None) -> dict[str, Any]:
     return {name: value for name, value in vars(RECIPES[recipe]).items() if value != default[name]} if recipe else {}
 
 
-def _check_contradictions(folder: Path, stored: Any, asked: dict[str, Any], *, fixed: Collection[str]) -> None:
-    requested = replace(stored, **asked)  # with values of the same types
-    pairs = {name: (getattr(stored, name), getattr(requested, name)) for name in asked if name in fixed}
+def _check_contradictions(folder: Path, stored: Any, chosen: dict[str, Any], *, fixed: Collection[str]) -> None:
+    requested = replace(stored, **chosen)  # with values of the same types
+    pairs = {name: (getattr(stored, name), getattr(requested, name)) for name in chosen if name in fixed}
     if different := [(name, *values) for name, values in pairs.items() if values[0] != values[1]]:
         raise UsageError(
             f"{folder} holds a run with other settings: {', '.join(_spell(different))}; leave these options out to "

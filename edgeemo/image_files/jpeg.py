@@ -2,7 +2,7 @@
 
 A scan is whole if its picture depends neither on the bytes after it nor on codes that its Huffman tables lack. So the
 file is decoded a second time, with other bytes after each scan and each restart interval and with codes added to the
-tables: where data are missing or damaged, the two pictures differ. In a baseline file of one scan it is also seen
+tables: where data are missing or damaged, the two decoded images differ. In a baseline file of one scan it is also seen
 whether the decoder was done before the end of the data.
 
 Not found: damage after which a scan needs exactly as many bytes as it has, bytes left over in progressive scans and in
@@ -129,7 +129,7 @@ def check(data: bytes, image: Image.Image) -> None:
 
 
 class _Stream(BytesIO):
-    """Reads up to a place first, and remembers whether more was asked for."""
+    """A file that ends at a position at first, and records whether the decoder read beyond it."""
 
     def __init__(self, content: bytes, stop: int) -> None:
         super().__init__(content)

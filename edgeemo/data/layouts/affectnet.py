@@ -13,24 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo.data.layouts import folder, holdout
+from edgeemo.data.layouts.codes import AFFECTNET
 from edgeemo.data.layouts.tables import iterate_records
 from edgeemo.data.layouts.tree import Tree, open_tree, reading_table
 from edgeemo.data.sample import DataSet, Sample, raise_faults
 from edgeemo.errors import DataError
 from edgeemo.names import IMAGE_SUFFIXES, escape_name, is_image_name
 
-LABELS = {
-    "0": "neutral",
-    "1": "happiness",
-    "2": "sadness",
-    "3": "surprise",
-    "4": "fear",
-    "5": "disgust",
-    "6": "anger",
-    "7": "contempt",
-}
 DROPPED = {"8": "unknown", "9": "unknown", "10": "NF"}  # none, uncertain, no face
-CODES = {**LABELS, **DROPPED}
+CODES = {**AFFECTNET, **DROPPED}
 TABLES = {"train": ("training.csv", "manually_training.csv"), "valid": ("validation.csv", "manually_validation.csv")}
 PATH, CODE = "subDirectory_filePath", "expression"
 BOX = ("face_x", "face_y", "face_width", "face_height")
@@ -49,7 +40,7 @@ def open_affectnet(path: Path) -> DataSet:
     if tables:
         return _open_tables(tree, tables)
     annotations = _find_annotations(tree)
-    return _open_annotations(tree, annotations) if annotations else folder.interpret(tree, codes=LABELS)
+    return _open_annotations(tree, annotations) if annotations else folder.interpret(tree, codes=AFFECTNET)
 
 
 def _open_tables(tree: Tree, tables: dict[str, str]) -> DataSet:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo.data.layouts import folder, holdout
+from edgeemo.data.layouts.codes import FER2013
 from edgeemo.data.layouts.tables import iterate_records, read_columns
 from edgeemo.data.layouts.tree import FolderTree, Tree, is_archive, open_tree
 from edgeemo.data.sample import SPLITS, DataSet, Sample, raise_faults
@@ -23,7 +24,6 @@ from edgeemo.names import escape_name
 TABLES = ("fer2013.csv", "icml_face_data.csv", "train.csv")  # the last has the training faces alone
 USAGE = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 COLUMNS = ("emotion", "pixels", "Usage")
-LABELS = {"0": "anger", "1": "disgust", "2": "fear", "3": "happiness", "4": "sadness", "5": "surprise", "6": "neutral"}
 EXPECTED = f"{', '.join(TABLES[:-1])}, {TABLES[-1]} or {folder.EXPECTED}"
 SHOWN = 20  # characters of an unknown usage
 SIDE = 48  # pixels of a FER2013 face
@@ -35,7 +35,7 @@ class Row:
 
     number: int  # in the file, from 2
     usage: str
-    emotion: str  # a code of LABELS
+    emotion: str  # a code of FER2013
     pixels: str
 
     def read(self, name: str) -> np.ndarray:
@@ -47,7 +47,7 @@ def open_fer2013(path: Path) -> DataSet:
     """Recognise a table, or folders by split and label, in a folder or archive, or a table itself."""
     tree, table = open_table(path)
     if table is None:
-        return folder.interpret(tree, codes=LABELS)
+        return folder.interpret(tree, codes=FER2013)
     found = _find_usages(tree, table)
     sources = {split: f"{table}, usage {USAGE[split]}" for split in SPLITS if USAGE[split] in found}
     if not sources:
@@ -111,13 +111,13 @@ def _read_split(tree: Tree, table: str, split: str) -> list[Sample]:
     faults: list[str] = []
     samples = []
     for row in iterate_faces(tree, table):
-        if row.emotion not in LABELS:
+        if row.emotion not in FER2013:
             faults.append(f"row {row.number}: emotion {row.emotion!r} is not a code from 0 to 6")
         elif row.usage not in USAGE.values():
             faults.append(f"row {row.number}: usage {row.usage!r} is not one of {', '.join(USAGE.values())}")
         elif row.usage == USAGE[split]:
             name = f"fer{row.number - 2:07d}.png"  # as FER+ names the faces
             source = tree.get_source(table)
-            samples.append(Sample(name, {LABELS[row.emotion]: 1.0}, partial(row.read, name), (source,)))
+            samples.append(Sample(name, {FER2013[row.emotion]: 1.0}, partial(row.read, name), (source,)))
     raise_faults(faults, escape_name(table))
     return samples

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo.data.layouts import fer2013, holdout
+from edgeemo.data.layouts.codes import FER2013
 from edgeemo.data.layouts.fer2013 import USAGE, Row
 from edgeemo.data.layouts.tables import iterate_records, iterate_rows
 from edgeemo.data.layouts.tree import Tree
@@ -140,7 +141,7 @@ def _read_tables(tree: Tree, table: str, votes_table: str, split: str) -> list[S
     for face, row in _join_rows(tree, table, votes_table):
         if face.usage != row["Usage"]:
             faults.append(f"row {face.number}: usage {face.usage!r} in {table}, {row['Usage']!r} in {votes_table}")
-        elif face.emotion not in fer2013.LABELS:
+        elif face.emotion not in FER2013:
             faults.append(f"row {face.number}: emotion {face.emotion!r} is not a code from 0 to 6")
         elif row["Usage"] == USAGE[split] and not row["Image name"]:
             unnamed += 1  # FER+ removed these images, which show no face
@@ -148,7 +149,7 @@ def _read_tables(tree: Tree, table: str, votes_table: str, split: str) -> list[S
             name = row["Image name"]
             votes = _parse_votes([row[column] for column in COLUMNS], face.number, faults)
             faces.append(Sample(name, votes, partial(face.read, name), (tree.get_source(table),)))
-            emotions.append(fer2013.LABELS[face.emotion])
+            emotions.append(FER2013[face.emotion])
     raise_faults(faults, f"{table} joined with {votes_table}")
     _check_alignment(faces, emotions, table, votes_table)
     if unnamed:

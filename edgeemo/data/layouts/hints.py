@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeemo.data.layouts.codes import BY_KIND
 from edgeemo.data.layouts.tree import ARCHIVES, Tree
 from edgeemo.names import escape_name
 
@@ -17,8 +18,6 @@ MARKS = {
     "training.csv": "affectnet",
     "validation.csv": "affectnet",
 }
-NUMBERED = {"fer2013": "0 anger … 6 neutral", "rafdb": "1 surprise … 7 neutral", "affectnet": "0 neutral … 7 contempt"}
-CODES = {"fer2013": "0123456", "rafdb": "1234567", "affectnet": "01234567"}
 UNREADABLE = (".rar", ".7z", ".gz")  # archives and compressed files
 TABLES = (".csv", ".tsv", ".txt", ".json", ".xlsx", ".parquet", ".npy", ".mat")
 WRAPPERS = ("annotations", "images")  # folders of AffectNet inside a split
@@ -41,8 +40,13 @@ def suggest(tree: Tree) -> str:
 
 def suggest_numbered(path: Path, numbers: list[str]) -> str:
     """Return the options for label folders that are numbers: the kinds of data sets whose codes include them all."""
-    kinds = [kind for kind, codes in CODES.items() if set(numbers) <= set(codes) and min(codes) in numbers]
-    return "".join(f"  --data {kind}:{path} ({NUMBERED[kind]})" for kind in kinds)
+    fitting = {kind: codes for kind, codes in BY_KIND.items() if set(numbers) <= set(codes) and min(codes) in numbers}
+    return "".join(f"  --data {kind}:{path} ({_describe(codes)})" for kind, codes in fitting.items())
+
+
+def _describe(codes: dict[str, str]) -> str:
+    first, last = min(codes), max(codes)
+    return f"{first} {codes[first]} … {last} {codes[last]}"
 
 
 def _suggest_archive(tree: Tree) -> str:

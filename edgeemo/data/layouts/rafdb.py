@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo.data.layouts import folder, holdout
+from edgeemo.data.layouts.codes import RAFDB
 from edgeemo.data.layouts.tables import iterate_rows
 from edgeemo.data.layouts.tree import Tree, open_tree
 from edgeemo.data.sample import DataSet, Sample, raise_faults
 from edgeemo.errors import DataError
 from edgeemo.names import escape_name
 
-LABELS = {"1": "surprise", "2": "fear", "3": "disgust", "4": "happiness", "5": "sadness", "6": "anger", "7": "neutral"}
 TABLES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is the authors' spelling
 SPLITS = ("train", "test")
 
@@ -28,7 +28,7 @@ def open_rafdb(path: Path) -> DataSet:
     tree = open_tree(path, expected=f"EmoLabel/{TABLES[0]} or {folder.EXPECTED}")
     table = next((name for name in tree.files if name.rpartition("/")[2].lower() in TABLES), None)
     if table is None:
-        return folder.interpret(tree, codes=LABELS)
+        return folder.interpret(tree, codes=RAFDB)
     aligned = _find_aligned(tree)
     if not aligned:
         raise DataError(f"{path} has {table} but no *_aligned.jpg; unpack Image/aligned.zip beside it")
@@ -63,14 +63,14 @@ def _read_split(tree: Tree, table: str, aligned: dict[str, str], split: str) -> 
         cells = [cell for cell in row if cell]
         if not cells:
             continue
-        if len(cells) != 2 or cells[1] not in LABELS or not cells[0].startswith(SPLITS):
+        if len(cells) != 2 or cells[1] not in RAFDB or not cells[0].startswith(SPLITS):
             faults.append(f"row {number}: {' '.join(cells)!r}; expected train_NUMBER.jpg or test_NUMBER.jpg and 1 to 7")
             continue
         name, code = cells
         if name.startswith(split):
             file = aligned.get(name.rpartition(".")[0])
             read = partial(_read_image, tree, file, name)
-            samples.append(Sample(name, {LABELS[code]: 1.0}, read, (tree.get_source(file or table),)))
+            samples.append(Sample(name, {RAFDB[code]: 1.0}, read, (tree.get_source(file or table),)))
     raise_faults(faults, escape_name(table))
     return samples
 

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from edgeemo.data import faces
-from edgeemo.data.layouts.affectnet import LABELS, open_affectnet
+from edgeemo.data.layouts.affectnet import open_affectnet
+from edgeemo.data.layouts.codes import AFFECTNET as LABELS
 from edgeemo.errors import DataError
 from edgeemo.labels import label_set
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from edgeemo.data import faces
-from edgeemo.data.layouts.rafdb import LABELS, open_rafdb
+from edgeemo.data.layouts.codes import RAFDB as LABELS
+from edgeemo.data.layouts.rafdb import open_rafdb
 from edgeemo.errors import DataError
 from edgeemo.labels import label_set
 
