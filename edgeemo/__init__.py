@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeemo.card import Card
-    from edgeemo.runtime import Model, Prediction, load
+    from edgeemo.runtime import Face, Model, Prediction, load
     from edgeemo.stages import run
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Model", "Prediction", "__version__", "load", "run"]
+__all__ = ["Card", "Face", "Model", "Prediction", "__version__", "load", "run"]
 
 _HOMES = {
     "Card": "edgeemo.card",
+    "Face": "edgeemo.runtime",
     "Model": "edgeemo.runtime",
     "Prediction": "edgeemo.runtime",
     "load": "edgeemo.runtime",

@@ -1,10 +1,10 @@
 """Run a model on a device: numpy, Pillow and one backend; never torch.
 
-The models classify one face crop: an image in which a single face fills the frame. There is no face detector yet:
-crop the face first.
+The models classify one face crop: an image in which a single face fills the frame. `Model.faces` finds the faces of a
+whole image and crops them first; `Model.predict` takes ready crops.
 """
 
 from edgeemo.runtime.backends.table import BACKENDS, Backend
-from edgeemo.runtime.model import Model, Prediction, load, open_model
+from edgeemo.runtime.model import Face, Model, Prediction, load, open_model
 
-__all__ = ["BACKENDS", "Backend", "Model", "Prediction", "load", "open_model"]
+__all__ = ["BACKENDS", "Backend", "Face", "Model", "Prediction", "load", "open_model"]

@@ -1,4 +1,4 @@
-"""Load a model with its card, check that they match, and predict the emotion of a face crop."""
+"""Load a model with its card, check that they match, and predict the emotion of a face crop, or of all in an image."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL.Image import Image as PillowImage
 
 from edgeemo import images
 from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
+from edgeemo.faces import Detector
+from edgeemo.faces.detection import Box, Point
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import MAX_THREADS
 from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
+from edgeemo.runtime.find import PackagedDetector, crop_faces
+from edgeemo.runtime.loading import Image, load_image
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 64  # images run at once: limits the memory of activations, and a CPU is no faster with more
-
-Image = np.ndarray | str | images.Source
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,27 @@ class Prediction:
     def __str__(self) -> str:
         others = [f"{name} {100 * share:.1f} %" for name, share in list(self.probabilities.items())[1:3]]
         return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a whole image, in pixels of the upright image, with the emotion that the model predicts for it.
+
+    box: x, y, width, height, x and y of the top left corner; it may extend over the edges of the image. score: the
+    detector's, 0..1, which is no probability. landmarks: (x, y) of the points that the detector finds, its right and
+    left eye first (the person's); empty if it finds none. flags: why the prediction may be poor.
+    """
+
+    box: Box
+    score: float
+    landmarks: tuple[Point, ...]
+    prediction: Prediction
+    flags: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        x, y, width, height = (round(value) for value in self.box)
+        notes = "".join(f", {flag}" for flag in self.flags)
+        return f"{self.prediction}; face of {width}x{height} px at {x}, {y}{notes}"
 
 
 def load(
@@ -107,7 +129,9 @@ def _make_folder_error(folder: Path) -> UsageError:
 
 
 class Model:
-    """An open model for face crops. Use it in a with-block, or close it.
+    """An open model: `faces` finds and classifies the faces of an image, `predict` classifies a ready crop.
+
+    Use it in a with-block, or close it.
 
     Any number of threads may share one. ONNX Runtime runs their calls in parallel; the other backends hold one input at
     a time, so a call waits for the previous one: open one model per thread to run in parallel. A model can be pickled:
@@ -123,6 +147,7 @@ class Model:
         self.label_set = label_set  # of the probabilities; not always the card's
         self._merge_matrix = merge_matrix(label_set.map_labels(card.labels))
         self._lock: AbstractContextManager[Any] = nullcontext() if backend.concurrent else Lock()
+        self._detector = PackagedDetector(threads)
 
     def __repr__(self) -> str:
         return f"<edgeemo.Model {self.path.name} in {self.backend.name}: {', '.join(self.labels)}>"
@@ -140,33 +165,58 @@ class Model:
         """The emotions, in the order of the probabilities."""
         return self.label_set.labels
 
-    def predict(self, image: Image) -> Prediction:
+    def faces(self, image: Image, *, color: str | None = None, detector: Detector | None = None) -> list[Face]:
+        """Find the faces of a whole image and predict the emotion of each, in one batch; the highest score first.
+
+        image: a PNG, JPEG, WebP or BMP as path, bytes or file object, turned upright by its EXIF orientation; a Pillow
+        image; or an upright uint8 array, (H, W[, 1]) gray, (H, W, 3) or (H, W, 4). color: the order of the channels of
+        a colour array, which must be given: `rgb`, or `bgr` for OpenCV's frames. detector: what finds the faces, such
+        as `edgeemo.faces.load_detector(faces="many")`; by default the packaged one, opened at the first call with the
+        model's threads.
+
+        Returns an empty list for an image without a face. Faces below 16 px are left out, and logged.
+
+        Raises DataError for an image that cannot be read; UsageError for a colour array without `color`.
+        """
+        pixels = load_image(image, color)
+        images.central_square(pixels)  # refuses what is no image
+        if detector is not None and not hasattr(detector, "detect"):
+            raise UsageError(f"{detector!r} is no detector; expected one such as edgeemo.faces.load_detector(NAME)")
+        found = (self._detector if detector is None else detector).detect(pixels)
+        kept, crops = crop_faces(pixels, found, self.card.input)
+        rows = self.probabilities(crops) if kept else ()
+        return [
+            Face(one.box, one.score, one.landmarks, _make_prediction(row, self.labels))
+            for one, row in zip(kept, rows, strict=True)
+        ]
+
+    def predict(self, image: Image, *, color: str = "rgb") -> Prediction:
         """Predict the emotion of one face crop.
 
-        image: (H, W[, 1]) gray, (H, W, 3) RGB or (H, W, 4) RGBA uint8 (OpenCV gives BGR: pass `frame[..., ::-1]`); a
-        PNG, JPEG, WebP or BMP as path, bytes or file object; or a Pillow image. The face should fill the image, which
-        is cropped to its central square.
+        image: (H, W[, 1]) gray, (H, W, 3) or (H, W, 4) uint8; a PNG, JPEG, WebP or BMP as path, bytes or file object;
+        or a Pillow image. The face should fill the image, which is cropped to its central square. color: the order of
+        the channels of a colour array, `rgb`, or `bgr` as OpenCV has them.
 
         Raises DataError for an image that cannot be read.
         """
-        return _make_prediction(self.probabilities(self._read(image)[None])[0], self.labels)
+        return _make_prediction(self.probabilities(self._read(image, color)[None])[0], self.labels)
 
-    def predict_batch(self, batch: Iterable[Image]) -> list[Prediction]:
-        """Return one prediction per image, in order; images may differ in size.
+    def predict_batch(self, batch: Iterable[Image], *, color: str = "rgb") -> list[Prediction]:
+        """Return one prediction per image, in order; images may differ in size. Both arguments are as in `predict`.
 
         Raises DataError for an image that cannot be read, with its number, from 0.
         """
         if isinstance(batch, (str, bytes, bytearray, memoryview, Path)) or not isinstance(batch, Iterable):
             raise DataError(f"expected several images, got one {type(batch).__name__}; for one image use predict")
-        pixels = [self._read(image, number) for number, image in enumerate(batch)]
+        pixels = [self._read(image, color, number) for number, image in enumerate(batch)]
         if not pixels:
             return []
         return [_make_prediction(row, self.labels) for row in self.probabilities(np.stack(pixels))]
 
-    def _read(self, image: Image, number: int | None = None) -> np.ndarray:
+    def _read(self, image: Image, color: str, number: int | None = None) -> np.ndarray:
         """Return the pixels that the card's input defines; number: of the image in its batch, for errors."""
         try:
-            return images.to_pixels(_load_image(image), self.card.input)
+            return images.to_pixels(load_image(image, color), self.card.input)
         except DataError as error:
             if number is None:
                 raise
@@ -199,7 +249,8 @@ class Model:
         return logits
 
     def close(self) -> None:
-        """Free the model's memory; it cannot predict afterwards."""
+        """Free the model's memory, and that of its detector; it cannot predict afterwards."""
+        self._detector.close()
         with self._lock:
             self.backend.close()
 
@@ -224,17 +275,6 @@ def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:
     resolved = (label_set(labels) if isinstance(labels, str) else labels) if labels else get_label_set(card)
     resolved.map_labels(card.labels)
     return resolved
-
-
-def _load_image(image: Image) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        return images.from_array(image)
-    if isinstance(image, str):
-        return images.read(Path(image))
-    if isinstance(image, (Path, bytes, bytearray, memoryview, PillowImage)) or hasattr(image, "read"):
-        return images.read(image)
-    expected = "numpy array, path, bytes, file object or Pillow image"
-    raise DataError(f"expected an image as {expected}, got {type(image).__name__}")
 
 
 def _make_prediction(row: np.ndarray, labels: tuple[str, ...]) -> Prediction:

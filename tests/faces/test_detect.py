@@ -8,23 +8,13 @@ import numpy as np
 import pytest
 from hard_faces import EYES, SCALES, crowd, find_photos, read_people, show
 from PIL import Image
+from scenes import draw
 
-from edgeemo.data.drawing import draw_face
 from edgeemo.errors import DataError, IntegrityError, UsageError
 from edgeemo.faces import Detection, list_detectors, load_detector
 from edgeemo.faces.merge import compute_iou
 from edgeemo.faces.search import SearchDetector
 from edgeemo.runtime import shipped
-
-SEEDS = (10, 16, 18, 6, 20, 21)  # synthetic faces whose score is far above the threshold
-
-
-def draw(size, *places):
-    """A gray image of (height, width) with synthetic faces: x, y, side of each."""
-    image = np.full(size, 110, np.uint8)
-    for number, (x, y, side) in enumerate(places):
-        image[y : y + side, x : x + side] = draw_face("neutral", seed=SEEDS[number], size=side)
-    return image
 
 
 def centres(detections):

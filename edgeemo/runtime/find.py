@@ -1,0 +1,60 @@
+"""Find the faces of a whole image, and crop each as a model reads it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from math import floor
+from threading import Lock
+
+import numpy as np
+
+from edgeemo import images
+from edgeemo.card import InputContract
+from edgeemo.errors import UsageError
+from edgeemo.faces import Detection, Detector, crop, load_detector
+from edgeemo.faces.crop import place
+
+log = logging.getLogger(__name__)
+
+
+class PackagedDetector:
+    """The packaged detector, opened at the first call. Any number of threads may share one."""
+
+    def __init__(self, threads: int) -> None:
+        """threads: CPU threads of the detector."""
+        self._threads, self._closed = threads, False
+        self._detector: Detector | None = None
+        self._lock = Lock()
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """Return the faces of an upright image, as SearchDetector does; raise UsageError after `close`."""
+        with self._lock:
+            if self._closed:
+                raise UsageError("the model is closed; open it again with edgeemo.load")
+            if self._detector is None:
+                self._detector = load_detector(threads=self._threads)
+            detector = self._detector
+        return detector.detect(image)
+
+    def close(self) -> None:
+        """Free the detector's memory; may be called twice."""
+        with self._lock:
+            self._detector, self._closed = None, True
+
+
+def crop_faces(
+    image: np.ndarray, detections: Iterable[Detection], contract: InputContract
+) -> tuple[list[Detection], np.ndarray]:
+    """Return the faces that are large enough, and their crops: (N, size, size[, 3]) uint8.
+
+    Faces whose square has less than images.MIN_SIDE pixels a side show no expression; they are left out, and logged.
+
+    Raises DataError as `faces.crop` does.
+    """
+    found = list(detections)
+    kept = [one for one in found if floor(place(one, contract).side + 0.5) >= images.MIN_SIDE]
+    if small := len(found) - len(kept):
+        log.warning("%d of %d faces left out: smaller than %d px", small, len(found), images.MIN_SIDE)
+    crops = [crop(image, one, contract) for one in kept]
+    return kept, np.stack(crops) if crops else np.zeros((0, *contract.pixels), np.uint8)

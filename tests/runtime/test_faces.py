@@ -1,0 +1,210 @@
+"""Model.faces: every face of a whole image with its box and its emotion, whatever the image came as."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import draw
+
+import edgeemo
+from edgeemo import images
+from edgeemo.errors import DataError, UsageError
+from edgeemo.faces import Detection, crop, load_detector
+from edgeemo.runtime import Face, Model, find
+
+PLACES = [(60, 80, 128), (400, 200, 160)]
+EYES = ((40.0, 40.0), (72.0, 40.0))
+TURNED_BACK = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A detector that always answers the same."""
+
+    detections: tuple[Detection, ...]
+
+    def detect(self, _: np.ndarray) -> list[Detection]:
+        """Answer as if these were the image's faces."""
+        return list(self.detections)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return edgeemo.load("nano")
+
+
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    """Two faces in colour, which differs from gray and from its channels in reverse."""
+    gray = draw((480, 640), *PLACES)
+    return np.stack([gray, gray // 2 + 40, gray // 3], axis=2)
+
+
+def encode(image: np.ndarray, **options: object) -> bytes:
+    Image.fromarray(image).save(file := BytesIO(), "PNG", **options)
+    return file.getvalue()
+
+
+def test_every_face_is_found_and_classified_as_its_crop_would_be(model: Model, scene: np.ndarray) -> None:
+    """With the detector's box, score and landmarks, the highest score first."""
+    found = model.faces(scene, color="rgb")
+    detections = load_detector().detect(scene)
+    assert [(one.box, one.score, one.landmarks) for one in found] == [
+        (one.box, one.score, one.landmarks) for one in detections
+    ]
+    assert len(found) == 2
+    for face, detection in zip(found, detections, strict=True):
+        alone = model.predict(crop(scene, detection, model.card.input))
+        assert face.prediction.label == alone.label
+        assert face.prediction.probability == pytest.approx(alone.probability, abs=1e-6)
+        assert face.flags == ()
+
+
+def test_all_faces_of_an_image_run_as_one_batch(
+    model: Model, scene: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is not called once per face."""
+    sizes: list[int] = []
+    logits = model.backend.logits
+    monkeypatch.setattr(model.backend, "logits", lambda batch: (sizes.append(len(batch)), logits(batch))[1])
+    model.faces(scene, color="rgb")
+    assert sizes == [2]
+
+
+def test_path_bytes_file_pillow_image_and_array_agree(model: Model, scene: np.ndarray, tmp_path: Path) -> None:
+    """Also BGR and alpha, where the caller states it; a file states its own order."""
+    expected = model.faces(scene, color="rgb")
+    content = encode(scene)
+    (tmp_path / "photo.png").write_bytes(content)
+    for same in (tmp_path / "photo.png", str(tmp_path / "photo.png"), content, BytesIO(content)):
+        assert model.faces(same) == model.faces(same, color="bgr") == expected
+    assert model.faces(Image.fromarray(scene)) == expected
+    assert model.faces(scene[..., ::-1], color="bgr") == expected
+    opaque = np.full(scene.shape[:2], 255, np.uint8)
+    assert model.faces(np.dstack([scene, opaque]), color="rgb") == expected
+    assert model.faces(np.dstack([scene[..., ::-1], opaque]), color="bgr") == expected
+    assert model.faces(scene, color="bgr") != expected
+
+
+def test_gray_arrays_need_no_order(model: Model) -> None:
+    """With and without an axis for the one channel."""
+    gray = draw((480, 640), *PLACES)
+    assert model.faces(gray) == model.faces(gray[..., None]) == model.faces(np.stack([gray] * 3, axis=2), color="bgr")
+    assert len(model.faces(gray)) == 2
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_colour_array_without_its_order_is_refused(model: Model, channels: int) -> None:
+    """With both orders: a frame of OpenCV must not be taken for RGB."""
+    with pytest.raises(UsageError, match=r'color="rgb", or color="bgr" for a frame of OpenCV'):
+        model.faces(np.zeros((48, 48, channels), np.uint8))
+    with pytest.raises(UsageError, match="unknown color 'gray'; known: rgb, bgr"):
+        model.faces(np.zeros((48, 48, channels), np.uint8), color="gray")
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_batch"])
+def test_a_crop_may_be_bgr(model: Model, face: np.ndarray, method: str) -> None:
+    """RGB is the default there."""
+    colour = np.stack([face[..., 0], face[..., 0] // 2, face[..., 0] // 3], axis=2)
+    predict = getattr(model, method)
+    wrap = (lambda image: [image]) if method == "predict_batch" else (lambda image: image)
+    assert predict(wrap(colour)) == predict(wrap(colour[..., ::-1]), color="bgr") != predict(wrap(colour), color="bgr")
+    with pytest.raises(UsageError, match="unknown color"):
+        predict(wrap(colour), color="gbr")
+
+
+@pytest.mark.parametrize("orientation", TURNED_BACK)
+def test_boxes_are_those_of_the_upright_image(model: Model, scene: np.ndarray, orientation: int) -> None:
+    """A phone stores a photo turned, and how in EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = np.asarray(Image.fromarray(scene).transpose(TURNED_BACK[orientation]))
+    assert model.faces(encode(turned, exif=exif)) == model.faces(scene, color="rgb")
+
+
+def test_an_image_without_a_face_gives_none(model: Model) -> None:
+    """And no error."""
+    assert model.faces(np.full((480, 640), 110, np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((48, 48), np.float32), "expected .* uint8"),
+        (np.zeros((48, 48, 2), np.uint8), "expected .* uint8"),
+        (np.zeros((8, 48), np.uint8), "at least 16 px"),
+        (b"no image", "image of 8 bytes"),
+        (7, "expected an image as numpy array"),
+    ],
+    ids=["float", "two channels", "narrow", "no image", "a number"],
+)
+def test_what_is_no_image_is_refused(model: Model, image: object, message: str) -> None:
+    """Before any face is searched."""
+    with pytest.raises(DataError, match=message):
+        model.faces(image)  # type: ignore[arg-type]
+
+
+def test_any_detector_may_find_the_faces(model: Model, scene: np.ndarray) -> None:
+    """Its detections are the faces; a name is no detector."""
+    one = Detection((20, 20, 80, 80), 0.7, EYES)
+    (found,) = model.faces(scene, color="rgb", detector=Fixed((one,)))
+    assert (found.box, found.score, found.landmarks) == (one.box, one.score, one.landmarks)
+    assert str(found).endswith("face of 80x80 px at 20, 20")
+    with pytest.raises(UsageError, match=r"'yunet.onnx' is no detector; .*load_detector"):
+        model.faces(scene, color="rgb", detector="yunet.onnx")  # type: ignore[arg-type]
+
+
+def test_a_face_too_small_for_an_expression_costs_no_other_face(
+    model: Model, scene: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left out, and not in silence."""
+    speck = Detection((300, 300, 6, 6), 0.9, ((301, 302), (304, 302)))
+    with caplog.at_level(logging.WARNING):
+        found = model.faces(scene, color="rgb", detector=Fixed((speck, Detection((20, 20, 80, 80), 0.7, EYES))))
+    assert [one.score for one in found] == [0.7]
+    assert f"1 of 2 faces left out: smaller than {images.MIN_SIDE} px" in caplog.text
+    assert model.faces(scene, color="rgb", detector=Fixed((speck,))) == []
+
+
+def test_the_detector_is_opened_once_and_with_the_threads_of_the_model(
+    scene: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first call; a model for crops has no use for it. Any number of threads may make that call."""
+    opened: list[int] = []
+    load = find.load_detector
+    monkeypatch.setattr(find, "load_detector", lambda *, threads: (opened.append(threads), load(threads=threads))[1])
+    with edgeemo.load("nano", threads=2) as model:
+        model.predict(np.zeros((48, 48), np.uint8))
+        assert opened == []
+        answers: list[list[Face]] = []
+        callers = [threading.Thread(target=lambda: answers.append(model.faces(scene, color="rgb"))) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert opened == [2]
+        assert answers == [answers[0]] * 4
+
+
+def test_a_pickled_model_finds_the_same_faces(model: Model, scene: np.ndarray) -> None:
+    """Its detector is opened again, in the process that needs it."""
+    expected = model.faces(scene, color="rgb")
+    with pickle.loads(pickle.dumps(model)) as copy:  # noqa: S301  our own bytes
+        assert copy.faces(scene, color="rgb") == expected
+
+
+def test_a_closed_model_finds_no_faces() -> None:
+    """An image without a face is no exception."""
+    model = edgeemo.load("nano")
+    model.close()
+    with pytest.raises(UsageError, match="the model is closed"):
+        model.faces(np.full((64, 64), 110, np.uint8))
+    model.close()
