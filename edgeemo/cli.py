@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -280,7 +281,7 @@ def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
     _limit_threads(stage, config)
     module = stages.import_stage(stage)
     try:
-        result = module.run(config)
+        result = module.run(config, show=partial(_print_part, as_json)) if stage.streams else module.run(config)
     except Exception as error:
         if not isinstance(error, EdgeemoError) and (limit := explain_limit(error, memory=_advise_on_memory(stage))):
             raise limit from error
@@ -288,7 +289,10 @@ def run_stage(stage: Stage, config: Any, *, as_json: bool = False) -> int:
     if stage.makes:
         _print_made(stage, config, result)
         return 0
-    _print_result(result, as_json=as_json)
+    if not stage.streams:
+        _print_result(result, as_json=as_json)
+    for unreadable in getattr(result, "unreadable", ()):
+        print_error(unreadable)
     return _exit_code(result)
 
 
@@ -341,8 +345,11 @@ def _print_result(result: Any, *, as_json: bool = False) -> None:
         import_module("edgeemo.report.render").show(result)
     else:
         print_text(str(result))
-    for error in getattr(result, "unreadable", ()):
-        print_error(error)
+
+
+def _print_part(as_json: bool, part: Any) -> None:
+    """Print a part of a result as soon as it is known."""
+    print_text(part.to_json() if as_json else str(part))
 
 
 def _print_file(path: Path) -> None:

@@ -18,28 +18,37 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
-    """Yield the items while a progress bar counts them."""
-    with counter(what, total=total) as advance:
+def track(items: Iterable[Item], what: str, *, total: int, prints: bool = False) -> Iterator[Item]:
+    """Yield the items while a progress bar counts them; prints: as in `counter`."""
+    with counter(what, total=total, prints=prints) as advance:
         for item in items:
             yield item
             advance(1, "")
 
 
 @contextmanager
-def counter(what: str, *, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Yield a function `advance(count, note)` that advances a bar and shows the note (loss, images/s) next to it."""
+def counter(what: str, *, total: int, prints: bool = False) -> Iterator[Callable[[int, str], None]]:
+    """Yield a function `advance(count, note)` that advances a bar and shows the note (loss, images/s) next to it.
+
+    prints: the block prints results, which a bar would disturb if standard output is a terminal, too.
+    """
     start = perf_counter()
     text, note = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[note]"))
-    columns = (text, BarColumn(), MofNCompleteColumn(), note)
     console = Console(stderr=True)
-    bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
-    with bar if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else _silent(bar):
+    columns = (text, BarColumn(), MofNCompleteColumn(), note, TimeElapsedColumn(), TimeRemainingColumn())
+    # Redirected, results for standard output would be printed to the bar's console, which is standard error.
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    with bar if _is_shown(prints=prints) else _silent(bar):
         task = bar.add_task(escape_message(what), total=total, note="")
         yield lambda count, note: bar.update(task, advance=count, note=note)
     seconds = perf_counter() - start
     if seconds > 1:
         log.info("%s: %d in %.1f s", what, total, seconds)
+
+
+def _is_shown(*, prints: bool) -> bool:
+    disturbs = prints and sys.stdout is not None and sys.stdout.isatty()
+    return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and not disturbs
 
 
 @contextmanager

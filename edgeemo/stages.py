@@ -40,6 +40,7 @@ REPORTED_LABELS = "report in this label set; a ferplus8 model can report six, wh
 PROTOCOL = "how votes become a label: plurality (most votes), or majority (more than half, else the face is dropped)"
 PROTOCOLS = ("plurality", "majority")
 SKIP_UNREADABLE = "pass over faces that cannot be read, and list them, instead of stopping"
+FACE_COUNTS = ("few", "many")
 SPLIT_NAMES = ("train", "valid", "test")
 BACKENDS = (
     *("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),  # of .onnx files
@@ -493,14 +494,46 @@ class Parity(Config):
 
 @dataclass(frozen=True)
 class Predict(Config):
-    """Predict the emotion in face crops."""
+    """Find the faces in images and predict their emotions.
+
+    An image without a face is no error: the exit code is 0, or 3 if an image cannot be read.
+    """
 
     images: tuple[Path, ...] = argument(
-        "face crops: PNG, JPEG, WebP or BMP, or folders of them", default=(), any_name=True
+        "photos: PNG, JPEG, WebP or BMP, folders of them, or patterns such as 'photos/**/*.jpg'",
+        default=(),
+        any_name=True,
     )
-    sample: bool = option(False, "predict a packaged synthetic face instead", needs="!images")
+    crop: bool = option(
+        False,
+        "the images are ready crops of one face each: search no faces, classify the central square",
+        needs="!sample",
+    )
+    faces: str | None = option(
+        None,
+        "few: search each image as a whole; many: also overlapping tiles of it, for small faces and crowds, in 3 to 6 "
+        "times the time; default: few up to 1280 pixels, many above",
+        choices=FACE_COUNTS,
+        needs="!crop & !sample",
+    )
+    detector: str | None = option(
+        None,
+        "face detector: the name of a packaged one, or the file of a known one; default: blazeface-full",
+        unit="DETECTOR",
+        may_be_path=True,
+        needs="!crop & !sample",
+    )
     model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
+    draw: Path | None = option(
+        None,
+        "also draw boxes, labels and probabilities: a file, .png, .jpg, .webp or .bmp, or for several images a folder "
+        "of PNGs",
+        unit="PATH",
+        any_name=True,
+    )
+    csv: Path | None = option(None, "also write a table with a row per face", unit="FILE", any_name=True)
+    sample: bool = option(False, "predict a packaged synthetic face instead, a ready crop", needs="!images")
 
 
 @dataclass(frozen=True)
@@ -542,6 +575,7 @@ class Stage:
     extra: str = ""  # of edgeemo, which installs what it needs beyond the base
     purpose: str = ""  # for the error where that is not installed
     makes: bool = False  # run returns the path of what it made; else a result
+    streams: bool = False  # run(config, show=) hands over the parts of its result one by one
     json: str = "print the result as JSON"  # help of --json; empty: without it
     shows: Callable[[Path], Path] | None = None  # the result file about what was made, by its path
     following: Callable[[Any, Path], str] | None = None  # the command to go on with
@@ -590,7 +624,13 @@ STAGES = (
     _made("build", Build, "edgeemo.build", "building engines", extra="tensorrt", following=_bench),
     Stage("bench", Bench, "edgeemo.bench.run", "bench", "the benchmark"),
     Stage("parity", Parity, "edgeemo.bench.parity", "bench", "parity"),
-    Stage("predict", Predict, "edgeemo.predict", json="print one JSON object per line, one for each image"),
+    Stage(
+        "predict",
+        Predict,
+        "edgeemo.predict.run",
+        streams=True,
+        json="print one JSON object per line, one for each image, with its faces",
+    ),
     Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )

@@ -193,6 +193,20 @@ def test_a_quiet_command_draws_no_bar(level, bars, monkeypatch, caplog):
     assert len(started) == bars
 
 
+@pytest.mark.parametrize(("prints", "seen", "bars"), [(False, True, 1), (True, True, 0), (True, False, 1)])
+def test_a_bar_is_not_drawn_between_results(prints, seen, bars, monkeypatch, caplog):
+    """Which is where a terminal shows both; elsewhere, results still go to standard output."""
+    errors, output = Terminal(), Terminal() if seen else io.StringIO()
+    monkeypatch.setattr(progress.sys, "stderr", errors)
+    monkeypatch.setattr(progress.sys, "stdout", output)
+    monkeypatch.setenv("TERM", "xterm")
+    caplog.set_level(logging.INFO, logger="edgeemo")
+    for number in progress.track(range(3), "counting", total=3, prints=prints):
+        print(number)  # noqa: T201
+    assert output.getvalue() == "0\n1\n2\n"
+    assert ("counting" in errors.getvalue()) == bool(bars)
+
+
 class Terminal(io.StringIO):
     """A terminal to write to."""
 

@@ -175,6 +175,6 @@ def test_choices_are_those_of_the_tables_behind_them() -> None:
 def test_a_stage_runs_by_its_config_alone() -> None:
     """As its command does; something else is refused."""
     result = edgeemo.run(stages.Predict(sample=True, model="nano"))
-    assert result.predictions[0][1].label == "surprise"
+    assert result.images[0].faces[0].prediction.label == "surprise"
     with pytest.raises(UsageError, match=r"Sample is no config of a stage; known: Audit, Train"):
         edgeemo.run(Sample(run=Path("r")))

@@ -14,6 +14,7 @@ from pathlib import Path
 import install_size
 import pytest
 from PIL import Image
+from scenes import draw
 
 import edgeemo
 from edgeemo.runtime import shipped
@@ -122,11 +123,15 @@ def test_every_extra_is_explained(built):
 
 
 def test_base_install_serves_a_device(on_device, face, tmp_path):
-    """Version, help, a prediction and the check of a shipped model, with the base dependencies alone."""
+    """Version, help, predictions and the check of a shipped model, with the base dependencies alone."""
     Image.fromarray(face).save(tmp_path / "face.png")
     assert on_device("edgeemo", "--version") == f"edgeemo, version {edgeemo.__version__}\n"
     assert "Usage: edgeemo" in on_device("edgeemo", "--help")
-    assert re.search(r"face\.png: \w+ [\d.]+ % \(", on_device("edgeemo", "predict", "face.png"))
+    assert re.search(r"face\.png: \w+ [\d.]+ % \(", on_device("edgeemo", "predict", "--crop", "face.png"))
+    Image.fromarray(draw((480, 640), (60, 80, 128), (400, 200, 160))).save(tmp_path / "photo.png")
+    assert on_device("edgeemo", "predict", "photo.png", "--draw", "drawn.png").count("photo.png: ") == 2
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size == (640, 480)
     assert "PASS" in on_device("edgeemo", "doctor", "--check", "nano")
     on_device("python", "-c", "import edgeemo; edgeemo.load('nano')")
 

@@ -66,12 +66,12 @@ def test_import_needs_none_of_the_heavy_packages():
 def test_a_face_is_told_without_the_heavy_packages(options, says, face, tmp_path):
     """`edgeemo predict` on a device: one line per image."""
     Image.fromarray(face).save(tmp_path / "face.png")
-    command = ["predict", str(tmp_path / "face.png"), *options]
+    command = ["predict", "--crop", str(tmp_path / "face.png"), *options]
     done = run_blocked(f"from edgeemo.cli import main; main({command!r})", HEAVY)
     assert done.returncode == 0, done.stderr
     assert re.search(says, done.stdout), done.stdout
     if options:
-        assert len(json.loads(done.stdout)["probabilities"]) == 6
+        assert len(json.loads(done.stdout)["faces"][0]["probabilities"]) == 6
 
 
 @pytest.mark.parametrize("command", [["train"], ["compress", "run"]], ids=lambda words: words[0])

@@ -40,6 +40,7 @@ class Prediction:
     label: str
     probability: float  # of `label`, 0..1
     probabilities: dict[str, float]  # of every label, most probable first; they sum to 1
+    unsure: bool | None = None  # None: the card has no threshold
 
     def __str__(self) -> str:
         others = [f"{name} {100 * share:.1f} %" for name, share in list(self.probabilities.items())[1:3]]

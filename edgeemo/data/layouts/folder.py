@@ -169,7 +169,7 @@ def _make_root_error(index: _Index, root: str, candidates: list[str]) -> DataErr
     if count := len(index.images[root]):
         return DataError(
             f"{where} holds {count} images without labels; expected {EXPECTED}.  Predict them with:  "
-            f"edgeemo predict {where}"
+            f"edgeemo predict --crop {where}"
         )
     suffixes = {Path(name).suffix.lower() for names in index.others.values() for name in names} - {""}
     found = f", only files of the types {', '.join(sorted(suffixes)[:SHOWN])}" if suffixes else ""

@@ -1,0 +1,77 @@
+"""What is predicted for images, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from math import isnan
+from typing import Any
+
+from edgeemo.errors import DataError
+from edgeemo.names import escape_name
+from edgeemo.runtime import Face
+
+NO_SCORE = float("nan")  # of a ready crop, in which nothing was searched
+CROP_SIDE = 256  # pixels; an image without a face that is no larger may be a ready crop
+DECIMALS = {"box": 2, "score": 4}  # in JSON and tables; boxes and landmarks are in pixels
+
+
+@dataclass(frozen=True)
+class ImageFaces:
+    """The faces of one image of width x height pixels, upright; of a ready crop, its central square."""
+
+    image: str
+    width: int
+    height: int
+    faces: tuple[Face, ...]
+    crop: bool = False
+
+    def __str__(self) -> str:
+        """Return a line per face, or one that there is none, whatever the image's name contains."""
+        name = escape_name(self.image)
+        if self.crop:
+            return "\n".join(f"{name}: {face.prediction}" for face in self.faces)
+        return "\n".join(f"{name}: {face}" for face in self.faces) or f"{name}: no face found{self._advise()}"
+
+    def _advise(self) -> str:
+        if max(self.width, self.height) > CROP_SIDE:
+            return ""
+        return f"; if these {self.width}x{self.height} px are a ready crop of a face, use --crop"
+
+    def to_json(self) -> str:
+        """Return a JSON object on one line."""
+        faces = [make_record(face) for face in self.faces]
+        return json.dumps({"image": self.image, "width": self.width, "height": self.height, "faces": faces})
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The faces of images, in order, and the errors of images that cannot be read."""
+
+    images: tuple[ImageFaces, ...]
+    unreadable: tuple[DataError, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every image was read."""
+        return not self.unreadable
+
+    def __str__(self) -> str:
+        """Return a line per face."""
+        return "\n".join(map(str, self.images))
+
+    def to_json(self) -> str:
+        """Return one JSON object per image, on a line each."""
+        return "\n".join(one.to_json() for one in self.images)
+
+
+def make_record(face: Face) -> dict[str, Any]:
+    """Return a face as JSON-ready values; its score is None in a ready crop."""
+    places = DECIMALS["box"]
+    return {
+        "box": [round(value, places) for value in face.box],
+        "score": None if isnan(face.score) else round(face.score, DECIMALS["score"]),
+        "landmarks": [[round(value, places) for value in point] for point in face.landmarks],
+        **asdict(face.prediction),
+        "flags": list(face.flags),
+    }

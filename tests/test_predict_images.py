@@ -1,0 +1,296 @@
+"""The predict stage on whole images: every face with its box, as text, JSON, a table and painted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from scenes import draw
+
+import edgeemo
+from edgeemo.cli import main
+from edgeemo.errors import DataError, MachineError
+from edgeemo.faces import load_detector
+from edgeemo.predict import outputs, sources
+from edgeemo.predict.run import run
+from edgeemo.stages import Predict
+
+PLACES = [(60, 80, 128), (400, 200, 160)]
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, ["predict", "--model", "nano", *map(str, words)])
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """Two faces."""
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(draw((480, 640), *PLACES)).save(tmp_path / "photos" / "photo.png")
+    return tmp_path / "photos" / "photo.png"
+
+
+@pytest.fixture
+def empty(photo: Path) -> Path:
+    """A photo beside it without a face."""
+    Image.fromarray(np.full((300, 400), 110, np.uint8)).save(photo.with_name("empty.jpg"))
+    return photo.with_name("empty.jpg")
+
+
+def test_a_line_per_face_says_what_and_where(photo: Path) -> None:
+    """In the detector's order."""
+    done = call(photo)
+    assert done.exit_code == 0, done.output
+    with edgeemo.load("nano") as model:
+        expected = [f"{photo}: {face}" for face in model.faces(photo)]
+    assert done.stdout.splitlines() == expected
+    assert len(expected) == 2
+    assert f"px at {round(model_box(photo)[0])}, " in expected[0]
+
+
+def model_box(photo: Path) -> tuple[float, ...]:
+    return load_detector().detect(np.asarray(Image.open(photo)))[0].box
+
+
+def test_json_is_a_line_per_image_with_all_its_faces(photo: Path, empty: Path) -> None:
+    """In pixels of the upright image."""
+    rows = [json.loads(line) for line in call(photo, empty, "--json").stdout.splitlines()]
+    assert [list(row) for row in rows] == [["image", "width", "height", "faces"]] * 2
+    assert [(row["image"], row["width"], row["height"]) for row in rows] == [
+        (str(photo), 640, 480),
+        (str(empty), 400, 300),
+    ]
+    assert rows[1]["faces"] == []
+    with edgeemo.load("nano") as model:
+        expected = model.faces(photo)
+    for shown, face in zip(rows[0]["faces"], expected, strict=True):
+        assert list(shown) == [
+            *("box", "score", "landmarks", "label", "probability", "probabilities", "unsure", "flags"),
+        ]
+        assert shown["box"] == pytest.approx(face.box, abs=0.005)
+        assert shown["score"] == pytest.approx(face.score, abs=5e-5)
+        assert np.array(shown["landmarks"]) == pytest.approx(np.array(face.landmarks), abs=0.005)
+        assert (shown["label"], shown["probabilities"]) == (face.prediction.label, face.prediction.probabilities)
+
+
+def test_the_size_is_that_of_the_upright_image(photo: Path) -> None:
+    """As EXIF says how the camera was held."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(photo) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(photo.with_name("turned.png"), exif=exif)
+    upright, turned = (
+        json.loads(line) for line in call(photo, photo.with_name("turned.png"), "--json").stdout.split("\n")[:2]
+    )
+    assert {**turned, "image": upright["image"]} == upright
+
+
+def test_no_face_is_an_answer(empty: Path) -> None:
+    """The exit code says that the image was read."""
+    done = call(empty)
+    assert (done.exit_code, done.stdout) == (0, f"{empty}: no face found\n")
+
+
+def test_a_small_image_without_a_face_may_be_a_crop(tmp_path: Path) -> None:
+    """Which --crop would take as it is."""
+    Image.fromarray(np.full((48, 48), 110, np.uint8)).save(tmp_path / "face.png")
+    line = call(tmp_path / "face.png").stdout
+    assert line == f"{tmp_path}/face.png: no face found; if these 48x48 px are a ready crop of a face, use --crop\n"
+
+
+def test_many_finds_what_few_misses(tmp_path: Path) -> None:
+    """Small faces, in more time."""
+    Image.fromarray(draw((480, 640), (60, 60, 64), (288, 208, 64))).save(tmp_path / "crowd.png")
+    few, many = (call(tmp_path / "crowd.png", "--faces", faces).stdout.splitlines() for faces in ("few", "many"))
+    assert len(many) == 2
+    assert many != few
+
+
+def test_the_detector_may_be_named(photo: Path) -> None:
+    """An unknown name is wrong usage, a foreign file no detector; neither has effect on crops."""
+    assert call(photo, "--detector", "blazeface-full").stdout == call(photo).stdout
+    assert call(photo, "--detector", "haar").exit_code == 2
+    assert call(photo, "--detector", photo).exit_code == 4
+    assert "--detector has no effect with --crop" in call(photo, "--detector", "blazeface-full", "--crop").output
+
+
+def test_an_image_whose_faces_cannot_be_cropped_is_named(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that cannot be read."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("the face gives a square of 9000 px")
+
+    monkeypatch.setattr(edgeemo.Model, "faces", refuse)
+    done = call(photo)
+    assert done.exit_code == 3
+    assert f"error: {photo}: the face gives a square of 9000 px" in done.stderr
+
+
+@pytest.mark.parametrize("pattern", ["*.png", "**/*.png", "ph?to.png", "[p]hoto.png", "*"])
+def test_a_pattern_stands_for_the_images_that_it_matches(photo: Path, pattern: str) -> None:
+    """Where no shell has expanded it: on Windows, or in quotes. A folder or a text is no image."""
+    (photo.parent / "notes.txt").touch()
+    (photo.parent / "below.png").mkdir()
+    (photo.parent / ".hidden.png").touch()
+    done = call(photo.parent / pattern, "--json")
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["image"] for line in done.stdout.splitlines()] == [str(photo)]
+
+
+def test_a_pattern_without_an_image_costs_no_other(photo: Path) -> None:
+    """It is an error, after the others were predicted; a file whose name looks like a pattern is that file."""
+    odd = photo.with_name("a[0].png")
+    shutil.copy(photo, odd)
+    done = call(odd, photo.parent / "*.webp")
+    assert done.exit_code == 3
+    assert len(done.stdout.splitlines()) == 2
+    assert "*.webp matches no image; expected files that end in .png" in done.stderr
+
+
+def test_results_come_one_by_one(photo: Path) -> None:
+    """The first is shown before the second image is read, and none is kept."""
+    second = photo.with_name("second.png")
+    shutil.copy(photo, second)
+    shown = []
+
+    def show(row: Any) -> None:
+        shown.append(row.image)
+        second.unlink()
+
+    result = run(Predict(images=[photo, second], model="nano"), show=show)  # type: ignore[arg-type]
+    assert shown == [str(photo)]
+    assert result.images == ()
+    assert "second.png does not exist" in str(result.unreadable[0])
+    assert result.unreadable[0].__traceback__ is None  # which would hold the image
+
+
+def test_without_show_the_result_holds_every_image(photo: Path, empty: Path) -> None:
+    """For a program; its text and JSON are those of the command."""
+    result = run(Predict(images=[photo, empty], model="nano"))  # type: ignore[arg-type]
+    assert [len(one.faces) for one in result.images] == [2, 0]
+    assert result.passed
+    assert f"{result}\n" == call(photo, empty).stdout
+    assert f"{result.to_json()}\n" == call(photo, empty, "--json").stdout
+
+
+def test_several_images_are_summed_up(photo: Path, empty: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How many faces, and how many images have none or cannot be read."""
+    photo.with_name("broken.png").write_bytes(b"no image")
+    assert call(photo.parent).exit_code == 3
+    assert "3 images: 2 faces; 1 without a face, 1 not read" in caplog.text
+    assert empty.is_file()
+
+
+def test_the_table_has_a_row_per_face(photo: Path, empty: Path, tmp_path: Path) -> None:
+    """With box, score, label and every probability, in the order of the labels; an image without a face has none."""
+    assert call(photo, empty, "--csv", tmp_path / "out" / "faces.csv", "--label-set", "six").exit_code == 0
+    text = (tmp_path / "out" / "faces.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    with edgeemo.load("nano", labels="six") as model:
+        expected = model.faces(photo)
+        labels = model.labels
+    assert list(rows[0]) == [*outputs.COLUMNS, *(f"probability_{label}" for label in labels)]
+    assert len(rows) == len(expected) == 2
+    for row, face in zip(rows, expected, strict=True):
+        assert row["image"] == str(photo)
+        assert [float(row[key]) for key in ("x", "y", "width", "height")] == pytest.approx(face.box, abs=0.005)
+        assert row["label"] == face.prediction.label
+        shares = [float(row[f"probability_{label}"]) for label in labels]
+        assert shares == pytest.approx([face.prediction.probabilities[label] for label in labels], abs=1e-6)
+
+
+def test_an_interrupted_table_is_not_there(photo: Path, tmp_path: Path) -> None:
+    """Half a table would look like a whole one."""
+
+    def stop(_: object) -> None:
+        raise MachineError("cannot write to standard output")
+
+    with pytest.raises(MachineError, match="standard output"):
+        run(Predict(images=[photo], csv=tmp_path / "faces.csv", model="nano"), show=stop)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [photo.parent]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".webp", ".bmp", ".jpg", ".jpeg"])
+def test_a_photo_is_drawn_in_the_format_of_the_suffix(photo: Path, tmp_path: Path, suffix: str) -> None:
+    """Upright, at its size; away from box and label the pixels are those of the photo, in JPEG nearly."""
+    assert call(photo, "--draw", tmp_path / f"drawn{suffix}").exit_code == 0
+    with Image.open(tmp_path / f"drawn{suffix}") as image, Image.open(photo) as original:
+        assert image.format == {".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}.get(suffix.lower(), "JPEG")
+        drawn, before = np.asarray(image.convert("RGB")).astype(int), np.asarray(original.convert("RGB"))
+    assert drawn.shape == before.shape
+    apart = np.abs(drawn - before)
+    assert apart.max() > 100
+    rest = apart[:70]  # above the labels
+    assert rest.max() <= (8 if suffix.startswith(".jp") else 0)
+
+
+def test_several_images_are_drawn_to_a_folder(photo: Path, empty: Path, tmp_path: Path) -> None:
+    """As PNG, which loses nothing, and in the folders in which they were; one without a face, too."""
+    (photo.parent / "below").mkdir()
+    shutil.copy(photo, photo.parent / "below" / "photo.png")
+    for words in ([photo.parent], [photo.parent / "**" / "*"]):
+        assert call(*words, "--draw", tmp_path / "drawn").exit_code == 0
+        found = sorted(file.relative_to(tmp_path / "drawn") for file in (tmp_path / "drawn").rglob("*.*"))
+        assert found == [Path("below/photo.png"), Path("empty.jpg.png"), Path("photo.png")]
+        shutil.rmtree(tmp_path / "drawn")
+    assert empty.is_file()
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link], ids=["itself", "symbolic link", "hard link"])
+def test_an_input_is_never_overwritten(photo: Path, tmp_path: Path, link: Callable[..., None] | None) -> None:
+    """By whatever name, and before anything is predicted."""
+    if link and sys.platform == "win32":
+        pytest.skip("links need a privilege on Windows")
+    content = photo.read_bytes()
+    target = photo
+    if link:
+        target = tmp_path / "other.png"
+        link(photo, target)
+    for option, out in (("--draw", target), ("--csv", target), ("--draw", photo.parent)):
+        done = call(photo, option, out)
+        assert done.exit_code == 2
+        assert "is an image to predict, which is not overwritten" in done.stderr
+        assert done.stdout == ""
+    assert photo.read_bytes() == content
+
+
+def test_drawings_that_cannot_be_meant_are_refused(photo: Path, empty: Path, tmp_path: Path) -> None:
+    """One file for several images, another format, and two images with one name."""
+    (tmp_path / "other").mkdir()
+    other = Path(shutil.copy(photo, tmp_path / "other"))
+    for words, message in (
+        ([photo, empty, "--draw", tmp_path / "a.png"], "is one file for 2 images; expected a folder"),
+        ([photo, "--draw", tmp_path / "a.gif"], "expected a folder, or a file that ends in .png"),
+        ([photo, other, "--draw", tmp_path / "a"], "would both be drawn to"),
+    ):
+        done = call(*words)
+        assert done.exit_code == 2
+        assert message in done.stderr
+    assert call(photo, photo, "--draw", tmp_path / "a.png").exit_code == 0  # one image, twice
+
+
+def test_a_format_too_small_for_the_image_is_named(tmp_path: Path) -> None:
+    """WebP ends at 16,383 pixels a side."""
+    Image.fromarray(np.full((16, 16400), 110, np.uint8)).save(tmp_path / "wide.png")
+    done = call(tmp_path / "wide.png", "--draw", tmp_path / "drawn.webp")
+    assert done.exit_code == 2
+    assert "cannot hold 16400x16 px" in done.stderr
+    assert not (tmp_path / "drawn.webp").exists()
+
+
+def test_a_sample_and_crops_are_drawn_as_well(tmp_path: Path) -> None:
+    """With their square as the box."""
+    assert call("--sample", "--draw", tmp_path / "sample.png").exit_code == 0
+    with Image.open(tmp_path / "sample.png") as image:
+        assert image.size == sources.SAMPLE.read().shape[::-1]
+        assert image.getcolors(1 << 16) is not None
