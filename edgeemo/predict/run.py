@@ -34,7 +34,7 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
         raise UsageError("no image; name photos or folders of them, or try  edgeemo predict --sample")
     failed: list[DataError] = []
     kept: list[ImageFaces] = []
-    faces = without = 0
+    faces = without = unread = 0
     sources = [SAMPLE] if config.sample else list_sources(config.images, failed)
     with (
         load(config.model, labels=config.label_set) as model,
@@ -46,12 +46,13 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
                 row, pixels = _predict(source, find, crop=config.crop or config.sample)
             except DataError as error:
                 failed.append(DataError(str(error)))  # the traceback of the first one holds the image
+                unread += 1
                 continue
             faces, without = faces + len(row.faces), without + (not row.faces)
             write(source, row, pixels)
             (show or kept.append)(row)
     if len(sources) > 1:
-        log.info("%d images: %d faces; %d without a face, %d not read", len(sources), faces, without, len(failed))
+        log.info("%d images: %d faces; %d without a face, %d not read", len(sources), faces, without, unread)
     return Predictions(tuple(kept), tuple(failed))
 
 
