@@ -512,7 +512,7 @@ class Predict(Config):
     faces: str | None = option(
         None,
         "few: search each image as a whole; many: also overlapping tiles of it, for small faces and crowds, in 3 to 6 "
-        "times the time; default: few up to 1280 pixels, many above",
+        "times the time; default: few where it finds faces of 48 pixels (images up to 716 pixels), many above",
         choices=FACE_COUNTS,
         needs="!crop & !sample",
     )

@@ -17,7 +17,6 @@ from edgeemo.errors import known
 
 Faces = Literal["few", "many"]
 FACES = ("few", "many")
-FEW_SIDE = 1280  # pixels of the longer side up to which `few` is the default
 TILE_FACE = 48  # pixels of the smallest face that tiles are made for; a model's input is hardly larger
 MAX_TILES = 36
 OVERLAP = 0.25  # of a tile with the next one
@@ -42,14 +41,14 @@ def plan_passes(
 
     smallest_face: of what the network finds, as a share of the longer side of what it sees. half: whether it misses
     faces that fill the canvas, so that the image is searched again at half the size. faces: `few` or `many`; None:
-    `few` up to FEW_SIDE, `many` above it.
+    `few` if it finds faces of TILE_FACE pixels, else `many`.
 
     Raises UsageError for another word.
     """
     if faces not in (None, *FACES):
         raise known("number of faces", str(faces), FACES)
     whole = [Pass(0, 0, width, height, share) for share in ((1.0, 0.5) if half else (1.0,))]
-    if (faces or ("few" if max(width, height) <= FEW_SIDE else "many")) == "few":
+    if (faces or ("few" if smallest_face * max(width, height) <= TILE_FACE else "many")) == "few":
         return tuple(whole)
     side = min(TILE_FACE / smallest_face, max(width, height) / (2 - OVERLAP))  # at least two tiles
     while _count(width, side) * _count(height, side) > MAX_TILES:

@@ -12,11 +12,13 @@ from PIL import Image
 from edgeemo.errors import DataError
 from edgeemo.faces.cards import DetectorCard
 from edgeemo.faces.detection import Detection
-from edgeemo.faces.merge import drop_nested, merge
+from edgeemo.faces.merge import MAX_IOU, compute_iou, drop_nested, merge
 from edgeemo.faces.passes import Faces, Pass, draw_canvas, find_cut, plan_passes
 
 DOUBTFUL = 0.5  # part of the threshold; boxes with a score between the two are looked at once more, from closer
+CERTAIN = 0.7  # score; boxes below it that only a tile shows are looked at once more, too
 MOST_DOUBTFUL = 4
+MOST_UNCERTAIN = 8
 ZOOM = 3.0  # sides of a doubtful box in the part that is looked at once more
 
 
@@ -55,7 +57,8 @@ class SearchDetector:
         """Return the faces of an upright image, (H, W) gray or (H, W, 3) RGB uint8, the highest score first.
 
         Up to MOST_DOUBTFUL boxes with a score of less than the threshold, but DOUBTFUL of it, are looked at once more
-        from closer, at the price of a pass each; they count if the score then reaches the threshold.
+        from closer, at the price of a pass each, and so are up to MOST_UNCERTAIN boxes with a score below CERTAIN that
+        no pass of the whole image shows. They count if the score then reaches the threshold.
 
         Raises DataError for another shape or type.
         """
@@ -70,18 +73,21 @@ class SearchDetector:
             half=self.card.half_pass,
             faces=self.faces,
         )
-        faces = self._search(picture, passes, self.threshold * DOUBTFUL)
+        faces, whole = self._search(picture, passes, self.threshold * DOUBTFUL)
         sure = faces[:, 4] >= self.threshold
-        closer = [zoom(row, width, height) for row in faces[~sure][:MOST_DOUBTFUL]]
+        uncertain = np.flatnonzero(sure & ~whole & (faces[:, 4] < CERTAIN))[:MOST_UNCERTAIN]
+        sure[uncertain] = False
+        doubtful = np.flatnonzero(faces[:, 4] < self.threshold)[:MOST_DOUBTFUL]
+        closer = [zoom(faces[row], width, height) for row in (*uncertain, *doubtful)]
         found = faces[sure]
         if closer:
-            found = np.concatenate([found, self._search(picture, closer, self.threshold)])
+            found = np.concatenate([found, self._search(picture, closer, self.threshold)[0]])
             found = merge(found, found[:, :4], np.zeros(len(found), bool))
         return self._to_detections(drop_nested(found))
 
-    def _search(self, picture: Image.Image, passes: Sequence[Pass], least: float) -> np.ndarray:
-        """Return one row per face that any of the passes shows."""
-        candidates, parts, cut = [], [], []
+    def _search(self, picture: Image.Image, passes: Sequence[Pass], least: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return one row per face that any of the passes shows, and whether one of the whole image shows it, (N,)."""
+        candidates, parts, cut, whole = [], [], [], []
         for one in passes:
             canvas = draw_canvas(picture, one, self.card.input_size)
             found = canvas.to_image(self._network.find(canvas.pixels, least))
@@ -89,7 +95,12 @@ class SearchDetector:
             candidates.append(found)
             parts.append(inside)
             cut.append(across)
-        return merge(np.concatenate(candidates), np.concatenate(parts), np.concatenate(cut))
+            if (one.width, one.height) == picture.size:
+                whole.append(found[found[:, 4] >= self.threshold])
+        faces = merge(np.concatenate(candidates), np.concatenate(parts), np.concatenate(cut))
+        shown = np.concatenate(whole) if whole else faces[:0]
+        overlap = compute_iou(faces, shown) if len(faces) and len(shown) else np.zeros((len(faces), 1))
+        return faces, overlap.max(axis=1) > MAX_IOU
 
     def _to_detections(self, faces: np.ndarray) -> list[Detection]:
         return [

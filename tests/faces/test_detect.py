@@ -231,3 +231,36 @@ def test_what_stays_doubtful_is_no_face(threshold, calls):
     network = Faint(sure=0.3)
     assert SearchDetector(card, network, faces="few", threshold=threshold).detect(image) == []
     assert network.calls == calls
+
+
+class Square(Faint):
+    """A network that takes any bright square for a face, with a score that depends on its size on the canvas."""
+
+    def __init__(self, score):
+        super().__init__()
+        self.score = score
+
+    def find(self, canvas, /, least):
+        """The square with two landmarks."""
+        found = super().find(canvas, 0.0)
+        if len(found):
+            found[0, 4] = self.score(found[0, 2] / len(canvas))
+        return found[found[:, 4] >= least] if len(found) else found
+
+
+@pytest.mark.parametrize(
+    ("score", "found"),
+    [
+        (lambda size: 0.6 if size > 0.06 else 0.0, 1),  # from closer, too
+        (lambda size: 0.6 if 0.06 < size < 0.2 else 0.0, 0),  # not from closer
+        (lambda size: 0.9 if 0.06 < size < 0.2 else 0.0, 1),  # certain
+        (lambda size: 0.6 if size < 0.2 else 0.0, 1),  # shown by the whole image, too
+    ],
+    ids=["confirmed", "refuted", "certain", "in the whole image"],
+)
+def test_what_only_a_tile_shows_is_confirmed_from_closer(score, found):
+    """A tile shows textures as large as faces; the whole image shows what is around them."""
+    card = next(card for card in list_detectors() if card.name == "blazeface-full")
+    image = np.zeros((800, 800, 3), np.uint8)
+    image[300:340, 420:460] = 255
+    assert len(SearchDetector(card, Square(score), faces="many").detect(image)) == found

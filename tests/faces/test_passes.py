@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from edgeemo.errors import UsageError
-from edgeemo.faces.passes import FEW_SIDE, MAX_TILES, OVERLAP, TILE_FACE, Pass, draw_canvas, find_cut, plan_passes
+from edgeemo.faces.passes import MAX_TILES, OVERLAP, TILE_FACE, Pass, draw_canvas, find_cut, plan_passes
 
 SMALLEST = 0.067
 
@@ -49,8 +49,9 @@ def test_few_faces_take_two_passes_and_many_are_the_default_of_large_images():
     few = plan_passes(1920, 1080, smallest_face=SMALLEST, half=True, faces="few")
     assert few == (Pass(0, 0, 1920, 1080), Pass(0, 0, 1920, 1080, 0.5))
     assert len(plan_passes(1920, 1080, smallest_face=SMALLEST, half=False, faces="few")) == 1
-    assert len(plan_passes(FEW_SIDE, 720, smallest_face=SMALLEST, half=True)) == 2
-    assert len(plan_passes(FEW_SIDE + 1, 720, smallest_face=SMALLEST, half=True)) > 2
+    largest = int(TILE_FACE / SMALLEST)  # in which the whole image shows what tiles are made for
+    assert len(plan_passes(largest, 480, smallest_face=SMALLEST, half=True)) == 2
+    assert len(plan_passes(largest + 1, 480, smallest_face=SMALLEST, half=True)) > 2
 
 
 def test_another_number_of_faces_is_refused():
