@@ -32,6 +32,7 @@ SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
+DETECTOR = "blazeface-full (shipped with edgeemo), or the path of a known file, .onnx"
 LABELS = (
     "ferplus8; seven, in which contempt counts as neutral; six, in which disgust also counts as anger; or your own "
     "labels as a,b,c"
@@ -56,6 +57,7 @@ def _rare(group: str) -> Callable[..., Any]:
 of_network, of_optimization, of_loss = _rare("Network"), _rare("Optimization"), _rare("Loss")
 of_distillation, of_data, of_run = _rare("Distillation"), _rare("Data"), _rare("Run")
 of_pruning, of_fine_tuning = _rare("Pruning"), _rare("Fine-tuning")
+of_detector = partial(option, group="Face detector")
 of_int8, of_gates = _rare("INT8"), _rare("Gates")
 
 
@@ -435,35 +437,77 @@ class Build(Config):
     )
 
 
+OF_MODEL = "!boxes"  # options that have no effect while a detector is measured
+
+
 @dataclass(frozen=True)
 class Bench(Config):
-    """Measure a model and check it against gates.
+    """Measure a model, or a face detector, and check it against gates.
 
-    Accuracy, latency, cold start and memory. Exit code 1 if a gate of the target fails.
+    Of a model: accuracy, latency, cold start and memory. Of a detector, with --boxes: faces found and missed, false
+    boxes and latency. Exit code 1 if a gate fails.
     """
 
-    engine: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
-    data: str | None = option(None, DATA + "; default: latency and size only", **FACES)
-    label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
+    engine: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True, needs=OF_MODEL)
+    data: str | None = option(None, DATA + "; default: latency and size only", **FACES, needs=OF_MODEL)
+    label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS", needs=OF_MODEL)
     split: str = option("valid", "split to use", choices=SPLIT_NAMES, needs="data")
     protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS, needs="data")
     skip_unreadable: bool = option(False, SKIP_UNREADABLE, needs="data")
     robustness: bool = option(
         False, "also measure accuracy under noise, blur, exposure, misaligned crops, ...", needs="data"
     )
-    against: str | None = option(
-        None, "a second model: paired test on the same faces, latency side by side", unit="MODEL", may_be_path=True
+    frames: bool = option(
+        False,
+        "also time whole frames on one core: find, crop and classify 1, 4 and 16 faces in 640x480 and 1920x1080",
+        needs=OF_MODEL,
     )
-    backend: str | None = option(None, "default: onnxruntime, or tensorrt for a .trt file", choices=BACKENDS)
+    against: str | None = option(
+        None,
+        "a second model: paired test on the same faces, latency side by side",
+        unit="MODEL",
+        may_be_path=True,
+        needs=OF_MODEL,
+    )
+    backend: str | None = option(
+        None, "default: onnxruntime, or tensorrt for a .trt file", choices=BACKENDS, needs=OF_MODEL
+    )
     against_backend: str | None = option(None, "backend of the second model", choices=BACKENDS, needs="against")
     target: str | None = option(
         None,
-        "gates: origin, small-edge, int8-pays, or a TOML file; default: accuracy >= 80 %, p95 < 50 ms on one core",
+        "gates: origin, small-edge, int8-pays, or a TOML file; default: accuracy >= 80 %, p95 < 50 ms on one core, also "
+        "of a frame with --frames",
         unit="TARGET",
         may_be_path=True,
+        needs=OF_MODEL,
     )
-    runs: int = option(200, "timed runs after the warm-up", least=1, most=5000, unit="N")
+    runs: int = option(200, "timed runs after the warm-up", least=1, most=5000, unit="N", needs=OF_MODEL)
     out: Path | None = option(None, "also write JSON here, and a Markdown report with plots beside it", unit="FILE")
+
+    detector: str | None = of_detector(
+        None, DETECTOR + "; default: blazeface-full", unit="DETECTOR", may_be_path=True, needs="frames|boxes"
+    )
+    boxes: Path | None = of_detector(
+        None, "measure the detector on these labelled boxes: WIDER FACE's .txt, COCO's .json, or .csv", unit="FILE"
+    )
+    images: Path | None = of_detector(
+        None, "folder that the image names start from; default: that of --boxes", unit="FOLDER", needs="boxes"
+    )
+    faces: str | None = of_detector(
+        None,
+        "few: search the whole image; many: also tiles of it; default: by the size of the image",
+        choices=("few", "many"),
+        needs="frames|boxes",
+    )
+    threshold: float | None = of_detector(
+        None, "lowest score of a face; default: the detector's", above=0, below=1, needs="frames|boxes"
+    )
+    min_recall: float | None = of_detector(
+        None, "gate: share of the labelled faces that is found", **PERCENT, needs="boxes"
+    )
+    min_precision: float | None = of_detector(
+        None, "gate: share of the detections that is on a face", **PERCENT, needs="boxes"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The bench stage: a model, and faces if given → a result with machine facts, raw samples and a verdict."""
+"""The bench stage: a model, and faces if given, or a detector → a result with machine facts, samples and a verdict."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeemo import options
-from edgeemo.bench import accuracy, gates, plots, robustness
+from edgeemo.bench import accuracy, detection, gates, plots, robustness
 from edgeemo.card import to_json
 from edgeemo.card.format1 import to_format_1
 from edgeemo.errors import MachineError, UsageError
-from edgeemo.measure.latency import advise_on_int8, measure_cold_start, measure_latency
+from edgeemo.faces.search import SearchDetector
+from edgeemo.measure.latency import advise_on_int8, measure_cold_start, measure_frames, measure_latency
 from edgeemo.metrics import PairedComparison
 from edgeemo.report import render
-from edgeemo.report.facts import Latency, ModelFacts, make_header
+from edgeemo.report.facts import Frames, Latency, ModelFacts, make_header
 from edgeemo.report.files import check_replaceable, page_path
-from edgeemo.report.result import Accuracy, Against, BenchResult, Robustness, Target
+from edgeemo.report.result import Accuracy, Against, BenchResult, DetectionResult, Robustness, Target
 from edgeemo.runtime import Model, open_model
 from edgeemo.runtime.advice import saturates_here
 from edgeemo.stages import Bench
@@ -34,10 +35,22 @@ class FaceMetrics(NamedTuple):
     paired: PairedComparison | None = None
 
 
-def run(config: Bench) -> BenchResult:
-    """Measure as configured; with `out`, write JSON there and a Markdown report with plots next to it."""
+def run(config: Bench) -> BenchResult | DetectionResult:
+    """Measure as configured; with `out`, write JSON there and a Markdown report, of a model with plots, next to it."""
     _check(config)
-    target = gates.read_target(config.target)
+    return _run_detector(config, config.boxes) if config.boxes else _run_model(config)
+
+
+def _run_detector(config: Bench, boxes: Path) -> DetectionResult:
+    result = detection.measure(config, boxes)
+    if config.out:
+        log.info("%s and %s", config.out, render.write(result, config.out))
+    return result
+
+
+def _run_model(config: Bench) -> BenchResult:
+    target = gates.read_target(config.target, frames=config.frames)
+    detector = detection.load(config) if config.frames else None
     with ExitStack() as opened:
         model = opened.enter_context(open_model(config.engine, backend=config.backend, labels=config.label_set))
         other = None
@@ -45,6 +58,8 @@ def run(config: Bench) -> BenchResult:
             other = open_model(config.against, backend=config.against_backend, labels=config.label_set)
             opened.enter_context(other)
         measured = _measure(config, target, model, other)
+        if detector:
+            measured = replace(measured, frames=_time_frames(config, model, detector))
     rows = gates.check_gates(target, measured)
     passed, verdict = gates.make_verdict(target, rows)
     result = replace(measured, gates=rows, passed=passed, verdict=verdict)
@@ -85,7 +100,8 @@ def _check(config: Bench) -> None:
     if config.out and config.out.suffix != ".json":
         raise UsageError(f"--out {config.out}: expected a .json file; the report is written next to it as .md")
     if config.out:
-        check_replaceable(config.out, BenchResult, page=page_path(config.out))
+        kind = DetectionResult if config.boxes else BenchResult
+        check_replaceable(config.out, kind, page=page_path(config.out))
 
 
 def _measure(config: Bench, target: Target, model: Model, other: Model | None) -> BenchResult:
@@ -108,6 +124,13 @@ def _measure(config: Bench, target: Target, model: Model, other: Model | None) -
         passed=False,
         verdict="",
     )
+
+
+def _time_frames(config: Bench, model: Model, detector: SearchDetector) -> Frames:
+    """Time a detector and the model on whole frames."""
+    about = {"detector": config.detector, "faces": config.faces, "threshold": config.threshold}
+    (rows,) = measure_frames([(model.path, config.backend or "")], detector=about, runs=config.runs)
+    return Frames(detection.describe_detector(detector), rows)
 
 
 def _compare(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -17,7 +18,7 @@ from edgeemo.errors import MachineError
 from edgeemo.machine import usable_cores
 from edgeemo.progress import track
 from edgeemo.report.decode import decode
-from edgeemo.report.facts import ColdStart, Latency, SettingTiming, Timing
+from edgeemo.report.facts import ColdStart, FrameTiming, Latency, SettingTiming, Timing
 
 MIN_SECONDS = 1.0  # of timed runs per model and setting, however fast it is; or turns.MAX_RUNS
 COLD_STARTS = 3
@@ -26,6 +27,8 @@ UNSTABLE = 2.0  # p95 / p50 above which another process used the core
 # Runs the module of the first argument without the current folder on the path, as python -P does from 3.11 on.
 START = "import runpy, sys; sys.path[:] = filter(None, sys.path); runpy.run_module(sys.argv.pop(1), None, '__main__')"
 SETTINGS = ("one_core", "all_cores")
+Frame = tuple[int, int, int]  # width, height, faces
+FRAMES: tuple[Frame, ...] = tuple((*size, faces) for size in ((640, 480), (1920, 1080)) for faces in (1, 4, 16))
 
 
 def measure_latency(
@@ -48,6 +51,33 @@ def measure_latency(
         for model, samples in zip(measured, output["models"], strict=True):
             model[name] = _make_timing(samples, cores, pinned=output["pinned"])
     return [Latency(**timings) for timings in measured]
+
+
+def measure_frames(
+    models: list[tuple[Path, str]], *, detector: dict[str, Any], runs: int, frames: Sequence[Frame] = FRAMES
+) -> list[list[FrameTiming]]:
+    """Measure a detector and each model on each frame, on one core: a list of frames per model.
+
+    detector: arguments of faces.load_detector, in JSON types. Frames larger than the first take a quarter of the runs.
+    All models and frames of one size alternate in one process.
+    """
+    core = _list_settings(usable_cores())["one_core"]
+    measured: list[list[FrameTiming]] = [[] for _ in models]
+    sizes = list(dict.fromkeys(frame[:2] for frame in frames))
+    for size in track(sizes, "timing frames", total=len(sizes)):
+        same = [frame for frame in frames if frame[:2] == size]
+        job = {
+            "models": [(str(path), backend) for path, backend in models],
+            "detector": detector,
+            "frames": same,
+            "cores": core,
+            "runs": runs if size == sizes[0] else max(1, runs // 4),
+            "seconds": MIN_SECONDS,
+        }
+        for frame, timed in zip(same, _run_module("frames", json.dumps(job))["frames"], strict=True):
+            for model, samples in zip(measured, timed, strict=True):
+                model.append(_make_frame_timing(frame, samples))
+    return measured
 
 
 def measure_cold_start(model: Path, backend: str = "") -> ColdStart:
@@ -99,6 +129,12 @@ def _make_timing(samples: dict[str, list[int]], cores: list[int], *, pinned: boo
         total=total,
         inference=summarise(samples["inference"]),
     )
+
+
+def _make_frame_timing(frame: Frame, samples: dict[str, Any]) -> FrameTiming:
+    detect, crop, classify, total = (summarise(samples[name]) for name in ("detect", "crop", "classify", "total"))
+    unstable = total.ms_p95 > UNSTABLE * total.ms_p50
+    return FrameTiming(*frame, samples["found"], unstable, detect, crop, classify, total)
 
 
 def _run_module(module: str, *arguments: str) -> dict[str, Any]:

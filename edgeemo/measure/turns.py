@@ -11,10 +11,10 @@ import json
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -67,11 +67,30 @@ class TimedModel:
     def run_slice(self) -> None:
         """Run one slice of timed runs."""
         self.run()  # not counted: the caches still hold the other model
-        end, least = perf_counter_ns() + SLICE_SECONDS * 1e9, len(self.total) + SLICE_RUNS
-        while (count := len(self.total)) < MAX_RUNS and (count < least or perf_counter_ns() < end):
+        for _ in iterate_slice(self.total):
             total, inference = self.run()
             self.total.append(total)
             self.inference.append(inference)
+
+
+class Timed(Protocol):
+    """Anything that takes turns."""
+
+    @property
+    def total(self) -> list[int]:
+        """Nanoseconds of every run."""
+        ...
+
+    def run_slice(self) -> None:
+        """Run one slice of timed runs."""
+        ...
+
+
+def iterate_slice(done: list[int]) -> Iterator[None]:
+    """Yield once per run of a slice; `done` has the runs so far, to which the caller adds each one."""
+    end, least = perf_counter_ns() + SLICE_SECONDS * 1e9, len(done) + SLICE_RUNS
+    while len(done) < MAX_RUNS and (len(done) < least or perf_counter_ns() < end):
+        yield
 
 
 def measure(models: list[tuple[str, str]], cores: list[int], runs: int, seconds: float) -> dict[str, Any]:
@@ -82,7 +101,7 @@ def measure(models: list[tuple[str, str]], cores: list[int], runs: int, seconds:
     return {"pinned": pinned, "models": [{"total": one.total, "inference": one.inference} for one in timed]}
 
 
-def alternate(models: Sequence[TimedModel], runs: int, seconds: float) -> None:
+def alternate(models: Sequence[Timed], runs: int, seconds: float) -> None:
     """Run the models alternately, in slices in shuffled order, until each has `runs` runs and the time is over.
 
     seconds: at least this long per model on average, unless all reach MAX_RUNS runs.
@@ -94,7 +113,7 @@ def alternate(models: Sequence[TimedModel], runs: int, seconds: float) -> None:
             one.run_slice()
 
 
-def _any_below(models: Sequence[TimedModel], runs: int) -> bool:
+def _any_below(models: Sequence[Timed], runs: int) -> bool:
     return any(len(one.total) < runs for one in models)
 
 

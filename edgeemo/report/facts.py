@@ -100,6 +100,45 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class FrameTiming:
+    """One core from a frame to the answers for its faces; the parts are those of the same runs as the total."""
+
+    width: int
+    height: int
+    drawn: int  # faces in the frame
+    found: int  # faces that the detector finds in it, all of which are cropped and classified
+    unstable: bool  # p95 of the total is far above p50: another process used the core
+    detect: Timing
+    crop: Timing
+    classify: Timing
+    total: Timing
+
+    @property
+    def size(self) -> str:
+        """Width x height, in pixels."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class DetectorFacts:
+    """The facts that identify a face detector and how it searches; without a path."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    threshold: float  # lowest score of a face
+    faces: str | None  # few or many; None: by the size of the image
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A detector and a model on frames of several sizes with several faces, on the core of `Latency.one_core`."""
+
+    detector: DetectorFacts
+    rows: list[FrameTiming]
+
+
+@dataclass(frozen=True)
 class ColdStart:
     """A process that starts, loads a model and predicts once: milliseconds of each part, and its peak memory."""
 

@@ -17,7 +17,7 @@ from edgeemo.errors import DataError, UsageError
 from edgeemo.report import files
 from edgeemo.report.files import page_path, read
 from edgeemo.report.result import BenchResult, Result
-from edgeemo.report.sections import audit, bench, comparison, doctor, evaluation, measurement, parity, search
+from edgeemo.report.sections import audit, bench, comparison, detection, doctor, evaluation, measurement, parity, search
 from edgeemo.report.table import Page
 
 MARK = "<!-- edgeemo report -->"  # first line of the output of `edgeemo report`, unless it is only a table of benches
@@ -26,6 +26,7 @@ PAGES: dict[str, Callable[[Any], Page]] = {
     "bench": bench.make_page,
     "check": doctor.make_check_page,
     "comparison": comparison.make_page,
+    "detection": detection.make_page,
     "doctor": doctor.make_page,
     "evaluation": evaluation.make_page,
     "measurement": measurement.make_page,

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from edgeemo.metrics import PairedComparison, Scores
 from edgeemo.report.facts import (
     ColdStart,
+    DetectorFacts,
     FacesBlock,
+    Frames,
     Header,
     Latency,
     ModelFacts,
@@ -18,7 +20,7 @@ from edgeemo.report.facts import (
 )
 
 FORMAT = 2  # of every kind
-ADDED = ("unreadable",)  # keys that earlier files of this format do not have
+ADDED = ("unreadable", "frames")  # keys that earlier files of this format do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,70 @@ class BenchResult(Result):
     accuracy: Accuracy | None = None
     robustness: Robustness | None = None
     against: Against | None = None
+    frames: Frames | None = None
     target: Target
+    gates: list[GateRow]
+    passed: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class BoxesFacts:
+    """Labelled boxes: the file, without its folder, and what is in it."""
+
+    file: str
+    format: str  # wider, coco or csv
+    sha256: str
+    images: int
+    without_faces: int  # images
+    ignored: int  # boxes, which count neither as missed nor, where a detection lies in one, as false
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxScores:
+    """Labelled boxes that were found, and boxes that are on no labelled face."""
+
+    labelled: int
+    found: int
+    false: int
+    recall: float | None  # found / labelled; None without any
+    precision: float | None  # found / (found + false); None without any
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeScores(BoxScores):
+    """Boxes of one size: what was found is of the size of its label, what is false of its own."""
+
+    least: int  # pixels of the longer side
+    below: int | None  # None: no limit
+
+
+@dataclass(frozen=True)
+class WrongImage:
+    """An image in which a face was missed or a false one was found."""
+
+    image: str  # as in the file of boxes
+    labelled: int
+    found: int
+    false: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionResult(Result):
+    """A face detector on images with labelled boxes."""
+
+    kind: ClassVar[str] = "detection"
+    made_by: ClassVar[str] = "edgeemo bench --detector DETECTOR --boxes FILE --out FILE.json"
+
+    detector: DetectorFacts
+    boxes: BoxesFacts
+    min_iou: float
+    total: BoxScores
+    sizes: list[SizeScores]
+    right_counts: int  # images with as many detections as labelled faces
+    faceless_false: int  # false boxes in images without faces
+    latency: Timing  # of one image in memory, with one thread
+    wrong: list[WrongImage]
     gates: list[GateRow]
     passed: bool
     verdict: str
@@ -499,6 +564,7 @@ KINDS: dict[str, type[Result]] = {
         SearchResult,
         AuditResult,
         CheckResult,
+        DetectionResult,
         DoctorResult,
         Measurement,
     )

@@ -74,7 +74,7 @@ def _read_logits(golden: Golden, shape: tuple[int, ...]) -> np.ndarray:
 
 def golden_batch(contract: InputContract) -> np.ndarray:
     """Return the faces as a model's input: (8, channels, size, size) float32."""
-    return to_input(np.stack([to_pixels(face, contract) for face in _faces()]), contract)
+    return to_input(np.stack([to_pixels(face, contract) for face in list_faces()]), contract)
 
 
 @cache
@@ -85,11 +85,11 @@ def faces_sha256() -> str:
 
 def sample_face() -> np.ndarray:
     """Return one of the faces, (64, 64) uint8: a synthetic one with the expression surprise."""
-    return _faces()[SAMPLE]
+    return list_faces()[SAMPLE]
 
 
 @cache
-def _faces() -> list[np.ndarray]:
-    """Read the eight faces, each (64, 64) uint8."""
+def list_faces() -> list[np.ndarray]:
+    """Return the eight faces, each (64, 64) uint8."""
     with Image.open(FACES, formats=("PNG",)) as strip:
         return np.split(np.asarray(strip), COUNT, axis=1)

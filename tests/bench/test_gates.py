@@ -169,6 +169,37 @@ def test_a_target_is_found_by_its_name() -> None:
         read_target("toaster")
 
 
+def test_frames_are_gated_by_default_where_they_are_timed() -> None:
+    """One face in 640x480 within 50 ms; without --frames, the default asks for nothing that was not measured."""
+    assert "frame_ms_p95" not in read_target(None).limits
+    target = read_target(None, frames=True)
+    made = results.bench(frames=results.frames(61.3))
+    rows = check_gates(target, made)
+    assert make_verdict(target, rows) == (
+        False,
+        "FAIL: p95 of a 640x480 frame with one face 61.3 ms, limit 50 ms: missed by 11.3 ms",
+    )
+    assert make_verdict(target, check_gates(target, replace(made, frames=results.frames(49.9))))[0]
+
+
+def test_a_named_target_with_a_gate_for_frames_needs_them() -> None:
+    """The verdict names the option."""
+    target = Target("own", {"frame_ms_p95": 50.0})
+    assert make_verdict(target, check_gates(target, results.bench())) == (
+        False,
+        "FAIL: p95 of a 640x480 frame with one face not measured: add --frames",
+    )
+
+
+@pytest.mark.parametrize(("found", "says"), [(0, "finds 0 faces"), (2, "finds 2 faces")])
+def test_a_frame_whose_face_is_not_found_is_not_fast(found: int, says: str) -> None:
+    """A detector that finds nothing leaves nothing to crop and to classify."""
+    target = Target("own", {"frame_ms_p95": 50.0})
+    passed, verdict = make_verdict(target, check_gates(target, results.bench(frames=results.frames(10.0, found=found))))
+    assert not passed
+    assert says in verdict
+
+
 @pytest.mark.parametrize(
     "file", [*sorted(TARGETS.rglob("*.toml")), *sorted(FOLDER.glob("*.toml"))], ids=lambda file: file.stem
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgeemo.metrics import PairedComparison, wilson
 from edgeemo.report.amounts import format_amount, format_interval, format_milliseconds, format_optional
-from edgeemo.report.facts import SettingTiming, Timing
+from edgeemo.report.facts import DetectorFacts, Frames, FrameTiming, SettingTiming, Timing
 from edgeemo.report.result import Accuracy, Against, BenchResult, FaceScores, GateRow, Robustness, WithoutCopies
 from edgeemo.report.sections.circumstances import describe_cores, list_circumstances
 from edgeemo.report.table import Page, Table
@@ -45,7 +45,7 @@ def make_page(result: BenchResult) -> Page:
 
 
 def make_tables(result: BenchResult) -> list[Table]:
-    """Make tables of accuracy, recall, robustness and the other model, if measured; latency, footprint and gates."""
+    """Make tables of accuracy, recall, robustness, another model and frames, if measured; latency, footprint, gates."""
     tables = []
     if result.accuracy:
         tables += [_make_accuracy_table(result.accuracy), _make_recall_table(result, result.accuracy)]
@@ -53,7 +53,9 @@ def make_tables(result: BenchResult) -> list[Table]:
         tables.append(_make_robustness_table(result.robustness))
     if result.against:
         tables.append(_make_against_table(result, result.against))
-    return [*tables, _make_latency_table(result), _make_footprint_table(result), _make_gates_table(result)]
+    frames = [make_frames_table(result.frames)] if result.frames else []
+    gates = make_gates_table(f"Gates of target {result.target.name}", result.gates, _format_doubt(result))
+    return [*tables, _make_latency_table(result), *frames, _make_footprint_table(result), gates]
 
 
 def make_summary(results: Sequence[BenchResult]) -> Table:
@@ -196,6 +198,37 @@ def _make_quantiles(timing: Timing) -> tuple[str, ...]:
     return tuple(map(format_milliseconds, (timing.ms_p50, timing.ms_p95, timing.ms_p99, timing.ms_min, timing.ms_mean)))
 
 
+def make_frames_table(frames: Frames) -> Table:
+    """Make a table with a row per frame: p50 of each part, and how it compares with the model's."""
+    rows = [_make_frame_row(row) for row in frames.rows]
+    note = (
+        "p50 of each part of the same runs, on one core with one thread, and their ratio; frames of synthetic faces. "
+        f"Detector: {describe_detector(frames.detector)}."
+    )
+    if any(row.unstable for row in frames.rows):
+        note += " Unstable: p95 is over twice p50; another process used the core."
+    head = ("frame", "found", "runs", "detect", "crop", "classify", "p50 / p95", "ratio")
+    return Table("Frames, from pixels to emotions, in ms", head, rows, note, style="tight")
+
+
+def describe_detector(detector: DetectorFacts) -> str:
+    """Return name, threshold and way of searching."""
+    searched = f"{detector.faces} faces" if detector.faces else "few or many faces by the size of the image"
+    return f"{detector.name}, score from {detector.threshold:g}, {searched}"
+
+
+def _make_frame_row(row: FrameTiming) -> tuple[str, ...]:
+    parts = (row.detect.ms_p50, row.crop.ms_p50, row.classify.ms_p50)
+    both = f"{format_milliseconds(row.total.ms_p50)} / {format_milliseconds(row.total.ms_p95)}"
+    ratio = " : ".join(_format_ratio(part / parts[-1]) for part in parts) if row.found and parts[-1] else "-"
+    cells = map(format_milliseconds, parts)
+    return (row.size, f"{row.found} of {row.drawn}", f"{row.total.n:,}", *cells, both, ratio)
+
+
+def _format_ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}"
+
+
 def _make_footprint_table(result: BenchResult) -> Table:
     start = result.cold_start
     parts = {
@@ -213,13 +246,13 @@ def _make_footprint_table(result: BenchResult) -> Table:
     return Table("Footprint", ("", "measured"), rows)
 
 
-def _make_gates_table(result: BenchResult) -> Table:
+def make_gates_table(title: str, gates: Sequence[GateRow], note: str = "") -> Table:
+    """Make a table with a row per gate."""
     rows = [
         (row.what, _limit(row), format_optional(row.measured, row.unit), _format_margin(row), row.outcome)
-        for row in result.gates
+        for row in gates
     ]
-    head = ("gate", "limit", "measured", "margin", "outcome")
-    return Table(f"Gates of target {result.target.name}", head, rows, _format_doubt(result))
+    return Table(title, ("gate", "limit", "measured", "margin", "outcome"), rows, note)
 
 
 def _format_doubt(result: BenchResult) -> str:
