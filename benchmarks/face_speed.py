@@ -1,147 +1,165 @@
-"""What finding faces costs on one core: each part of it, as milliseconds and as multiples of the model nano.
+"""What a device does on one core, in one run: finding, cropping and classifying faces, as times and as ratios.
 
-python benchmarks/face_speed.py [YUNET.onnx...]     (writes benchmarks/results/faces/speed.json)
+python benchmarks/face_speed.py [avx2 | avx512] [YUNET.onnx...]
 
-Frames are noise with bars, in which no detector finds a face: the passes are those of any frame without doubtful faces.
-Times are those of the processor, so that waiting for a busy core does not count, and the parts take turns in short
-slices; a neighbour still slows caches and clock, so trust the ratios before the times. Cold start, by the wall clock:
-a process that imports, opens the detector and searches one frame, the median of STARTS.
+Writes benchmarks/results/faces/speed.json, or speed-avx2.json as a processor with no later instruction set, which are
+hidden as in peers.py. Frames are those of `edgeemo bench --frames`, and one of 12 megapixels. Each is searched by the
+packaged detector, as it does by default and with `few`, and by detectors given by path; its faces are classified by
+nano, small and base, all of which take turns. Times are those of the processor, so that waiting for a busy core does
+not count; `edgeemo bench --frames` has those of the clock. A neighbour still slows caches, so trust the ratios before
+the times. A ratio is the p50 of a part to that of nano on the same faces.
+
+Cold start, by the wall clock: a process that imports, opens the detector and searches one frame, the median of STARTS.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-import edgeemo
+from edgeemo.bench.processors import PROCESSORS, make_launcher
 from edgeemo.card import InputContract
 from edgeemo.faces import Detection, crop, load_detector
-from edgeemo.faces.passes import Pass, draw_canvas, plan_passes
-from edgeemo.measure.turns import pin_to_cores
+from edgeemo.measure.frames import draw_frame
+from edgeemo.measure.latency import FRAMES, measure_frames
 from edgeemo.report import files
-from edgeemo.report.facts import make_header
+from edgeemo.report.facts import FrameTiming, Timing, make_header
 from edgeemo.report.result import Measurement
 from edgeemo.report.table import Table
+from edgeemo.runtime import shipped
+from edgeemo.runtime.probe import kernels_saturate
 
-OUT = Path(__file__).parent / "results" / "faces" / "speed.json"
-ROUNDS, SLICE = 40, 5
-STARTS = 9
-FRAMES = {"640x480": (480, 640), "1920x1080": (1080, 1920), "4000x3000": (3000, 4000)}
-COLD = """
-import numpy as np
-{work}
-"""
+FOLDER = Path(__file__).parent / "results" / "faces"
+NAME = "EDGEEMO_FACE_SPEED_AS"  # name of the processor that the masked child runs as
+RUNS, STARTS = 100, 9
+LARGE = (4000, 3000, 1)
 DETECT = "from edgeemo.faces import load_detector; load_detector().detect(np.zeros((480, 640, 3), np.uint8))"
 PREDICT = "import edgeemo; edgeemo.load('nano').predict(np.zeros((48, 48), np.uint8))"
 STARTED = {"nothing": "", "predict": PREDICT, "detect": DETECT, "detect and predict": f"{DETECT}; {PREDICT}"}
 
 
 def main() -> None:
-    """Time every part in turn, and write the result."""
-    pin_to_cores([0])
-    parts = make_parts(list(map(Path, sys.argv[1:])))
-    times = time_parts({name: work for name, (work, _) in parts.items()})
-    nano = statistics.median(times["nano, one crop"])
-    rows = [
-        {
-            "part": name,
-            "passes": parts[name][1],
-            "ms_p50": round(float(np.percentile(found, 50)), 3),
-            "ms_p95": round(float(np.percentile(found, 95)), 3),
-            "nanos": round(statistics.median(found) / nano, 2),
-        }
-        for name, found in times.items()
-    ]
-    facts = {"cold_start_ms": {name: time_start(work) for name, work in STARTED.items()}}
-    settings = {"threads": 1, "rounds": ROUNDS, "runs_per_round": SLICE, "starts": STARTS}
+    """Time every part, on this or as another processor, and write the result."""
+    processor, paths = "", sys.argv[1:]
+    if paths and paths[0] in PROCESSORS:
+        processor, *paths = paths
+    if processor == os.environ.get(NAME, ""):
+        measure(processor, paths)
+        return
+    with make_launcher(PROCESSORS[processor]) as launcher:
+        if launcher.how != "masked":
+            sys.exit(f"{processor} can only be emulated here, and the times of an emulator mean nothing")
+        environment = {**launcher.environment, NAME: processor}
+        done = subprocess.run([sys.executable, __file__, *sys.argv[1:]], check=False, env=environment)
+    sys.exit(done.returncode)
+
+
+def measure(processor: str, paths: list[str]) -> None:
+    """Time every part in processes that inherit what is hidden from this one."""
     header = make_header(timed=True)
-    files.write(Measurement(header=header, script="face_speed", settings=settings, rows=rows, facts=facts), OUT)
-    print(table(rows).to_markdown(), facts, sep="\n\n")
+    searches: list[dict[str, Any]] = [{"detector": None}, {"detector": None, "faces": "few"}]
+    searches += [{"detector": path} for path in paths]
+    rows = [row for search in searches for row in time_search(search)]
+    facts = {"crop_ms": time_crops(), "cold_start_ms": {name: time_start(work) for name, work in STARTED.items()}}
+    facts["kernels_saturate"] = kernels_saturate()
+    settings = {"as": processor, "runs": RUNS, "starts": STARTS, "threads": 1}
+    result = Measurement(header=header, script="face_speed", settings=settings, rows=rows, facts=facts)
+    files.write(result, FOLDER / f"speed{'-' if processor else ''}{processor}.json")
+    print(table(result).to_markdown(), facts, sep="\n\n")
 
 
-def make_parts(yunets: list[Path]) -> dict[str, tuple[Callable[[], object], int]]:
-    """What is timed by name, and its number of passes through the detector's network."""
-    detector, many, model = load_detector(faces="few"), load_detector(faces="many"), edgeemo.load("nano")
-    canvas = np.zeros((192, 192, 3), np.uint8)
-    face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
-    parts: dict[str, tuple[Callable[[], object], int]] = {
-        "nano, one crop": (lambda: model.predict(face), 0),
-        "network of blazeface-full, one pass": (lambda: detector._network.find(canvas, 0.25), 1),  # noqa: SLF001
+def time_search(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row per frame, of one detector with all models."""
+    name, faces = load_detector(search["detector"]).card.name, search.get("faces", "default")
+    models = [(shipped.find(model), "") for model in shipped.NAMES]
+    measured = measure_frames(models, detector=search, runs=RUNS, frames=(*FRAMES, LARGE), processor_time=True)
+    return [
+        {"detector": name, "faces": faces, **make_row(dict(zip(shipped.NAMES, timings, strict=True)))}
+        for timings in zip(*measured, strict=True)
+    ]
+
+
+def make_row(timings: dict[str, FrameTiming]) -> dict[str, Any]:
+    """Return p50 and p95 of every part of a frame, and ratios to nano; detector and crop are those of all models."""
+    first = next(iter(timings.values()))
+    parts = {
+        "detector": pool([one.detect for one in timings.values()]),
+        "crop": pool([one.crop for one in timings.values()]),
+        **{model: pool([one.classify]) for model, one in timings.items()},
     }
-    for name, shape in FRAMES.items():
-        frame = make_frame(shape)
-        count = len(plan_passes(shape[1], shape[0], smallest_face=detector.card.smallest_face, half=True, faces="many"))
-        parts[f"canvas of {name}"] = (lambda frame=frame: draw_one(frame), 0)
-        parts[f"blazeface-full few, {name}"] = (lambda frame=frame: detector.detect(frame), 2)
-        parts[f"blazeface-full many, {name}"] = (lambda frame=frame: many.detect(frame), count)
-    frame = make_frame(FRAMES["640x480"])
-    for path in yunets:
-        other = load_detector(path, faces="few")
-        parts[f"{other.card.name} few, 640x480"] = (lambda other=other: other.detect(frame), 1)
-    for tilt in (0, 20):
-        one, contract = make_face(140, tilt), InputContract(48)
-        parts[f"crop of 140 px, tilted {tilt}"] = (lambda one=one, contract=contract: crop(frame, one, contract), 0)
-    return parts
+    return {
+        "frame": first.size,
+        "drawn": first.drawn,
+        "found": first.found,
+        "parts_ms": {name: quantiles(values) for name, values in parts.items()},
+        "total_ms": {model: quantiles(pool([one.total])) for model, one in timings.items()},
+        "to_nano": {
+            name: round(float(np.median(values) / np.median(parts["nano"])), 2) for name, values in parts.items()
+        },
+        "unstable": any(one.unstable for one in timings.values()),
+    }
 
 
-def make_frame(shape: tuple[int, int]) -> np.ndarray:
-    """Noise with bars, (H, W, 3) uint8."""
-    frame = np.random.default_rng(0).integers(100, 140, (*shape, 3), dtype=np.uint8)
-    frame[:, :: shape[1] // 8] = 20
-    return frame
+def pool(timings: list[Timing]) -> np.ndarray:
+    """Return the milliseconds of all runs."""
+    return np.array([int(us) for one in timings for us in one.samples_us.split()]) / 1000
 
 
-def draw_one(frame: np.ndarray) -> object:
-    """Resize a frame for one pass, as `detect` does."""
-    return draw_canvas(Image.fromarray(frame), Pass(0, 0, frame.shape[1], frame.shape[0]), 192)
+def quantiles(values: np.ndarray) -> dict[str, float]:
+    """Return p50 and p95."""
+    return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 95)}
 
 
-def make_face(side: float, tilt: float) -> Detection:
-    """A face in the middle of 640x480 whose crop has this side."""
-    across = np.array([np.cos(np.radians(tilt)), np.sin(np.radians(tilt))]) * side / 2.8 / 2
+def time_crops() -> dict[str, float]:
+    """Return the p50 of a crop of 140 px as it lies in the frame, and turned upright."""
+    return {f"tilted by {tilt} degrees": time_crop(tilt) for tilt in (0, 20)}
+
+
+def time_crop(tilt: float) -> float:
+    """Return the p50 of a crop of 140 px in the middle of a frame of 640x480."""
+    across = np.array([np.cos(np.radians(tilt)), np.sin(np.radians(tilt))]) * 140 / 2.8 / 2
     middle = np.array([320.0, 240.0])
-    return Detection((250, 170, 140, 140), 0.9, (tuple(middle - across), tuple(middle + across)))
-
-
-def time_parts(parts: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Milliseconds of each run; the slow ones run once a round."""
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for number in range(ROUNDS + 1):
-        for name, work in parts.items():
-            slow = bool(times[name]) and times[name][0] > 50
-            for _ in range(0 if slow and number % 4 else 1 if slow else SLICE):
-                start = thread_time_ns()
-                work()
-                if number:
-                    times[name].append((thread_time_ns() - start) / 1e6)
-    return times
+    one = Detection((250, 170, 140, 140), 0.9, (tuple(middle - across), tuple(middle + across)))
+    frame, spent = draw_frame(640, 480, 1), []
+    for _ in range(RUNS):
+        start = perf_counter_ns()
+        crop(frame, one, InputContract(48))
+        spent.append((perf_counter_ns() - start) / 1e6)
+    return round(statistics.median(spent), 3)
 
 
 def time_start(work: str) -> float:
-    """Milliseconds of a process, the median of STARTS."""
+    """Return the milliseconds of a process, the median of STARTS."""
     times = []
     for _ in range(STARTS):
         start = perf_counter_ns()
-        subprocess.run([sys.executable, "-c", COLD.format(work=work)], check=True)
+        subprocess.run([sys.executable, "-c", f"import numpy as np\n{work}"], check=True)
         times.append((perf_counter_ns() - start) / 1e6)
     return round(statistics.median(times), 1)
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """A row per part."""
-    body = [
-        (row["part"], str(row["passes"] or ""), f"{row['ms_p50']:.2f}", f"{row['ms_p95']:.2f}", f"{row['nanos']:.1f}")
-        for row in rows
+def table(result: Measurement) -> Table:
+    """Make a table with a row per frame and detector."""
+    rows = [
+        (
+            f"{row['detector']}, {row['faces']}",
+            row["frame"],
+            f"{row['found']} of {row['drawn']}",
+            f"{row['total_ms']['small']['p50']:.1f} / {row['total_ms']['small']['p95']:.1f}",
+            " : ".join(f"{row['to_nano'][part]:.3g}" for part in ("detector", "crop", *shipped.NAMES)),
+        )
+        for row in result.rows
     ]
-    return Table("face speed", ("part", "passes", "ms, p50", "ms, p95", "x nano"), body, "Processor time, one thread.")
+    head = ("detector", "frame", "found", "p50 / p95 ms with small", f"detector : crop : {' : '.join(shipped.NAMES)}")
+    note = "Processor time, one thread; all faces of a frame. Ratios of p50 to nano's on the same faces."
+    return Table("face speed", head, rows, note, align="lllrr")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ The pages next to the results are also written again; their plots are kept.
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
-model), `install` (of install_size.py), or the first word of a table in bench's report of one result: accuracy, recall,
-robustness, against, latency, footprint, gates.
+model), `install` (of install_size.py), `speed` (of face_speed.py), or the first word of a table in bench's report of
+one result: accuracy, recall, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 import cli_reference
+import face_speed
 import install_size
 import large_dataset
 import overview
@@ -44,6 +45,7 @@ OTHERS = {  # of one result, by WHAT
     "parity": parity.make_table,
     "steps": comparison.make_step_table,
     "runs": evaluation.make_run_table,
+    "speed": face_speed.table,
     "peers": peers.shipped_alone,
     "forms": peers.table,
     "install": install_size.table,

@@ -475,8 +475,8 @@ class Bench(Config):
     against_backend: str | None = option(None, "backend of the second model", choices=BACKENDS, needs="against")
     target: str | None = option(
         None,
-        "gates: origin, small-edge, int8-pays, or a TOML file; default: accuracy >= 80 %, p95 < 50 ms on one core, also "
-        "of a frame with --frames",
+        "gates: origin, small-edge, int8-pays, or a TOML file; default: accuracy >= 80 %, p95 < 50 ms on one core, "
+        "also of a frame with --frames",
         unit="TARGET",
         may_be_path=True,
         needs=OF_MODEL,

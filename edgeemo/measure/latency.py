@@ -54,12 +54,18 @@ def measure_latency(
 
 
 def measure_frames(
-    models: list[tuple[Path, str]], *, detector: dict[str, Any], runs: int, frames: Sequence[Frame] = FRAMES
+    models: list[tuple[Path, str]],
+    *,
+    detector: dict[str, Any],
+    runs: int,
+    frames: Sequence[Frame] = FRAMES,
+    processor_time: bool = False,
 ) -> list[list[FrameTiming]]:
     """Measure a detector and each model on each frame, on one core: a list of frames per model.
 
     detector: arguments of faces.load_detector, in JSON types. Frames larger than the first take a quarter of the runs.
-    All models and frames of one size alternate in one process.
+    All models and frames of one size alternate in one process. processor_time: leave out the time in which another
+    process had the core, for ratios on a busy machine.
     """
     core = _list_settings(usable_cores())["one_core"]
     measured: list[list[FrameTiming]] = [[] for _ in models]
@@ -73,6 +79,7 @@ def measure_frames(
             "cores": core,
             "runs": runs if size == sizes[0] else max(1, runs // 4),
             "seconds": MIN_SECONDS,
+            "processor_time": processor_time,
         }
         for frame, timed in zip(same, _run_module("frames", json.dumps(job))["frames"], strict=True):
             for model, samples in zip(measured, timed, strict=True):

@@ -67,6 +67,14 @@ def test_found_missed_and_false_faces_are_counted(folder: Path, tmp_path: Path) 
     assert str(tmp_path) not in out.read_text() + out.with_suffix(".md").read_text()
 
 
+def test_false_boxes_beside_a_face_are_not_those_of_images_without_faces(folder: Path, tmp_path: Path) -> None:
+    """A face where the label is not: missed, and false."""
+    boxes = write(tmp_path / "boxes.csv", {"one.png": [NOWHERE], "none.png": []})
+    result = run(Bench(boxes=boxes, images=folder))
+    assert (result.total.found, result.total.false, result.faceless_false) == (0, 1, 0)
+    assert result.right_counts == 2  # as many as there are, although at another place
+
+
 def test_the_three_formats_give_the_same_result(folder: Path) -> None:
     """Beside the images, where they are looked for."""
     formats = {

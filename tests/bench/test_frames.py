@@ -88,6 +88,15 @@ def test_every_frame_is_timed_on_every_model_in_its_turn(tiny: Path, monkeypatch
     assert json.loads(json.dumps(output)) == output
 
 
+def test_processor_time_leaves_out_what_is_waited_for(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For ratios on a busy machine; by default, the clock decides."""
+    ticks = iter(range(0, 1000, 10))
+    monkeypatch.setattr(frames, "thread_time_ns", lambda: next(ticks))
+    with open_model(tiny) as model:
+        assert TimedFrame(draw_frame(120, 120, 1), Finder(1), model, processor_time=True).run() == (10, 10, 10, 30)
+        assert TimedFrame(draw_frame(120, 120, 1), Finder(1), model).run() != (10, 10, 10, 30)
+
+
 def test_large_frames_take_a_quarter_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each size in a process of its own, on the last core; the rows are in the order of the frames."""
     jobs: list[dict[str, Any]] = []
