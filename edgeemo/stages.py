@@ -32,7 +32,7 @@ SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
-DETECTOR = "blazeface-full (shipped with edgeemo), or the path of a known file, .onnx"
+DETECTOR = "face detector: the name of a packaged one, or the file of a known one; default: blazeface-full"
 LABELS = (
     "ferplus8; seven, in which contempt counts as neutral; six, in which disgust also counts as anger; or your own "
     "labels as a,b,c"
@@ -484,9 +484,7 @@ class Bench(Config):
     runs: int = option(200, "timed runs after the warm-up", least=1, most=5000, unit="N", needs=OF_MODEL)
     out: Path | None = option(None, "also write JSON here, and a Markdown report with plots beside it", unit="FILE")
 
-    detector: str | None = of_detector(
-        None, DETECTOR + "; default: blazeface-full", unit="DETECTOR", may_be_path=True, needs="frames|boxes"
-    )
+    detector: str | None = of_detector(None, DETECTOR, unit="DETECTOR", may_be_path=True, needs="frames|boxes")
     boxes: Path | None = of_detector(
         None, "measure the detector on these labelled boxes: WIDER FACE's .txt, COCO's .json, or .csv", unit="FILE"
     )
@@ -495,8 +493,8 @@ class Bench(Config):
     )
     faces: str | None = of_detector(
         None,
-        "few: search the whole image; many: also tiles of it; default: by the size of the image",
-        choices=("few", "many"),
+        "few: search each image as a whole; many: also tiles of it; default: few up to 1280 pixels, many above",
+        choices=FACE_COUNTS,
         needs="frames|boxes",
     )
     threshold: float | None = of_detector(
@@ -562,7 +560,7 @@ class Predict(Config):
     )
     detector: str | None = option(
         None,
-        "face detector: the name of a packaged one, or the file of a known one; default: blazeface-full",
+        DETECTOR,
         unit="DETECTOR",
         may_be_path=True,
         needs="!crop & !sample",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isqrt
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from edgeemo.errors import UsageError
-from edgeemo.faces import Detection, Detector, crop, load_detector
+from edgeemo.faces import Detection, Detector, load_detector
 from edgeemo.measure.turns import WARM_UP_RUNS, alternate, iterate_slice, pin_to_cores
 from edgeemo.runtime import Model, open_model
 from edgeemo.runtime.golden import list_faces
@@ -54,34 +55,56 @@ def _enlarge(face: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC))
 
 
+class MarkedModel(Model):
+    """A model that says when it starts to classify."""
+
+    mark: Callable[[], None]
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Mark the time, and classify as Model does."""
+        self.mark()
+        return super().probabilities(pixels)
+
+
+@dataclass
+class MarkedDetector:
+    """A detector that says when it has finished."""
+
+    inside: Detector
+    mark: Callable[[], None]
+
+    def detect(self, image: np.ndarray, /) -> list[Detection]:
+        """Detect as the detector inside does, and mark the time."""
+        found = self.inside.detect(image)
+        self.mark()
+        return found
+
+
 @dataclass
 class TimedFrame:
     """A frame, what finds and classifies its faces, and the nanoseconds of each part of every run so far."""
 
     frame: np.ndarray  # (H, W, 3) uint8
     detector: Detector
-    model: Model
+    model: MarkedModel
     processor_time: bool = False  # time of the processor instead of the wall clock: waiting for it does not count
     parts: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in PARTS})
 
     @property
     def total(self) -> list[int]:
-        """Nanoseconds from the frame to the probabilities."""
+        """Nanoseconds from the frame to the predictions."""
         return self.parts["total"]
 
-    def run(self) -> tuple[int, int, int, int]:
-        """Run once; return the nanoseconds of PARTS."""
+    def run(self) -> tuple[int, ...]:
+        """Run Model.faces once; return the nanoseconds of PARTS. Without a face, nothing is classified."""
         clock = thread_time_ns if self.processor_time else perf_counter_ns
         marks = [clock()]
-        detections = self.detector.detect(self.frame)
+        self.model.mark = lambda: marks.append(clock())
+        self.model.faces(self.frame, color="rgb", detector=MarkedDetector(self.detector, self.model.mark))
         marks.append(clock())
-        pixels = self._crop(detections)
-        marks.append(clock())
-        if detections:
-            self.model.probabilities(pixels)
-        marks.append(clock())
-        detect, cropped, classify = (end - start for start, end in pairwise(marks))
-        return detect, cropped, classify, marks[-1] - marks[0]
+        if len(marks) == len(PARTS) - 1:
+            marks.append(marks[-1])
+        return (*(end - start for start, end in pairwise(marks)), marks[-1] - marks[0])
 
     def run_slice(self) -> None:
         """Run one slice of timed runs."""
@@ -89,10 +112,6 @@ class TimedFrame:
         for _ in iterate_slice(self.total):
             for name, spent in zip(PARTS, self.run(), strict=True):
                 self.parts[name].append(spent)
-
-    def _crop(self, detections: list[Detection]) -> np.ndarray:
-        contract = self.model.card.input
-        return np.array([crop(self.frame, one, contract) for one in detections], np.uint8)
 
 
 def measure(
@@ -111,13 +130,19 @@ def measure(
     short slices, with one thread; runs, seconds: as in turns.alternate.
     """
     pinned = pin_to_cores(cores)
-    finder, opened = load_detector(**detector), [open_model(path, backend=backend) for path, backend in models]
+    finder, opened = load_detector(**detector), [open_marked(path, backend) for path, backend in models]
     drawn = [draw_frame(*frame) for frame in frames]
     timed = [[_warm_up(TimedFrame(frame, finder, model, processor_time)) for model in opened] for frame in drawn]
     alternate([one for row in timed for one in row], runs, seconds)
     found = [len(finder.detect(frame)) for frame in drawn]
     rows = zip(found, timed, strict=True)
     return {"pinned": pinned, "frames": [[{"found": count, **one.parts} for one in row] for count, row in rows]}
+
+
+def open_marked(path: str, backend: str = "") -> MarkedModel:
+    """Open a model file for timing, with one thread."""
+    opened = open_model(path, backend=backend)
+    return MarkedModel(opened.path, opened.card, opened.backend, opened.label_set)
 
 
 def _warm_up(timed: TimedFrame) -> TimedFrame:

@@ -15,10 +15,9 @@ from edgeemo.bench.run import run
 from edgeemo.errors import UsageError
 from edgeemo.faces import Detection, load_detector
 from edgeemo.measure import frames, latency
-from edgeemo.measure.frames import TimedFrame, draw_frame
+from edgeemo.measure.frames import TimedFrame, draw_frame, open_marked
 from edgeemo.report.files import read
 from edgeemo.report.render import make_page
-from edgeemo.runtime import open_model
 from edgeemo.stages import Bench
 
 
@@ -65,13 +64,14 @@ class Finder:
 def test_all_found_faces_are_classified_as_one_batch(tiny: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the parts add up to the whole."""
     batches: list[int] = []
-    with open_model(tiny) as model:
-        plain = model.probabilities
-        monkeypatch.setattr(model, "probabilities", lambda pixels: (batches.append(len(pixels)), plain(pixels))[1])
+    with open_marked(str(tiny)) as model:
+        plain = model.logits
+        monkeypatch.setattr(model, "logits", lambda batch: (batches.append(len(batch)), plain(batch))[1])
         detect, crop, classify, total = TimedFrame(draw_frame(120, 120, 1), Finder(count), model).run()
     assert batches == ([count] if count else [])
     assert detect + crop + classify == total
     assert min(detect, crop, classify) >= 0
+    assert (classify > 0) == (count > 0)
 
 
 def test_every_frame_is_timed_on_every_model_in_its_turn(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_processor_time_leaves_out_what_is_waited_for(tiny: Path, monkeypatch: p
     """For ratios on a busy machine; by default, the clock decides."""
     ticks = iter(range(0, 1000, 10))
     monkeypatch.setattr(frames, "thread_time_ns", lambda: next(ticks))
-    with open_model(tiny) as model:
+    with open_marked(str(tiny)) as model:
         assert TimedFrame(draw_frame(120, 120, 1), Finder(1), model, processor_time=True).run() == (10, 10, 10, 30)
         assert TimedFrame(draw_frame(120, 120, 1), Finder(1), model).run() != (10, 10, 10, 30)
 
