@@ -558,6 +558,12 @@ class Predict(Config):
         choices=FACE_COUNTS,
         needs="!crop & !sample",
     )
+    augment: bool = option(
+        True,
+        "test-time augmentation: average three crops of each face; --no-augment: one, in a third of the time for "
+        "classifying",
+        needs="!crop & !sample",
+    )
     detector: str | None = option(
         None,
         DETECTOR,

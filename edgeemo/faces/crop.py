@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import atan2, ceil, cos, degrees, floor, hypot, isfinite, radians, sin
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgeemo.card import InputContract
 from edgeemo.errors import DataError
 from edgeemo.faces.detection import Detection, Point
 
+AUGMENTED = (0.9, 1.0, 1.2)  # sides of the crops that test-time augmentation averages, in sides of the contract's
 MIN_EYE_SHARE = 0.6  # eyes closer together than this share of what the box implies belong to a head turned sideways
 
 
@@ -28,8 +29,10 @@ class Square:
     degrees: float = 0.0
 
 
-def crop(image: np.ndarray, detection: Detection, contract: InputContract) -> np.ndarray:
+def crop(image: np.ndarray, detection: Detection, contract: InputContract, *, scale: float = 1.0) -> np.ndarray:
     """Return the face as the contract defines it: upright (H, W[, 3]) uint8 image → (size, size[, 3]) uint8.
+
+    scale: of the square's side, for test-time augmentation; 1 is the contract's.
 
     A square that is not turned is cut out in whole pixels and resized by `images.resize`, as a ready crop is. A turned
     one is first sampled upright, `turn`. Outside the image the nearest pixel of its edge is repeated.
@@ -38,6 +41,7 @@ def crop(image: np.ndarray, detection: Detection, contract: InputContract) -> np
     boxes are not known, or a square outside the image, below 16 px or above 50 megapixels.
     """
     square = place(detection, contract)
+    square = replace(square, side=square.side * scale)
     if square.degrees:
         return images.resize(turn(image, square, contract.size), contract)
     return images.resize(_cut(image, square), contract)

@@ -61,7 +61,7 @@ def _make_finder(config: Predict, model: Model) -> Find:
     if config.crop or config.sample:
         return lambda pixels: [_predict_crop(model, pixels)]
     detector = load_detector(config.detector, faces=cast("Faces | None", config.faces))
-    return lambda pixels: model.faces(pixels, color="rgb", detector=detector)
+    return lambda pixels: model.faces(pixels, color="rgb", detector=detector, augment=config.augment)
 
 
 def _predict_crop(model: Model, pixels: np.ndarray) -> Face:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import floor
 from threading import Lock
 
@@ -44,17 +44,19 @@ class PackagedDetector:
 
 
 def crop_faces(
-    image: np.ndarray, detections: Iterable[Detection], contract: InputContract
+    image: np.ndarray, detections: Iterable[Detection], contract: InputContract, scales: Sequence[float] = (1.0,)
 ) -> tuple[list[Detection], np.ndarray]:
-    """Return the faces that are large enough, and their crops: (N, size, size[, 3]) uint8.
+    """Return the faces that are large enough, and their crops: (N * len(scales), size, size[, 3]) uint8, face by face.
 
-    Faces whose square has less than images.MIN_SIDE pixels a side show no expression; they are left out, and logged.
+    Faces whose smallest square has less than images.MIN_SIDE pixels a side show no expression; they are left out, and
+    logged.
 
     Raises DataError as `faces.crop` does.
     """
     found = list(detections)
-    kept = [one for one in found if floor(place(one, contract).side + 0.5) >= images.MIN_SIDE]
+    smallest = min(scales)
+    kept = [one for one in found if floor(place(one, contract).side * smallest + 0.5) >= images.MIN_SIDE]
     if small := len(found) - len(kept):
         log.warning("%d of %d faces left out: smaller than %d px", small, len(found), images.MIN_SIDE)
-    crops = [crop(image, one, contract) for one in kept]
+    crops = [crop(image, one, contract, scale=scale) for one in kept for scale in scales]
     return kept, np.stack(crops) if crops else np.zeros((0, *contract.pixels), np.uint8)

@@ -18,6 +18,7 @@ import edgeemo
 from edgeemo import images
 from edgeemo.errors import DataError, UsageError
 from edgeemo.faces import Detection, crop, load_detector
+from edgeemo.faces.crop import AUGMENTED
 from edgeemo.runtime import Face, Model, find
 
 PLACES = [(60, 80, 128), (400, 200, 160)]
@@ -55,7 +56,7 @@ def encode(image: np.ndarray, **options: object) -> bytes:
 
 def test_every_face_is_found_and_classified_as_its_crop_would_be(model: Model, scene: np.ndarray) -> None:
     """With the detector's box, score and landmarks, the highest score first."""
-    found = model.faces(scene, color="rgb")
+    found = model.faces(scene, color="rgb", augment=False)
     detections = load_detector().detect(scene)
     assert [(one.box, one.score, one.landmarks) for one in found] == [
         (one.box, one.score, one.landmarks) for one in detections
@@ -76,7 +77,18 @@ def test_all_faces_of_an_image_run_as_one_batch(
     logits = model.backend.logits
     monkeypatch.setattr(model.backend, "logits", lambda batch: (sizes.append(len(batch)), logits(batch))[1])
     model.faces(scene, color="rgb")
-    assert sizes == [2]
+    model.faces(scene, color="rgb", augment=False)
+    assert sizes == [2 * len(AUGMENTED), 2]
+
+
+def test_augmentation_averages_three_crops(model: Model, scene: np.ndarray) -> None:
+    """Of the contract's square, a smaller and a larger one; their probabilities have the same weight."""
+    for face, detection in zip(model.faces(scene, color="rgb"), load_detector().detect(scene), strict=True):
+        rows = model.probabilities(
+            np.stack([crop(scene, detection, model.card.input, scale=scale) for scale in (0.9, 1.0, 1.2)])
+        )
+        assert list(map(face.prediction.probabilities.get, model.labels)) == pytest.approx(rows.mean(axis=0), abs=1e-6)
+        assert not np.allclose(rows[0], rows[2], atol=1e-3)
 
 
 def test_path_bytes_file_pillow_image_and_array_agree(model: Model, scene: np.ndarray, tmp_path: Path) -> None:
