@@ -91,6 +91,43 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `path`, renamed to it if the block succeeds and removed otherwise.
+
+    Raises UsageError if there is something at `path`, other than an empty folder; MachineError if it cannot be written.
+    """
+    path = path.resolve()
+    check_empty(path)
+    partial = path.with_name(f".{_shorten(path.name)}.{_this_process()}.partial")
+    with _explain_os_errors(path):
+        make_folder(path.parent)
+        _remove_abandoned(path.parent, f".{_shorten(path.name)}.", ".partial")
+        partial.mkdir()
+    try:
+        yield partial
+        with _explain_os_errors(path):
+            for file in (*partial.rglob("*"), partial):
+                _sync(file)
+            check_empty(path)  # another process may have written it meanwhile
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
+            _sync(path.parent)
+    except Exception as error:
+        _raise_if_disk_full(error, path)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_empty(folder: Path) -> None:
+    """Raise UsageError unless `folder` is an empty folder or does not exist."""
+    with _explain_os_errors(folder):
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UsageError(f"{folder} is not empty; choose another --out, or remove it")
+
+
+@contextmanager
 def temporary_folder(*, room: int = 0) -> Iterator[Path]:
     """Yield a folder for temporary files, removed afterwards.
 

@@ -224,7 +224,7 @@ def main(quiet: bool) -> None:
 
 @main.group(cls=Commands)
 def data() -> None:
-    """Check labelled faces before training on them."""
+    """Check labelled faces, and crop them out of photos, before training on them."""
 
 
 def _add_command(stage: Stage) -> None:

@@ -24,6 +24,11 @@ def read_json(path: Path, *, max_bytes: int) -> Any:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:  # it has grown meanwhile
         raise ValueError(f"it has more than {max_bytes:,} bytes")
+    return parse_json(content)
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON; ValueError for what is not JSON in UTF-8 or nested too deeply, and for a key twice in an object."""
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_make_object)
     except RecursionError as error:

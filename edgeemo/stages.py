@@ -59,6 +59,7 @@ of_distillation, of_data, of_run = _rare("Distillation"), _rare("Data"), _rare("
 of_pruning, of_fine_tuning = _rare("Pruning"), _rare("Fine-tuning")
 of_detector = partial(option, group="Face detector")
 of_int8, of_gates = _rare("INT8"), _rare("Gates")
+of_crop = _rare("Crop (other models than the shipped ones)")
 
 
 def threads_option(default: int | None = None) -> Any:
@@ -88,6 +89,50 @@ class Audit(Config):
         None, MODEL + "; lists the faces whose labels it finds improbable", unit="MODEL", may_be_path=True
     )
     out: Path | None = option(None, "also write the report as JSON", unit="FILE")
+
+
+@dataclass(frozen=True)
+class CropPhotos(Config):
+    """Crop the faces out of labelled photos, for training.
+
+    Each photo with one face gives a PNG in FOLDER/SPLIT/LABEL, cut out as faces are when a model runs on photos.
+    FOLDER/crops.csv lists every photo with its face, or why there is no crop of it; FOLDER/crop.json states the crop,
+    which training copies to the model's card.
+    """
+
+    source: str = argument("labelled photos: folder, rafdb, affectnet or fer2013, as KIND:PATH", **FACES)
+    out: Path = option(MISSING, "folder of the crops; it must be empty, or not exist", unit="FOLDER")
+    several: str = option(
+        "skip",
+        "photos with several faces: skip, because the label may be of any of them, or take the largest face",
+        choices=("skip", "largest"),
+    )
+    size: int = option(
+        48,
+        "input size of the models to train: turned faces are sampled for it; the others are the photo's own pixels, "
+        "which suit every size",
+        **SIDE,
+    )
+    resize: bool = option(
+        False,
+        "resize the crops to --size: smaller files, exact for rgb models of this size; gray ones differ by rounding",
+    )
+    detector: str | None = option(None, DETECTOR, unit="DETECTOR", may_be_path=True)
+    faces: str | None = option(
+        None,
+        "few: search each photo as a whole; many: also tiles of it, for small faces; default: few where it finds faces "
+        "of 48 pixels, many above",
+        choices=FACE_COUNTS,
+    )
+    threshold: float | None = option(None, "lowest score of a face; default: the detector's", above=0, below=1)
+    skip_unreadable: bool = option(False, "exit with 0 if photos cannot be read; they are listed either way")
+    threads: int | None = threads_option()
+
+    side_eye_distances: float = of_crop(2.8, "side of the square, in distances between the eyes", least=1, most=10)
+    below_eyes: float = of_crop(0.3, "its centre lies so many distances between the eyes below them", least=-2, most=2)
+    turn_from_degrees: float = of_crop(
+        10.0, "a face is turned upright if its eyes are tilted by more", least=0, most=180, unit="DEGREES"
+    )
 
 
 @dataclass(frozen=True)
@@ -638,12 +683,17 @@ def _bench(_: Config, path: Path) -> str:
     return f"bench --engine {quote(str(path))} --data DATA"
 
 
+def _after_crop(_: Config, path: Path) -> str:
+    return f"train --data folder:{quote(str(path))}"
+
+
 def _made(command: str, config: type[Config], module: str, purpose: str, **about: Any) -> Stage:
     return Stage(command, config, module, purpose=purpose, makes=True, json="", **{"extra": "train", **about})
 
 
 STAGES = (
     Stage("data audit", Audit, "edgeemo.data.audit", "train", "the audit"),
+    _made("data crop", CropPhotos, "edgeemo.data.crop", "cropping photos", extra="", following=_after_crop),
     _made(
         "train",
         Train,

@@ -25,6 +25,7 @@ COMPARISON, SEARCH = RESULTS / "compression" / "edge.json", RESULTS / "compressi
 # A command line of every stage; one of them with --json where that prints something else, and pages of help.
 LINES: dict[str, list[str]] = {
     "data audit": ["data", "audit"],
+    "data crop": ["data", "crop", "folder:photos", "--out", "crops"],
     "train": ["train"],
     "evaluate": ["evaluate", "run"],
     "explain": ["explain", "run"],
@@ -50,7 +51,7 @@ NARROW = {"COLUMNS": "20", "TERM": "dumb", "NO_COLOR": "1"}
 def run_cases(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A function that runs cases of forked_commands.py in one process."""
     folder = tmp_path_factory.mktemp("console")
-    returned = {"train": "run/model.safetensors", "explain": "run/plots", "build": "nano.trt"}
+    returned = {"data crop": "crops", "train": "run/model.safetensors", "explain": "run/plots", "build": "nano.trt"}
     for name, command in {"audit": "data audit", "doctor": "doctor"}.items():
         returned[command] = str(folder / f"{name}.json")
         write(results.MADE[name], folder / f"{name}.json")

@@ -176,5 +176,5 @@ def test_a_stage_runs_by_its_config_alone() -> None:
     """As its command does; something else is refused."""
     result = edgeemo.run(stages.Predict(sample=True, model="nano"))
     assert result.images[0].faces[0].prediction.label == "surprise"
-    with pytest.raises(UsageError, match=r"Sample is no config of a stage; known: Audit, Train"):
+    with pytest.raises(UsageError, match=r"Sample is no config of a stage; known: Audit, CropPhotos, Train"):
         edgeemo.run(Sample(run=Path("r")))

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from edgeemo.data.drawing import draw_face
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeemo"
@@ -18,7 +21,7 @@ HEAVY = ("torch", "torchvision", "albumentations", "onnx", "torch_pruning", "mat
 STAGES = (
     *("train", "evaluate", "explain", "compress", "search", "build", "bench", "parity", "doctor", "report", "predict"),
 )
-COMMANDS = ([], ["data"], ["data", "audit"], *([stage] for stage in STAGES))
+COMMANDS = ([], ["data"], ["data", "audit"], ["data", "crop"], *([stage] for stage in STAGES))
 BLOCKER = """
 import sys
 class Blocker:
@@ -72,6 +75,18 @@ def test_a_face_is_told_without_the_heavy_packages(options, says, face, tmp_path
     assert re.search(says, done.stdout), done.stdout
     if options:
         assert len(json.loads(done.stdout)["faces"][0]["probabilities"]) == 6
+
+
+def test_photos_are_cropped_without_the_heavy_packages(tmp_path):
+    """A machine that collects photos needs no torch."""
+    photo = np.full((240, 320), 110, np.uint8)
+    photo[56:184, 90:218] = draw_face("neutral", seed=18, size=128)
+    (tmp_path / "photos" / "happy").mkdir(parents=True)
+    Image.fromarray(photo).save(tmp_path / "photos" / "happy" / "one.png")
+    command = ["data", "crop", f"folder:{tmp_path / 'photos'}", "--out", str(tmp_path / "crops")]
+    done = run_blocked(f"from edgeemo.cli import main; main({command!r})", (*HEAVY, "filelock", "imagehash"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "crops" / "train" / "happy" / "one.png").is_file()
 
 
 @pytest.mark.parametrize("command", [["train"], ["compress", "run"]], ids=lambda words: words[0])

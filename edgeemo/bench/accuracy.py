@@ -79,6 +79,7 @@ def _hash_card_ids(samples: list[Sample], card: Card) -> str:
 
 def decode_faces(eval_set: EvalSet, contract: InputContract) -> np.ndarray:
     """Return (N, size, size[, 3]) uint8: every labelled face, decoded for an input contract."""
+    faces.warn_of_other_crop(eval_set.data, contract)
     pixels: np.ndarray = faces.decode(eval_set.labelled, contract, what=f"{eval_set.split} faces").pixels[:]
     return pixels
 

@@ -83,6 +83,7 @@ class Listed:
         Raises MachineError before any face is read if neither has room, and DataError with the name of an unreadable
         face.
         """
+        faces.warn_of_other_crop(self.data, contract)
         size = sum(len(split.samples) for split in self.splits.values()) * prod(contract.pixels)
         memory = available_memory()
         available = "" if memory is None else f"; {format_bytes(memory)} of memory are available"

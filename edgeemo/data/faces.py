@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 
 from edgeemo import images
 from edgeemo.artifact import hash_lines
-from edgeemo.card import InputContract
+from edgeemo.card import Crop, InputContract
 from edgeemo.data import synthetic, unreadable
+from edgeemo.data.crop_record import describe
 from edgeemo.data.layouts.affectnet import open_affectnet
 from edgeemo.data.layouts.fer2013 import open_fer2013
 from edgeemo.data.layouts.ferplus import open_ferplus
@@ -31,6 +33,7 @@ from edgeemo.labels import LabelSet
 from edgeemo.memory import available_memory, format_bytes
 from edgeemo.progress import track
 
+log = logging.getLogger(__name__)
 PROTOCOLS = ("plurality", "majority")
 NOT_A_FACE = ("unknown", "NF")
 CHUNK = 256  # faces that are decoded ahead, or hashed at once
@@ -149,6 +152,30 @@ def open_data(data: str) -> DataSet | None:
     return OPEN[kind](Path(where))
 
 
+def find_crop(data: str) -> Crop | None:
+    """Return how the faces of a data set were cropped; None if that is not stated."""
+    if is_grayscale(data):  # published as crops
+        return None
+    opened = open_data(data)
+    return opened.crop if opened else None
+
+
+def warn_of_other_crop(data: str, contract: InputContract) -> None:
+    """Log, once, if the faces of a data set were cropped otherwise than a model expects."""
+    crop = find_crop(data)
+    if crop and crop != contract.face_crop:
+        _warn_once(
+            f"{data}: the faces were cropped with {describe(crop)}; the model expects {describe(contract.face_crop)}, "
+            "and results may be worse for it: crop the photos again with these values (edgeemo data crop --help-all)"
+        )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Log a warning the first time: a command reads the splits of a data set one by one."""
+    log.warning("%s", message)
+
+
 def samples(data: str, split: str, labels: LabelSet) -> list[Sample]:
     """List all samples of a split of `synthetic[:COUNT]` or `KIND:PATH`, before a protocol selects some.
 
@@ -199,6 +226,7 @@ def load(
 
     Raises DataError with the name of an unreadable face, unless such faces are passed over.
     """
+    warn_of_other_crop(data, contract)
     labelled = list_labelled(data, split, labels, protocol=protocol, skip_unreadable=skip_unreadable)
     return decode(labelled, contract, what=f"{split} faces")
 

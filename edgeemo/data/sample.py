@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from edgeemo.card import Crop
 from edgeemo.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class DataSet:
     unused: list[str] = field(default_factory=list)  # files and folders that hold no face of the data set
     passed_over: list[str] = field(default_factory=list)  # hidden and system files and folders
     codes: dict[str, str] = field(default_factory=dict)  # the label that each number found stands for
+    crop: Crop | None = None  # how its faces were cropped; None: not stated
     hint: str = ""  # what else the files may be, for errors; starts with two spaces
 
     def samples(self, split: str) -> list[Sample]:

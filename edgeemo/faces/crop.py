@@ -41,10 +41,16 @@ def crop(image: np.ndarray, detection: Detection, contract: InputContract, *, sc
     boxes are not known, or a square outside the image, below 16 px or above 50 megapixels.
     """
     square = place(detection, contract)
-    square = replace(square, side=square.side * scale)
-    if square.degrees:
-        return images.resize(turn(image, square, contract.size), contract)
-    return images.resize(_cut(image, square), contract)
+    scaled = replace(square, side=square.side * scale)
+    return images.resize(extract(image, scaled, contract.size), contract)
+
+
+def extract(image: np.ndarray, square: Square, size: int) -> np.ndarray:
+    """Return a square upright, ready to be resized to `size` px: (H, W[, 3]) → (side, side[, 3]) uint8.
+
+    One that is not turned is cut out in whole pixels, the same for any size; a turned one is sampled, `turn`.
+    """
+    return turn(image, square, size) if square.degrees else _cut(image, square)
 
 
 def place(detection: Detection, contract: InputContract) -> Square:

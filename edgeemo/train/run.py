@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def _run(config: Train) -> Path:
     labels = label_set(config.label_set)
     teachers = teacher.load_teachers(config.teacher, labels) if config.teacher else []
     contract = networks.contract_for(config.backbone, config.size, gray_faces=data.is_grayscale(config.data))
+    contract = replace(contract, crop=data.find_crop(config.data))
     folder = config.out
     goes_on = config.resume and bool(checkpoint.list_checkpoints(folder))
     start = _describe_initial_weights(config, resumed=goes_on)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edgeemo.artifact import lock_folder
-from edgeemo.card import read_card
+from edgeemo.card import Crop, read_card, to_json
 from edgeemo.errors import IntegrityError, UsageError
 from edgeemo.stages import RECIPES
 from edgeemo.train import checkpoint, fit, run_folder
@@ -54,6 +54,15 @@ def unsaved(finished):
     """A tiny run whose last checkpoint was written, but not its model."""
     (Path(finished.out) / run_folder.MODEL).unlink()
     return finished
+
+
+@pytest.mark.parametrize("stated", [None, Crop(3.2, 0.4, 15.0)])
+def test_the_card_has_the_crop_of_the_faces(tiny, folder_of_faces, stated):
+    """As their crop.json states it, so that faces in photos are cropped alike; without one, the card has none."""
+    if stated:
+        (folder_of_faces / "crop.json").write_text(json.dumps({"format": 1, "crop": to_json(stated)}))
+    path = run(replace(tiny, data=f"folder:{folder_of_faces}", epochs=1))
+    assert read_card(path).input.crop == stated
 
 
 def test_the_run_folder_has_all_results(tiny_with_plots):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from edgeemo.data.crop_record import RECORD, TABLE, read_crop
 from edgeemo.data.layouts import hints, holdout
 from edgeemo.data.layouts.tree import DAMAGE, Tree, open_tree
 from edgeemo.data.sample import SPLITS, DataSet, Sample, log_once
@@ -72,6 +73,7 @@ def _interpret(tree: Tree, codes: Mapping[str, str] | None) -> DataSet:
         _list_unused(index, labels),
         tree.passed_over,
         {number: codes[number] for number in numbers} if codes else {},
+        read_crop(tree),
         hints.suggest(tree),
     )
     return holdout.add_valid(data, reader.hash)
@@ -302,6 +304,7 @@ def _list_unused(index: _Index, labels: dict[str, list[str]]) -> list[str]:
     rest += [one for one in empty if _get_parent(one) not in empty and not used.isdisjoint(_list_parents(one))]
     below = [name for folders in labels.values() for files in index.list_below(folders).values() for name in files]
     loose = [name for parent in above for name in index.images[parent] + index.others[parent]]
+    loose = [name for name in loose if _get_name(name) not in (RECORD, TABLE)]
     loose += [name for name in below if not is_image_name(name)]
     return [*_describe_lost(index, lost), *sorted(map(escape_name, [*(f"{one}/" for one in rest), *loose]))]
 
