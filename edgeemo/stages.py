@@ -100,7 +100,7 @@ class CropPhotos(Config):
     which training copies to the model's card.
     """
 
-    source: str = argument("labelled photos: folder, rafdb, affectnet or fer2013, as KIND:PATH", **FACES)
+    source: str = argument("labelled photos, as folder:PATH, rafdb:PATH or affectnet:PATH", **FACES)
     out: Path = option(MISSING, "folder of the crops; it must be empty, or not exist", unit="FOLDER")
     several: str = option(
         "skip",

@@ -15,7 +15,7 @@ import filelock
 import pytest
 
 from edgeemo import artifact
-from edgeemo.artifact import atomic_folder, atomic_write, check_writable, lock_folder, write_text
+from edgeemo.artifact import atomic_folder, atomic_write, check_writable, lock_folder, new_folder, write_text
 from edgeemo.errors import MachineError, UsageError
 
 IMPORTS = "import os, signal, sys; from pathlib import Path; from edgeemo import artifact; path = Path(sys.argv[1])\n"
@@ -63,6 +63,22 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(writer: str, tmp_pat
     else:
         write_text(path, "new")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@posix
+def test_a_killed_writer_of_a_new_folder_leaves_none(tmp_path: Path) -> None:
+    """Nor anything that the next one does not remove; a file of another path stays."""
+    path = tmp_path / "crops"
+    (tmp_path / ".notes.partial").touch()
+    run_killed(f"with artifact.new_folder(path) as partial: (partial / 'half').touch(); {KILL}", path)
+    assert not path.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+    with new_folder(path) as partial:
+        (partial / "whole").touch()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".notes.partial", "crops"]
+    assert [file.name for file in path.iterdir()] == ["whole"]
+    with pytest.raises(UsageError, match="is not empty"), new_folder(path):
+        pytest.fail("a filled folder is never replaced")
 
 
 @posix
