@@ -19,7 +19,7 @@ from edgeemo.data import audit
 from edgeemo.data.layouts import folder
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import SYNONYMS, label_set, normalize_label
-from edgeemo.names import SYSTEM_NAMES, escape_name, is_image_name
+from edgeemo.names import SYSTEM_NAMES, SYSTEM_PREFIXES, escape_name, is_image_name
 from edgeemo.report.facts import make_header
 from edgeemo.stages import Audit
 
@@ -89,7 +89,7 @@ counts, tenths, quarters = st.sampled_from([0, *[1, 2, 3, 4] * 5]), st.integers(
 
 # Any name but those of hidden and system files, which are added on purpose.
 stems = st.text(st.characters(exclude_characters="/\\\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
-    lambda stem: not stem.startswith(".") and len(stem.encode()) < 200
+    lambda stem: not stem.startswith(SYSTEM_PREFIXES) and len(stem.encode()) < 200
 )
 numbers = st.integers(0, 39)
 
