@@ -538,7 +538,8 @@ class Bench(Config):
     )
     faces: str | None = of_detector(
         None,
-        "few: search each image as a whole; many: also tiles of it; default: few up to 1280 pixels, many above",
+        "few: search each image as a whole; many: also tiles of it; default: few where it finds faces of 48 pixels, "
+        "many above",
         choices=FACE_COUNTS,
         needs="frames|boxes",
     )
