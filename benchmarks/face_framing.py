@@ -1,10 +1,11 @@
 """How FER+ train faces are framed, in distances between the eyes, and how each detector's boxes lie about the eyes.
 
-python benchmarks/face_framing.py [YUNET.onnx...]     (writes benchmarks/results/faces/framing.json)
+python benchmarks/face_framing.py [DETECTOR ...]     (writes benchmarks/results/faces/framing.json)
 
 The crop contract of the cards (side, eyes above the centre) and `box` of the detectors' cards are its medians. Each
 face of 48 px is enlarged four times and placed on a flat gray canvas, which has no context; faces that the detector
-misses, or finds twice, are left out, and so are tilted ones for the centre.
+misses, or finds twice, are left out, and so are tilted ones for the centre. DETECTOR: further ones, as `load_detector`
+takes them: centerface, or the path of a YuNet file.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PERCENTILES = (10, 50, 90)
 def main() -> None:
     """Measure with each detector, and write the result."""
     found = faces.load(DATA, "train", LABEL_SETS["ferplus8"], contract=InputContract(SIDE)).take_evenly(COUNT)
-    rows = [measure(load_detector(path), found.pixels) for path in (None, *map(Path, sys.argv[1:]))]
+    rows = [measure(load_detector(path), found.pixels) for path in (None, *sys.argv[1:])]
     settings = {"data": "ferplus", "split": "train", "faces": len(found), "enlarged": TIMES, "canvas": CANVAS}
     result = Measurement(header=make_header(), script="face_framing", settings=settings, rows=rows)
     files.write(result, OUT)

@@ -84,7 +84,15 @@ def test_wheel_holds_the_package_alone(built):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"edgeemo"}
     files = [f"edgeemo/models/{name}{suffix}" for name in shipped.NAMES for suffix in shipped.SUFFIXES.values()]
     golden = "edgeemo/models/faces.png"
-    parts = ("blazeface-full.onnx", "blazeface-full.json", "yunet-n.json", "yunet-s.json", "LICENSE", "NOTICE")
+    parts = (
+        "blazeface-full.onnx",
+        "blazeface-full.json",
+        "centerface.json",
+        "yunet-n.json",
+        "yunet-s.json",
+        "LICENSE",
+        "NOTICE",
+    )
     detectors = {f"edgeemo/models/detectors/{part}" for part in parts}
     assert {golden, *detectors, *files, *(f"{file}.json" for file in files)} == {
         name for name in names if name.startswith("edgeemo/models/")

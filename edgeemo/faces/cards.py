@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from edgeemo.card import from_json
@@ -29,8 +30,11 @@ class Source:
     training_data: Annotated[str, Key("what is known of the faces that it was trained on, and their terms")]
     package: Annotated[str | None, Key("registry package that carries the original, with its version")] = None
     package_sha256: Annotated[str | None, Key("SHA-256 of the package's file", pattern=SHA256)] = None
-    original: Annotated[str | None, Key("the original inside the package, of which the file was converted")] = None
+    original: Annotated[str | None, Key("the original inside the package")] = None
     original_sha256: Annotated[str | None, Key("SHA-256 of the original", pattern=SHA256)] = None
+    install: Annotated[
+        str | None, Key("command that installs the package, where the detector opens the original inside it")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class Conversion:
 class DetectorCard:
     """What is known about one detector."""
 
-    name: Annotated[str, Key("name, as `load_detector` takes it if the file is packaged", pattern="[a-z0-9-]+")]
+    name: Annotated[
+        str, Key("name, as `load_detector` takes it if the file is packaged or installed", pattern="[a-z0-9-]+")
+    ]
     sha256: Annotated[str, Key("SHA-256 of the file", pattern=SHA256)]
     size_bytes: Annotated[int, Key("size of the file", unit="bytes", least=1)]
-    family: Annotated[str, Key("network, which decides the decoding", choices=("blazeface", "yunet"))]
+    family: Annotated[str, Key("network, which decides the decoding", choices=("blazeface", "centerface", "yunet"))]
     packaged: Annotated[bool, Key("whether the file is packaged with edgeemo, beside this card")]
     input_size: Annotated[int, Key("side of the square input", unit="pixels", least=32, most=4096)]
     threshold: Annotated[float, Key("lowest score of a face", above=0, most=0.999)]
@@ -69,6 +75,26 @@ class DetectorCard:
     def path(self) -> Path:
         """The packaged file, beside its card."""
         return FOLDER / f"{self.name}.onnx"
+
+    def find(self) -> Path | None:
+        """Return the file that the name stands for: packaged, or in the installed package that brings it; else None."""
+        path = self.path if self.packaged else _find_original(self.source)
+        return path if path and path.is_file() else None
+
+    @property
+    def named(self) -> bool:
+        """Whether the name stands for a file, if it is installed; other files are given by their path."""
+        return self.packaged or self.source.install is not None
+
+
+def _find_original(source: Source) -> Path | None:
+    """Return where the original is in an installed package, which is not imported."""
+    if source.install is None or source.original is None:
+        return None
+    package, *parts = PurePosixPath(source.original).parts
+    spec = find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]).joinpath(*parts) if places else None
 
 
 @cache

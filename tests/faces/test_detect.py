@@ -154,7 +154,9 @@ def test_an_unknown_file_is_refused_with_the_known_ones(tmp_path):
     changed = tmp_path / "changed.onnx"
     changed.write_bytes(list_detectors()[0].path.read_bytes()[:-1] + b"\0")
     for path in (shipped.find("nano"), changed):
-        with pytest.raises(IntegrityError, match=r"no known face detector.*blazeface-full.*yunet-n.*yunet-s"):
+        with pytest.raises(
+            IntegrityError, match=r"no known face detector.*blazeface-full.*centerface.*yunet-n.*yunet-s"
+        ):
             load_detector(path)
     with pytest.raises(IntegrityError, match="cannot be read"):
         load_detector(tmp_path / "missing.onnx")
@@ -164,7 +166,7 @@ def test_an_unknown_file_is_refused_with_the_known_ones(tmp_path):
 
 def test_unknown_names_and_settings_are_refused():
     """With what is known."""
-    with pytest.raises(UsageError, match="unknown detector 'haar'; known: blazeface-full, or the path"):
+    with pytest.raises(UsageError, match="unknown detector 'haar'; known: blazeface-full, centerface, or the path"):
         load_detector("haar")
     with pytest.raises(UsageError, match="known: few, many"):
         load_detector(faces="some")
