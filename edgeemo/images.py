@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from io import BytesIO
-from math import floor, isfinite
+from math import floor, isfinite, sqrt
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -30,10 +30,10 @@ from edgeemo.limits import check_shortage
 log = logging.getLogger(__name__)
 FORMATS = tuple(image_files.FORMATS)  # allowed decoders; Pillow's others are attack surface
 Source = Path | bytes | bytearray | memoryview | BinaryIO | Image.Image
-MAX_PIXELS = 8192 * 6144  # a 50-megapixel phone photo
+MAX_PIXELS = 9280 * 6944  # a 64-megapixel phone photo
 MAX_BYTES = 4 * MAX_PIXELS + (1 << 20)  # a 32-bit BMP of as many pixels
 MIN_SIDE = 16  # pixels; below it no expression is recognisable
-MAX_CROP = 7094  # pixels a side of a crop that extends over the edges; its square is MAX_PIXELS
+MAX_CROP = 7094  # pixels a side of a crop that extends over the edges; its square is 50 megapixels
 MID_GREY = 128  # background of transparent pixels
 _warned: list[str] = []  # what was logged about 14-bit values, at most one message
 # By EXIF orientation, the operation that turns an image upright; 1 is upright.
@@ -59,11 +59,11 @@ class Pixels(Protocol):
 
 
 def read(source: Source, *, name: str = "") -> np.ndarray:
-    """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side and at most 50 megapixels.
+    """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side and at most 64 megapixels.
 
     source: path, content as bytes, file object, or Pillow image. Of the metadata only the EXIF orientation is read;
     where that is damaged, the pixels are taken as they are stored. Colour profiles and gamma are ignored, and of an
-    animation the first frame is read. The largest image takes up to 1.3 GiB of memory; larger ones are refused by their
+    animation the first frame is read. The largest image takes up to 1.7 GiB of memory; larger ones are refused by their
     header. `image_files` states which damage is found, and which cannot be; the file behind a Pillow image is not
     checked.
 
@@ -227,7 +227,11 @@ def _decode(content: bytes, name: str) -> np.ndarray:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise DataError(f"{width}x{height} pixels; the limit is {MAX_PIXELS:,}")
+        percent = max(1, floor(100 * sqrt(MAX_PIXELS / (width * height))))
+        raise DataError(
+            f"{width}x{height} pixels; the limit is {MAX_PIXELS:,}: reduce it, for example with ImageMagick:  "
+            f"magick FILE -resize {percent}% FILE.jpg"
+        )
     if min(width, height) < MIN_SIDE:
         raise DataError(f"image is {width}x{height} px; a face needs at least {MIN_SIDE} px a side")
 
@@ -279,7 +283,7 @@ def _compute_square(box: Sequence[float], margin: float) -> tuple[int, int, int]
 
 
 def _to_uint8(image: Image.Image) -> np.ndarray:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = _flatten(image)
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
