@@ -1,10 +1,12 @@
 """Recall of a face detector on hard inputs, made of public-domain photos that packages from registries bring.
 
-python benchmarks/hard_faces.py [FOLDER | YUNET.onnx ...]     (writes benchmarks/results/faces/hard.json)
+python benchmarks/hard_faces.py [FOLDER | DETECTOR ...]     (writes benchmarks/results/faces/hard.json)
 
 FOLDER: further photos, by the names below: biden.jpg and obama.jpg of the source archive of face_recognition 1.3.0,
 official portraits (tests/test_images). The others are in matplotlib and scikit-image. They show four people, each in
 VARIANTS sizes and mirrored: that is enough to see what fails, and too little to rank detectors by a few points.
+
+DETECTOR: further ones, as `load_detector` takes them: centerface, or the path of a YuNet file.
 
 A face counts as found if its box and the square about its true eyes overlap by MIN_IOU; any other box is false.
 """
@@ -24,6 +26,7 @@ from PIL import Image, ImageOps
 from edgeemo import images
 from edgeemo.faces import load_detector
 from edgeemo.faces.merge import compute_iou
+from edgeemo.faces.passes import FACES
 from edgeemo.faces.search import SearchDetector
 from edgeemo.progress import track
 from edgeemo.report import files
@@ -45,6 +48,7 @@ MIN_IOU = 0.35
 FACE = 2.5  # side of a face's square, in distances between the eyes; its centre lies 0.4 of them below the eyes
 BELOW = 0.4
 SCALES = (100, 120, 140, 160)  # pixels of the face; each also mirrored
+SMALL = (16, 20, 24, 28, 32, 40)  # pixels of the face in 640x480
 VGA, PHOTO = (640, 480), (4000, 3000)
 GRAY = (96, 96, 96)
 
@@ -165,6 +169,11 @@ def make_scenes(people: list[Scene], photos: dict[str, Path]) -> Iterator[tuple[
     for share in (0.6, 0.85):
         yield f"face fills {share:.0%}", [show(one, 480 * share) for one in people]
     yield "tight crop of 160 px", [crop_tight(one, share) for one in people for share in (0.75, 0.84, 0.95)]
+    for face in SMALL:
+        yield (
+            f"face of {face} px in 640x480",
+            [show(one, face, at=at) for one in people for at in ((0.5, 0.5), (0.3, 0.6))],
+        )
     yield "30 faces of 44 px in 640x480", [crowd(people[k:], 44, size=VGA, grid=(6, 5), back=None) for k in range(2)]
     back = Image.fromarray(images.read(photos["coffee.png"])) if "coffee.png" in photos else None
     for face in (300, 160, 96, 64, 48):
@@ -214,15 +223,17 @@ def measure(detector: SearchDetector, scenes: list[Scene]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure every condition with each detector, and write the result."""
-    given = [Path(name) for name in sys.argv[1:]]
-    photos = find_photos([path for path in given if path.is_dir()])
+    folders = [Path(name) for name in sys.argv[1:] if Path(name).is_dir()]
+    photos = find_photos(folders)
     people = read_people(photos)
-    detectors = {f"blazeface-full {faces}": load_detector(faces=faces) for faces in ("few", "many")}
-    for path in given:
-        if path.suffix == ".onnx":
-            detectors[f"{path.stem} few"] = load_detector(path, faces="few")
+    detectors = {f"blazeface-full {faces}": load_detector(faces=faces) for faces in FACES}
+    for name in sys.argv[1:]:
+        if Path(name) not in folders:
+            for faces in FACES:
+                detector = load_detector(name, faces=faces)
+                detectors[f"{detector.card.name} {faces}"] = detector
     rows = []
-    for condition, scenes in track(make_scenes(people, photos), "conditions", total=23):
+    for condition, scenes in track(make_scenes(people, photos), "conditions", total=23 + len(SMALL)):
         for name, detector in detectors.items():
             rows.append({"condition": condition, "detector": name, **measure(detector, scenes)})
     settings = {"photos": sorted(photos), "min_iou": MIN_IOU, "scales": SCALES, "edgeemo_default_threshold": True}

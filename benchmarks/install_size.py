@@ -1,21 +1,27 @@
-"""Size of the base install in an empty environment: megabytes per package, and which packages are imported.
+"""Size of the base install in an empty environment, package by package, and how fast it starts; now, and before.
 
-python benchmarks/install_size.py [OUT.json]   (default: benchmarks/results/install.json)
+python benchmarks/install_size.py [--before REF] [OUT.json]   (default: benchmarks/results/install.json)
 
 Builds the sdist and from it the wheel, and installs the wheel with pip, which needs a package index. Sizes are bytes of
-files in site-packages, the byte code that pip compiles included.
+files in site-packages, the byte code that pip compiles included. REF: a commit whose wheel is built, installed and
+measured in the same way; the processes of both take turns, STARTS of each, and medians are reported.
 """
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
+import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -40,34 +46,127 @@ files = [module.__file__ for module in list(sys.modules.values()) if getattr(mod
 print(json.dumps({"exit_code": code or 0, "files": files, "site": site.getsitepackages()[0]}))
 """
 
+STARTS = 21  # processes of each kind
+# The clock of perf_counter is the system's, so that the first span begins before the process does.
+COLD = """
+import json, sys
+from time import perf_counter_ns
+spans, before = {}, int(sys.argv[1])
+
+def mark(name):
+    global before
+    now = perf_counter_ns()
+    spans[name] = (now - before) / 1e6
+    before = now
+
+mark("start Python")
+import edgeemo
+mark("import edgeemo")
+"""
+PREDICT = """
+import numpy
+model = edgeemo.load("nano")
+mark("load nano")
+model.predict(numpy.full((48, 48), 128, numpy.uint8))
+mark("first prediction of a crop")
+"""
+DETECT = """
+import numpy
+from edgeemo.faces import load_detector
+detector = load_detector()
+mark("load the detector")
+detector.detect(numpy.full((480, 640, 3), 128, numpy.uint8))
+mark("first detection in 640x480")
+"""
+END = """
+from edgeemo.measure.cold_start import read_peak_memory
+print(json.dumps({"ms": spans, "memory_bytes": read_peak_memory()}))
+"""
+WORK = {"a crop": COLD + PREDICT + END, "a picture": COLD + DETECT + PREDICT + END}
+
 
 def main() -> None:
     """Build, install, measure, and write the result."""
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--before", metavar="REF")
+    parser.add_argument("out", type=Path, nargs="?", default=OUT)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _, wheel = build(folder / "dist")
-        python = empty_environment(folder / "env")
-        install(python, wheel)
-        rows = packages(used(python))
+        wheels = {"now": build(folder / "now")[1]}
+        if given.before:
+            wheels["before"] = build(folder / "before", check_out(given.before, folder / "source"))[1]
+        pythons = {name: empty_environment(folder / f"env-{name}") for name in wheels}
+        for name, wheel in wheels.items():
+            install(pythons[name], wheel)
+        sizes = {name: packages(used(python)) for name, python in pythons.items()}
         facts = {
-            "command": f"pip install {wheel.name}",
+            "command": f"pip install {wheels['now'].name}",
             "date": datetime.now(timezone.utc).date().isoformat(),
             "pip": metadata.version("pip"),
-            "wheel_bytes": wheel.stat().st_size,
-            "bytes": sum(row["bytes"] for row in rows),
+            "starts": start_all(pythons),
+            **describe(wheels["now"], sizes["now"]),
         }
-    result = Measurement(header=make_header(), script="install_size", rows=rows, facts=facts)
-    files.write(result, out)
-    print(table(result).to_markdown())
+        if given.before:
+            facts["before"] = {"commit": name_commit(given.before), **describe(wheels["before"], sizes["before"])}
+    header = make_header(timed=True)
+    result = Measurement(header=header, script="install_size", rows=sizes["now"], facts=facts)
+    files.write(result, given.out)
+    print(table(result).to_markdown(), make_start_table(result).to_markdown(), sep="\n\n")
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """The sdist of this checkout, and the wheel that is built from the sdist."""
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+def describe(wheel: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Bytes of the wheel, of all packages, and of edgeemo among them."""
+    (own,) = (row["bytes"] for row in rows if row["name"] == "edgeemo")
+    return {"wheel_bytes": wheel.stat().st_size, "bytes": sum(row["bytes"] for row in rows), "edgeemo_bytes": own}
+
+
+def start_all(pythons: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """Medians of STARTS processes by work, then by environment; those without a detector find no faces."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for number in range(STARTS + 1):
+        for work, code in WORK.items():
+            for name, python in pythons.items():
+                if "load_detector" in code and not has_detector(python):
+                    continue
+                one = json.loads(outside([str(python), "-c", code, str(perf_counter_ns())], python.parent))
+                if number:  # the first reads the files from the disk
+                    found.setdefault((work, name), []).append(one)
+    medians: dict[str, dict[str, Any]] = {}
+    for (work, name), runs in found.items():
+        spans = {span: round(statistics.median(run["ms"][span] for run in runs), 1) for span in runs[0]["ms"]}
+        total = round(statistics.median(sum(run["ms"].values()) for run in runs), 1)
+        memory = statistics.median_low([run["memory_bytes"] for run in runs])
+        medians.setdefault(work, {})[name] = {"ms": spans, "total_ms": total, "memory_bytes": memory}
+    return medians
+
+
+def has_detector(python: Path) -> bool:
+    """Whether the edgeemo of an environment finds faces."""
+    return bool(list(python.parents[1].glob("lib/python*/site-packages/edgeemo/faces")))
+
+
+def check_out(ref: str, folder: Path) -> Path:
+    """The files of a commit."""
+    command = ["git", "-C", str(ROOT), "archive", ref]
+    archive = subprocess.run(command, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        members.extractall(folder, filter="data")
+    return folder
+
+
+def name_commit(ref: str) -> str:
+    """The short hash of a commit."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short=7", ref]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def build(folder: Path, source: Path = ROOT) -> tuple[Path, Path]:
+    """The sdist of a checkout, by default this one, and the wheel that is built from the sdist."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True)
-    (source,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
-    return source, wheel
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
 
 
 def empty_environment(folder: Path) -> Path:
@@ -154,6 +253,33 @@ def table(result: Measurement) -> Table:
         f"The wheel of edgeemo is {facts['wheel_bytes'] / 1e6:.1f} MB."
     )
     return Table("install", head, rows, note)
+
+
+def make_start_table(result: Measurement) -> Table:
+    """Sizes, then milliseconds by step and peak memory of a process that predicts a crop, or finds faces first."""
+    facts, before = result.facts, result.facts.get("before")
+    sizes = {"wheel": "wheel_bytes", "edgeemo, installed": "edgeemo_bytes", "base install": "bytes"}
+    rows = [
+        (name, f"{before[key] / 1e6:.1f} MB" if before else "", f"{facts[key] / 1e6:.1f} MB")
+        for name, key in sizes.items()
+    ]
+    for work, found in facts["starts"].items():
+        steps = [*found["now"]["ms"], "in all", "peak memory"]
+        rows += [(f"{work}: {step}", *(_show(found.get(name), step) for name in ("before", "now"))) for step in steps]
+    head = ("", f"before ({before['commit']})" if before else "before", "now")
+    note = (
+        f"Medians of {STARTS} processes of each, in turn, on {facts['date']}. A crop: 48x48 px. A picture: faces are "
+        "searched in 640x480 px, where there are none, before the crop is predicted."
+    )
+    return Table("starts", head, rows, note)
+
+
+def _show(found: dict[str, Any] | None, step: str) -> str:
+    if found is None:
+        return "-"
+    if step == "peak memory":
+        return f"{found['memory_bytes'] / 1e6:.0f} MB"
+    return f"{found['total_ms'] if step == 'in all' else found['ms'][step]:.0f} ms"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ The pages next to the results are also written again; their plots are kept.
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
-model), `install` (of install_size.py), `speed` (of face_speed.py), or the first word of a table in bench's report of
-one result: accuracy, recall, robustness, against, latency, footprint, gates.
+model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py), or
+the first word of a table in bench's report of one result: accuracy, recall, robustness, against, latency, footprint,
+gates.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 import cli_reference
+import detector_cards
 import face_speed
 import install_size
 import large_dataset
@@ -49,7 +51,9 @@ OTHERS = {  # of one result, by WHAT
     "peers": peers.shipped_alone,
     "forms": peers.table,
     "install": install_size.table,
+    "starts": install_size.make_start_table,
     "large": large_dataset.table,
+    "detectors": detector_cards.table,
 }
 
 

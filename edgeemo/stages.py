@@ -32,7 +32,7 @@ SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
-DETECTOR = "face detector: the name of a packaged one, or the file of a known one; default: blazeface-full"
+DETECTOR = "face detector: a name that edgeemo detectors lists, or the file of a known one; default: blazeface-full"
 LABELS = (
     "ferplus8; seven, in which contempt counts as neutral; six, in which disgust also counts as anger; or your own "
     "labels as a,b,c"
@@ -631,6 +631,14 @@ class Predict(Config):
 
 
 @dataclass(frozen=True)
+class Detectors(Config):
+    """List the known face detectors.
+
+    Licence, training data, how to get each, speed, and how many hard faces it finds.
+    """
+
+
+@dataclass(frozen=True)
 class Report(Config):
     """Render result files as Markdown.
 
@@ -730,6 +738,7 @@ STAGES = (
         streams=True,
         json="print one JSON object per line, one for each image, with its faces",
     ),
+    Stage("detectors", Detectors, "edgeemo.detectors"),
     Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )

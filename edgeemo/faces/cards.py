@@ -48,6 +48,28 @@ class Conversion:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What searching takes and finds, either with `few` or with `many`."""
+
+    ms: Annotated[float, Key("median time of a search of 640x480 px on one thread", unit="milliseconds", above=0)]
+    nanos: Annotated[float, Key("the same in predictions of one crop by the model nano", above=0)]
+    found: Annotated[int, Key("faces found, of Measured.faces", least=0)]
+    false_boxes: Annotated[int, Key("boxes that are no face, in Measured.images", least=0)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Speed and quality of a detector; benchmarks/detector_cards.py writes them."""
+
+    quality: Annotated[str, Key("result file of found faces and false boxes, and what the faces are")]
+    speed: Annotated[str, Key("result file of the times, and the processor")]
+    images: Annotated[int, Key("number of images searched", least=1)]
+    faces: Annotated[int, Key("number of faces in them", least=1)]
+    few: Annotated[Search, Key("the whole image is searched")]
+    many: Annotated[Search, Key("tiles of it, too")]
+
+
+@dataclass(frozen=True)
 class DetectorCard:
     """What is known about one detector."""
 
@@ -67,6 +89,7 @@ class DetectorCard:
     landmarks: Annotated[tuple[str, ...], Key("the points that it finds, in order; right and left are the person's")]
     box: Annotated[Framing, Key("how its boxes lie about the eyes, for faces without landmarks")]
     source: Annotated[Source, Key("origin and terms")]
+    measured: Annotated[Measured | None, Key("speed and quality; absent: not measured")] = None
     conversion: Annotated[Conversion | None, Key("how exact the conversion is; absent: the file is the original")] = (
         None
     )
