@@ -15,6 +15,7 @@ import pytest
 from image_samples import encode, filter_rows, make_png
 from PIL import Image, ImageCms
 
+import edgeemo
 from edgeemo import images
 from edgeemo.card import InputContract
 from edgeemo.data.drawing import draw_face
@@ -200,6 +201,32 @@ def test_every_kind_gives_the_faces_of_the_plain_picture(detector, expected, kin
         # Gray pictures have no tint, which makes them up to a tenth brighter, and lossy ones are not exact.
         apart = crop(pixels, other, CONTRACT).astype(int) - crop(np.asarray(PLAIN), other, CONTRACT)
         assert np.abs(apart).mean() < (20 if pixels.ndim == 2 or kind == "LA" else 4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A packaged model with its detector."""
+    with edgeemo.load("nano") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_every_kind_gives_the_emotions_of_the_plain_picture(model, kind):
+    """Through Model.faces, in one call, with the probability of the plain picture's label to a tenth."""
+    expected, found = (sorted(model.faces(source), key=lambda one: one.box[0]) for source in (PLAIN, SAME[kind]()))
+    assert len(found) == len(expected) == len(FACES)
+    for one, other in zip(found, expected, strict=True):
+        assert compute_iou(np.array([one.box]), np.array([other.box]))[0, 0] > 0.9
+        label = other.prediction.label
+        assert one.prediction.probabilities[label] == pytest.approx(other.prediction.probability, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_read_is_refused_by_model_faces(model, kind):
+    """With the same error; no face is ever found in it."""
+    make, says = REFUSED[kind]
+    with pytest.raises(DataError, match=says):
+        model.faces(make())
 
 
 @pytest.mark.parametrize("kind", REFUSED)
