@@ -209,7 +209,7 @@ def test_completion_scripts_are_printed(shell, registers):
     ("words", "offered"),
     [
         (("edgeemo", "tr"), ["train"]),
-        (("edgeemo", "data", ""), ["audit"]),
+        (("edgeemo", "data", ""), ["audit", "crop"]),
         (("edgeemo", "train", "--rec"), ["--recipe"]),
         (("edgeemo", "compress", "--metho"), ["--method"]),
     ],
