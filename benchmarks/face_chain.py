@@ -175,6 +175,11 @@ def compare(ready: np.ndarray, chain: np.ndarray, found: np.ndarray, rows: np.nd
     return {"faces": int(rows.sum()), "found": int(found[rows].sum()), **shares}
 
 
+def summarize(result: Measurement) -> Table:
+    """The table without the crops that the contract could have been, for the docs."""
+    return table([row for row in result.rows if row["crop"] in ("augmented", "contract", TRUE)])
+
+
 def table(rows: list[dict[str, Any]]) -> Table:
     """A row per group and crop, a column per model."""
     names = ("search", "group", "crop")

@@ -7,9 +7,9 @@ The pages next to the results are also written again; their plots are kept.
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
-model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py), or
-the first word of a table in bench's report of one result: accuracy, recall, robustness, against, latency, footprint,
-gates.
+model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
+`chain` (of face_chain.py), or the first word of a table in bench's report of one result: accuracy, recall, robustness,
+against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cli_reference
 import detector_cards
+import face_chain
 import face_speed
 import install_size
 import large_dataset
@@ -54,6 +55,7 @@ OTHERS = {  # of one result, by WHAT
     "starts": install_size.make_start_table,
     "large": large_dataset.table,
     "detectors": detector_cards.table,
+    "chain": face_chain.summarize,
 }
 
 
