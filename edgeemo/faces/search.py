@@ -16,7 +16,8 @@ from edgeemo.faces.merge import MAX_IOU, compute_iou, drop_nested, merge
 from edgeemo.faces.passes import Faces, Pass, draw_canvas, find_cut, plan_passes
 
 DOUBTFUL = 0.5  # part of the threshold; boxes with a score between the two are looked at once more, from closer
-CERTAIN = 0.7  # score; boxes below it that only a tile shows are looked at once more, too
+CERTAIN = 0.7  # score; boxes between the threshold and it are looked at once more, too
+CONFIRMED = 0.9  # part of the threshold that the mean of their two scores must reach
 MOST_DOUBTFUL = 4
 MOST_UNCERTAIN = 8
 ZOOM = 3.0  # sides of a doubtful box in the part that is looked at once more
@@ -29,6 +30,14 @@ def zoom(face: np.ndarray, width: int, height: int) -> Pass:
     left, top = (max(0, floor(middle - side / 2)) for middle in (x, y))
     right, bottom = min(width, ceil(x + side / 2)), min(height, ceil(y + side / 2))
     return Pass(min(left, width - 1), min(top, height - 1), max(1, right - left), max(1, bottom - top))
+
+
+def find_scores(faces: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the highest score of what was seen where each face is, 0 if nothing was, (N,)."""
+    if not len(faces) or not len(seen):
+        return np.zeros(len(faces))
+    scores: np.ndarray = np.where(compute_iou(faces, seen) > MAX_IOU, seen[:, 4], 0.0).max(axis=1)
+    return scores
 
 
 class Network(Protocol):
@@ -56,9 +65,9 @@ class SearchDetector:
     def detect(self, image: np.ndarray) -> list[Detection]:
         """Return the faces of an upright image, (H, W) gray or (H, W, 3) RGB uint8, the highest score first.
 
-        Up to MOST_DOUBTFUL boxes with a score of less than the threshold, but DOUBTFUL of it, are looked at once more
-        from closer, at the price of a pass each, and so are up to MOST_UNCERTAIN boxes with a score below CERTAIN that
-        no pass of the whole image shows. They count if the score then reaches the threshold.
+        Boxes with a score below CERTAIN are looked at once more from closer, at the price of a pass each: up to
+        MOST_UNCERTAIN from the threshold on, which count if the mean of both scores is high enough, and up to
+        MOST_DOUBTFUL below it, from DOUBTFUL of it on, which count if the second score reaches the threshold.
 
         Raises DataError for another shape or type.
         """
@@ -73,21 +82,23 @@ class SearchDetector:
             half=self.card.half_pass,
             faces=self.faces,
         )
-        faces, whole = self._search(picture, passes, self.threshold * DOUBTFUL)
+        faces = self._search(picture, passes, self.threshold * DOUBTFUL)
         sure = faces[:, 4] >= self.threshold
-        uncertain = np.flatnonzero(sure & ~whole & (faces[:, 4] < CERTAIN))[:MOST_UNCERTAIN]
-        sure[uncertain] = False
-        doubtful = np.flatnonzero(faces[:, 4] < self.threshold)[:MOST_DOUBTFUL]
+        uncertain = np.flatnonzero(sure & (faces[:, 4] < CERTAIN))[:MOST_UNCERTAIN]
+        doubtful = np.flatnonzero(~sure)[:MOST_DOUBTFUL]
         closer = [zoom(faces[row], width, height) for row in (*uncertain, *doubtful)]
         found = faces[sure]
         if closer:
-            found = np.concatenate([found, self._search(picture, closer, self.threshold)[0]])
+            seen = self._search(picture, closer, self.threshold * DOUBTFUL)
+            mean = (faces[uncertain, 4] + find_scores(faces[uncertain], seen)) / 2
+            sure[uncertain] = mean >= self.threshold * CONFIRMED
+            found = np.concatenate([faces[sure], seen[seen[:, 4] >= self.threshold]])
             found = merge(found, found[:, :4], np.zeros(len(found), bool))
         return self._to_detections(drop_nested(found))
 
-    def _search(self, picture: Image.Image, passes: Sequence[Pass], least: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return one row per face that any of the passes shows, and whether one of the whole image shows it, (N,)."""
-        candidates, parts, cut, whole = [], [], [], []
+    def _search(self, picture: Image.Image, passes: Sequence[Pass], least: float) -> np.ndarray:
+        """Return one row per face that any of the passes shows."""
+        candidates, parts, cut = [], [], []
         for one in passes:
             canvas = draw_canvas(picture, one, self.card.input_size)
             found = canvas.to_image(self._network.find(canvas.pixels, least))
@@ -95,12 +106,7 @@ class SearchDetector:
             candidates.append(found)
             parts.append(inside)
             cut.append(across)
-            if (one.width, one.height) == picture.size:
-                whole.append(found[found[:, 4] >= self.threshold])
-        faces = merge(np.concatenate(candidates), np.concatenate(parts), np.concatenate(cut))
-        shown = np.concatenate(whole) if whole else faces[:0]
-        overlap = compute_iou(faces, shown) if len(faces) and len(shown) else np.zeros((len(faces), 1))
-        return faces, overlap.max(axis=1) > MAX_IOU
+        return merge(np.concatenate(candidates), np.concatenate(parts), np.concatenate(cut))
 
     def _to_detections(self, faces: np.ndarray) -> list[Detection]:
         return [

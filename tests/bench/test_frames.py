@@ -13,7 +13,8 @@ import results
 
 from edgeemo.bench.run import run
 from edgeemo.errors import UsageError
-from edgeemo.faces import Detection, load_detector
+from edgeemo.faces import Detection
+from edgeemo.faces.crop import AUGMENTED, load_detector
 from edgeemo.measure import frames, latency
 from edgeemo.measure.frames import TimedFrame, draw_frame, open_marked
 from edgeemo.report.files import read
@@ -68,7 +69,7 @@ def test_all_found_faces_are_classified_as_one_batch(tiny: Path, count: int, mon
         plain = model.logits
         monkeypatch.setattr(model, "logits", lambda batch: (batches.append(len(batch)), plain(batch))[1])
         detect, crop, classify, total = TimedFrame(draw_frame(120, 120, 1), Finder(count), model).run()
-    assert batches == ([count] if count else [])
+    assert batches == ([count * len(AUGMENTED)] if count else [])
     assert detect + crop + classify == total
     assert min(detect, crop, classify) >= 0
     assert (classify > 0) == (count > 0)
