@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import copysign
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,12 @@ class Frame:
     centre: tuple[float, float]  # of the FER+ square
 
 
-def make_frames(pixels: np.ndarray, people: list[Scene]) -> Iterator[Frame]:
-    """Lay each face over that of a person, in turn."""
+def make_frames(pixels: np.ndarray, people: list[Scene], *, tilted: float | None = None) -> Iterator[Frame]:
+    """Lay each face over that of a person, in turn; tilted: by so many degrees to either side; None: at random."""
     rng = np.random.default_rng(0)
     for number, face in enumerate(pixels):
-        size, tilt = int(rng.integers(60, 201)), float(rng.uniform(-20, 20))
+        size, drawn = int(rng.integers(60, 201)), float(rng.uniform(-20, 20))
+        tilt = drawn if tilted is None else copysign(tilted, drawn)
         at = tuple(rng.uniform(0.35, 0.65, 2))
         scene = show(people[number % len(people)], size * FACE / Crop().side_eye_distances, at=at)
         square = locate(Detection((0, 0, 1, 1), 1.0, tuple(map(tuple, scene.eyes[0]))), InputContract(SIDE))

@@ -5,8 +5,8 @@ python benchmarks/limit_weights.py FOLDER DATA [NAME...]   (FOLDER: full-range N
 Where the largest weight of an output channel exceeds 64, its scale is enlarged so that it becomes 64; int32 biases
 follow their scale. The input gets 254 steps instead of 255 (compress/quantize.py says why). The weights are rounded to
 the least error of each layer on the calibration faces of the card, which are train faces; nothing is retrained. Each
-file is evaluated again on the valid faces of DATA, its temperature fitted and its card continued, and it replaces the
-model that edgeemo ships under that name.
+file is evaluated again on the valid faces of DATA, its temperature and threshold fitted and its card continued, and it
+replaces the model that edgeemo ships under that name.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from edgeemo.data import Faces, load
 from edgeemo.metrics import compare_paired, fit_temperature, scores, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.golden import record
+from edgeemo.selective import fit_answers
+from edgeemo.stages import Compress
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,14 @@ def _calibration(card: Card, data: str) -> Faces:
 def _update_card(card: Card, path: Path, valid: Faces, before: np.ndarray, after: np.ndarray) -> Card:
     """Return the card with temperature and scores of the new logits, and the effect of the limit on the valid faces."""
     temperature = fit_temperature(after, valid.truth)
-    scored = scores(softmax(after, temperature=temperature), valid.truth, card.labels)
+    probabilities = softmax(after, temperature=temperature)
+    scored = scores(probabilities, valid.truth, card.labels)
+    answers = fit_answers(probabilities, valid.truth, Compress.answer_accuracy / 100)
     changed = Fidelity.compare(before, after).to_card(len(valid))
     safety = check_weights(path)
     precision = replace(card.precision, overflow=safety, reduce_range=True, against_full_range=changed)
     metrics = {"valid": from_json(Metrics, {**to_json(card.metrics["valid"]), **scored.to_dict()})}
-    return replace(card, temperature=temperature, metrics=metrics, precision=precision)
+    return replace(card, temperature=temperature, answers=answers, metrics=metrics, precision=precision)
 
 
 def main() -> None:

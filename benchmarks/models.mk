@@ -2,6 +2,7 @@
 #
 #   make -f benchmarks/models.mk small        one of nano, small, base, with all that it needs
 #   make -f benchmarks/models.mk limited      the files that ship: those of FULL with their weights limited to +-64
+#   make -f benchmarks/models.mk answers      the thresholds below which predictions are unsure, and what they give
 #   make -f benchmarks/models.mk results      with nothing else running; needs the packages that peers.py names
 #
 # Every training goes on where it was stopped. On one core of an AMD Zen 4 (bf16), with the other one busy, a teacher takes
@@ -43,7 +44,7 @@ TAUGHT = --teacher $(subst $(empty) ,$(comma),$(^:%/model.safetensors=%))
 STUDENTS := $(call weights_of,m-nano m-base)
 
 .DELETE_ON_ERROR:
-.PHONY: $(MODELS) teacher limited results processors
+.PHONY: $(MODELS) teacher limited answers results processors
 $(MODELS): %: edgeemo/models/%.onnx edgeemo/models/%.tensorrt.onnx
 
 $(call weights_of,$(TEACHERS)): $(RUNS)/%/model.safetensors:
@@ -71,6 +72,10 @@ $(FULL)/base.onnx:
 	for name in $(MODELS); do for suffix in onnx tensorrt.onnx onnx.json tensorrt.onnx.json; do \
 		git show $(FULL_COMMIT):edgeemo/models/$$name.$$suffix > $(FULL)/$$name.$$suffix || exit; done; \
 		$(BIN)/python benchmarks/float_form.py $(FULL)/$$name.tensorrt.onnx $(FULL)/$$name.float.onnx || exit; done
+
+# Selective accuracy; cards whose threshold is another than `compress` would fit are updated.
+answers:
+	$(BIN)/python benchmarks/selective.py $(DATA)
 
 limited: $(FULL)/base.onnx
 	$(BIN)/python benchmarks/limit_weights.py $(FULL) $(DATA)

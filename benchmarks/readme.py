@@ -8,7 +8,8 @@ A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT i
 `processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
 model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
-`chain` (of face_chain.py), or the first word of a table in bench's report of one result: accuracy, recall, robustness,
+`chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
+face_quality.py), or the first word of a table in bench's report of one result: accuracy, recall, selective, robustness,
 against, latency, footprint, gates.
 """
 
@@ -22,11 +23,13 @@ from pathlib import Path
 import cli_reference
 import detector_cards
 import face_chain
+import face_quality
 import face_speed
 import install_size
 import large_dataset
 import overview
 import peers
+import selective
 
 from edgeemo.report import plots, render
 from edgeemo.report.amounts import format_amount
@@ -56,6 +59,12 @@ OTHERS = {  # of one result, by WHAT
     "large": large_dataset.table,
     "detectors": detector_cards.table,
     "chain": face_chain.summarize,
+    "small": face_quality.small_table,
+    "clipped": face_quality.clipped_table,
+    "tilt": face_quality.tilt_table,
+    "found": face_quality.found_table,
+    "thresholds": selective.table,
+    "transfer": selective.transfer_table,
 }
 
 

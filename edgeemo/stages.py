@@ -393,6 +393,12 @@ class Compress(Config):
         most=20,
         unit="N",
     )
+    answer_accuracy: float = of_run(
+        90.0,
+        "accuracy on valid that predictions not flagged as unsure shall have: the card's threshold is the lowest "
+        "probability for which the lower end of its 95 % interval reaches it",
+        **PERCENT,
+    )
     time: bool = of_run(True, "time the models side by side on one core")
     cache: Path | None = like(Train, "cache")
     skip_unreadable: bool = of_run(False, SKIP_UNREADABLE)

@@ -24,6 +24,7 @@ from edgeemo.metrics import softmax
 from edgeemo.report.facts import FacesBlock
 from edgeemo.report.files import read
 from edgeemo.report.render import show
+from edgeemo.selective import measure_curve
 from edgeemo.stages import RECIPES, Evaluate, Train
 from edgeemo.train import checkpoint, ensemble, evaluate, run_folder
 from edgeemo.train import network as networks
@@ -66,6 +67,7 @@ def test_a_run_is_judged_on_the_faces_it_names(tmp_path: Path) -> None:
     assert row.accuracy == np.mean(share.argmax(1) == faces.truth)
     assert row.accuracy_low < row.accuracy < row.accuracy_high
     assert (row.name, row.sha256, row.temperature) == ("run", [member.card.sha256], 0.5)
+    assert row.answers == measure_curve(share, faces.truth)
     assert row.lowest.recall == min(row.recall.values())
     assert row.against_first is None
 
@@ -145,6 +147,7 @@ def test_the_table_has_all_that_decides(pair: list[Path]) -> None:
     assert "synthetic valid, plurality, n = 12" in text
     assert all(word in text for word in ("acc.", "interval", "F1", "fear", "ECE"))
     assert "ensemble of 2 against first:" in text
+    assert "Selective accuracy / coverage" in text
     assert "…" not in text  # nothing was cut off
 
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from edgeemo.card import read_card
 from edgeemo.cli import main
 from edgeemo.runtime import shipped
 
@@ -82,6 +83,7 @@ def test_json_has_a_line_per_image(image: Path) -> None:
     assert (one["box"], one["score"], one["landmarks"]) == ([0, 5, 50, 50], None, [])
     assert len(one["probabilities"]) == 8
     assert one["label"] == next(iter(one["probabilities"]))
+    assert one["unsure"] is (one["probability"] < read_card(shipped.find()).answers.least_probability)
 
 
 def test_the_box_of_a_crop_is_its_central_square(face: np.ndarray, tmp_path: Path) -> None:

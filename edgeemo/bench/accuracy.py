@@ -17,8 +17,9 @@ from edgeemo.measure.logits import compute_logits
 from edgeemo.metrics import PairedComparison, compare_paired, scores, wilson
 from edgeemo.progress import track
 from edgeemo.report.facts import FacesBlock
-from edgeemo.report.result import Accuracy, FaceScores, WithoutCopies
+from edgeemo.report.result import Accuracy, Answers, FaceScores, WithoutCopies
 from edgeemo.runtime import Model
+from edgeemo.selective import CURVE, measure_curve
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,13 @@ def predict_probabilities(model: Model, pixels: np.ndarray) -> np.ndarray:
     return model.merge_probabilities(compute_logits(model, pixels))
 
 
-def score(predicted: np.ndarray, eval_set: EvalSet, *, caveat: str = "") -> Accuracy:
-    """Score (N, K) probabilities under the requested protocol, the other one, and without copies of training faces."""
+def score(
+    predicted: np.ndarray, eval_set: EvalSet, *, caveat: str = "", card_threshold: float | None = None
+) -> Accuracy:
+    """Score (N, K) probabilities under the requested protocol, the other one, and without copies of training faces.
+
+    card_threshold: the probability below which the model's predictions are unsure; None: its card has none.
+    """
     requested = eval_set.requested
     other = next((name for name, mask in eval_set.masks.items() if (mask != requested).any()), None)
     return Accuracy(
@@ -98,7 +104,13 @@ def score(predicted: np.ndarray, eval_set: EvalSet, *, caveat: str = "") -> Accu
         other_protocol=_score_protocol(predicted, eval_set, other) if other else None,
         without_copies=_score_without_copies(predicted, eval_set),
         caveat=caveat,
+        answers=_measure_answers(predicted[requested], eval_set.labelled.truth[requested], card_threshold),
     )
+
+
+def _measure_answers(predicted: np.ndarray, truth: np.ndarray, card_threshold: float | None) -> Answers:
+    thresholds = {*CURVE, *([] if card_threshold is None else [card_threshold])}
+    return Answers(card_threshold, measure_curve(predicted, truth, sorted(thresholds)))
 
 
 def compare_models(other: np.ndarray, predicted: np.ndarray, eval_set: EvalSet) -> PairedComparison:
@@ -118,6 +130,9 @@ def make_caveat(card: Card, eval_set: EvalSet) -> str:
         "The epoch was chosen on these faces: expect a little less on new ones.": metrics and metrics.selected_on_valid,
         "The temperature was fitted on these faces: expect a larger calibration error (ECE) on new ones.": (
             metrics and metrics.temperature_fitted_on == eval_set.split
+        ),
+        "The threshold was fitted on these faces: expect slightly fewer correct predictions above it on new ones.": (
+            card.answers and metrics and metrics.temperature_fitted_on == eval_set.split
         ),
     }
     return " ".join(sentence for sentence, holds in caveats.items() if holds)

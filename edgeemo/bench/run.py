@@ -156,7 +156,8 @@ def _evaluate(config: Bench, data: str, model: Model, other: Model | None) -> Fa
     )
     pixels = accuracy.decode_faces(eval_set, model.card.input)
     predicted = accuracy.predict_probabilities(model, pixels)
-    scored = accuracy.score(predicted, eval_set, caveat=accuracy.make_caveat(model.card, eval_set))
+    caveat = accuracy.make_caveat(model.card, eval_set)
+    scored = accuracy.score(predicted, eval_set, caveat=caveat, card_threshold=model.least_probability)
     corrupted = robustness.measure_robustness(model, pixels, eval_set) if config.robustness else None
     if not other:
         return FaceMetrics(scored, corrupted)

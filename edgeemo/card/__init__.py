@@ -5,6 +5,7 @@ and what was measured travel with it; nothing is guessed from a file name. docs/
 other languages.
 
     sections   the dataclasses, which are the contract: keys, types, limits, meanings
+    answers    the section on unsure predictions
     files      read_card and write_card
     decode     sections ↔ JSON values
     layout     the text of the file, and its seal
@@ -12,6 +13,7 @@ other languages.
     keys       what a section declares about a key
 """
 
+from edgeemo.card.answers import Answers
 from edgeemo.card.decode import from_json, to_json
 from edgeemo.card.files import card_path, get_label_set, read_card, suggest_rebuild, write_card
 from edgeemo.card.sections import (
@@ -34,6 +36,7 @@ from edgeemo.card.sections import (
 )
 
 __all__ = [
+    "Answers",
     "Architecture",
     "Calibration",
     "Card",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
+from edgeemo.card.answers import Answers
 from edgeemo.card.keys import SHA256, Key
 
 FORMAT = 2
@@ -361,6 +362,9 @@ class Card:
     precision: Annotated[Precision, Key("requested and actual arithmetic")] = field(
         default_factory=Precision, kw_only=True
     )
+    answers: Annotated[
+        Answers | None, Key("from which probability on an answer counts; absent: no threshold is known")
+    ] = field(default=None, kw_only=True)
     golden: Annotated[Golden | None, Key("expected logits for the packaged faces, to check a port with")] = field(
         default=None, kw_only=True
     )

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from edgeemo.artifact import atomic_write, write_json
-from edgeemo.card import Calibration, Card, Precision, from_json, write_card
+from edgeemo.card import Answers, Calibration, Card, Precision, from_json, write_card
 from edgeemo.card.history import make_entry
 from edgeemo.compress import opset, plots
 from edgeemo.compress.compare import StageResult, compare_stages, evaluate_stage, predict_golden, predict_model
@@ -23,9 +25,10 @@ from edgeemo.compress.quantize.ranges import Ranges, observe
 from edgeemo.data import Faces
 from edgeemo.images import to_input
 from edgeemo.measure import latency
-from edgeemo.metrics import fit_temperature
+from edgeemo.metrics import fit_temperature, softmax
 from edgeemo.report.facts import Timing
 from edgeemo.runtime.golden import record
+from edgeemo.selective import fit_answers
 from edgeemo.stages import Compress
 from edgeemo.train.network import EmotionNet
 
@@ -197,11 +200,13 @@ def time_stages(job: Job, stages: list[StageResult]) -> dict[str, Timing]:
 
 
 def _evaluate(job: Job, model: WrittenModel, source: StageResult | None = None) -> StageResult:
-    """Evaluate a file by the runtime, fit its temperature on valid and write its card; compare it with `source`."""
+    """Evaluate a file by the runtime, fit temperature and threshold, write its card; compare it with `source`."""
     write_card(model.path, model.card)
     logits = predict_model(model.path, job.valid, threads=job.threads)
     golden = record(predict_golden(model.path, threads=job.threads))
-    card = replace(model.card, temperature=fit_temperature(logits, job.valid.truth), golden=golden)
+    temperature = fit_temperature(logits, job.valid.truth)
+    answers = _fit_answers(job, model.path, softmax(logits, temperature=temperature))
+    card = replace(model.card, temperature=temperature, answers=answers, golden=golden)
     stage = evaluate_stage(model.name, model.path, card, model.size, logits, job.valid)
     result = {"accuracy": stage.scores.accuracy, "n": stage.scores.n, **vars(model.size)}
     if source:
@@ -209,3 +214,26 @@ def _evaluate(job: Job, model: WrittenModel, source: StageResult | None = None) 
     step = make_entry(model.step, job.config, seconds=perf_counter() - model.start, parent=model.parent, **result)
     sealed = write_card(model.path, card.with_entry(step, metrics=make_metrics(job, card, stage.scores)))
     return replace(stage, card=sealed)
+
+
+def _fit_answers(job: Job, path: Path, probabilities: np.ndarray) -> Answers | None:
+    """Fit the threshold below which predictions are unsure; None, which is logged, if no threshold reaches the aim."""
+    wanted = job.config.answer_accuracy
+    answers = fit_answers(probabilities, job.valid.truth, wanted / 100)
+    if answers is None:
+        log.info(
+            "%s: no prediction will be flagged as unsure: on %d valid faces no threshold is shown to reach %g %% "
+            "accuracy; use more valid faces, or a lower --answer-accuracy",
+            path.name,
+            len(job.valid),
+            wanted,
+        )
+        return None
+    log.info(
+        "%s: unsure below %.0f %%; the other predictions, %.1f %% of the valid faces, are right for %.1f %% of them",
+        path.name,
+        100 * answers.least_probability,
+        100 * answers.coverage,
+        100 * answers.accuracy,
+    )
+    return answers

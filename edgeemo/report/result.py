@@ -18,9 +18,10 @@ from edgeemo.report.facts import (
     Section,
     Timing,
 )
+from edgeemo.selective import SelectiveAccuracy
 
 FORMAT = 2  # of every kind
-ADDED = ("unreadable", "frames")  # keys that earlier files of this format do not have
+ADDED = ("unreadable", "frames", "answers")  # keys that earlier files of this format do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,14 @@ class FaceScores(Scores):
     faces: FacesBlock
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Selective accuracy: of the predictions whose probability reaches a threshold."""
+
+    card_threshold: float | None  # below it a prediction is unsure; None: the card has none
+    points: list[SelectiveAccuracy]  # by threshold, the card's among them
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(FaceScores):
     """Scores under the requested protocol, under the other one, and without copies of training faces."""
@@ -73,6 +82,7 @@ class Accuracy(FaceScores):
     other_protocol: FaceScores | None
     without_copies: WithoutCopies | None
     caveat: str = ""  # how training used these faces
+    answers: Answers | None = None  # None: not recorded
 
 
 @dataclass(frozen=True)
@@ -293,6 +303,7 @@ class EvaluatedRow(Scores):
     selected_on_these_faces: bool | None = None  # the epoch; None: not recorded
     lowest: LowestRecall
     against_first: PairedWith | None = None  # None: this is the first
+    answers: list[SelectiveAccuracy] | None = None  # by threshold; None: not recorded
 
 
 @dataclass(frozen=True, kw_only=True)

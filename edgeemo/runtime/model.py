@@ -15,7 +15,7 @@ import numpy as np
 from edgeemo import images
 from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
-from edgeemo.faces import Detector
+from edgeemo.faces import Detector, find_flags
 from edgeemo.faces.crop import AUGMENTED
 from edgeemo.faces.detection import Box, Point
 from edgeemo.labels import LabelSet, label_set
@@ -41,11 +41,12 @@ class Prediction:
     label: str
     probability: float  # of `label`, 0..1
     probabilities: dict[str, float]  # of every label, most probable first; they sum to 1
-    unsure: bool | None = None  # None: the card has no threshold
+    unsure: bool | None = None  # whether `probability` is below the card's threshold; None: it has none
 
     def __str__(self) -> str:
         others = [f"{name} {100 * share:.1f} %" for name, share in list(self.probabilities.items())[1:3]]
-        return f"{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
+        unsure = "unsure: " if self.unsure else ""
+        return f"{unsure}{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Face:
 
     box: x, y, width, height, x and y of the top left corner; it may extend over the edges of the image. score: the
     detector's, 0..1, which is no probability. landmarks: (x, y) of the points that the detector finds, its right and
-    left eye first (the person's); empty if it finds none. flags: why the prediction may be poor.
+    left eye first (the person's); empty if it finds none. flags: why the prediction may be poor, as
+    `faces.find_flags` says: `small`, `tilted`, `clipped`.
     """
 
     box: Box
@@ -167,6 +169,15 @@ class Model:
         """The emotions, in the order of the probabilities."""
         return self.label_set.labels
 
+    @property
+    def least_probability(self) -> float | None:
+        """The probability below which a prediction is unsure; None if the card has no threshold.
+
+        It was fitted on the card's own labels. With merged labels it is compared with their summed probability, which
+        the packaged models' six labels were measured with (docs/models.md).
+        """
+        return self.card.answers.least_probability if self.card.answers else None
+
     def faces(
         self, image: Image, *, color: str | None = None, detector: Detector | None = None, augment: bool = True
     ) -> list[Face]:
@@ -192,9 +203,12 @@ class Model:
         scales = AUGMENTED if augment else (1.0,)
         kept, crops = crop_faces(pixels, found, self.card.input, scales)
         rows = self.probabilities(crops).reshape(len(kept), len(scales), -1).mean(axis=1) if kept else ()
+        predictions = [_make_prediction(row, self.labels, self.least_probability) for row in rows]
+        height, width = pixels.shape[:2]
+        flags = [find_flags(one, width, height, self.card.input) for one in kept]
         return [
-            Face(one.box, one.score, one.landmarks, _make_prediction(row, self.labels))
-            for one, row in zip(kept, rows, strict=True)
+            Face(one.box, one.score, one.landmarks, prediction, flagged)
+            for one, prediction, flagged in zip(kept, predictions, flags, strict=True)
         ]
 
     def predict(self, image: Image, *, color: str = "rgb") -> Prediction:
@@ -206,7 +220,8 @@ class Model:
 
         Raises DataError for an image that cannot be read.
         """
-        return _make_prediction(self.probabilities(self._read(image, color)[None])[0], self.labels)
+        row = self.probabilities(self._read(image, color)[None])[0]
+        return _make_prediction(row, self.labels, self.least_probability)
 
     def predict_batch(self, batch: Iterable[Image], *, color: str = "rgb") -> list[Prediction]:
         """Return one prediction per image, in order; images may differ in size. Both arguments are as in `predict`.
@@ -218,7 +233,8 @@ class Model:
         pixels = [self._read(image, color, number) for number, image in enumerate(batch)]
         if not pixels:
             return []
-        return [_make_prediction(row, self.labels) for row in self.probabilities(np.stack(pixels))]
+        rows = self.probabilities(np.stack(pixels))
+        return [_make_prediction(row, self.labels, self.least_probability) for row in rows]
 
     def _read(self, image: Image, color: str, number: int | None = None) -> np.ndarray:
         """Return the pixels that the card's input defines; number: of the image in its batch, for errors."""
@@ -284,10 +300,12 @@ def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:
     return resolved
 
 
-def _make_prediction(row: np.ndarray, labels: tuple[str, ...]) -> Prediction:
+def _make_prediction(row: np.ndarray, labels: tuple[str, ...], least_probability: float | None) -> Prediction:
     ranked = {labels[k]: float(row[k]) for k in np.argsort(-row, kind="stable")}
     label, probability = next(iter(ranked.items()))
-    return Prediction(label, probability, ranked)
+    return Prediction(
+        label, probability, ranked, None if least_probability is None else probability < least_probability
+    )
 
 
 def _check_shapes(card: Card, backend: Backend, file: Path) -> None:

@@ -22,6 +22,7 @@ from edgeemo.metrics import Scores, compare_paired, fit_temperature, scores, sof
 from edgeemo.report import files
 from edgeemo.report.facts import FacesBlock, PairedWith, make_header
 from edgeemo.report.result import EvaluatedRow, EvaluationResult, LowestRecall
+from edgeemo.selective import measure_curve
 from edgeemo.stages import Evaluate
 from edgeemo.train import ensemble, run_folder
 from edgeemo.train.device import keep_freed_memory
@@ -138,7 +139,8 @@ def _was_selected(member: Member, config: Evaluate) -> bool:
 
 
 def _make_row(output: Output, first: Output, faces: Faces, labels: tuple[str, ...]) -> EvaluatedRow:
-    result = scores(np.exp(output.log_probabilities), faces.truth, labels)
+    probabilities = np.exp(output.log_probabilities)
+    result = scores(probabilities, faces.truth, labels)
     return EvaluatedRow(
         **vars(result),
         name=output.name,
@@ -148,6 +150,7 @@ def _make_row(output: Output, first: Output, faces: Faces, labels: tuple[str, ..
         selected_on_these_faces=output.selected,
         lowest=_find_lowest(result),
         against_first=None if output is first else _compare(first, output, faces, labels),
+        answers=measure_curve(probabilities, faces.truth),
     )
 
 

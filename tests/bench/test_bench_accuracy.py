@@ -13,9 +13,10 @@ from PIL import Image
 
 from edgeemo.bench import accuracy
 from edgeemo.bench.accuracy import EvalSet
-from edgeemo.card import Card, Data, FaceList
+from edgeemo.card import Answers, Card, Data, FaceList
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import label_set
+from edgeemo.report.sections.answers import make_threshold_table
 from edgeemo.runtime import load
 
 CLEAR, TORN = "0,8,0,0,1,0,0,0,1,0", "3,4,0,2,0,0,0,0,1,0"  # votes for happiness, with and without a majority
@@ -91,6 +92,29 @@ def test_faces_without_a_crowd_have_one_protocol_and_synthetic_ones_no_copies() 
     assert scored.accuracy == 1.0
 
 
+def test_selective_accuracy_is_measured_at_the_card_s_threshold_too() -> None:
+    """Of the requested protocol's faces, in the order of the thresholds; without one, at the usual ones alone."""
+    eval_set = make_eval_set("synthetic:60")
+    truth = eval_set.labelled.truth
+    predicted = np.full((len(truth), 6), 0.03)
+    predicted[np.arange(len(truth)), truth] = np.where(np.arange(len(truth)) < 3, 0.85, 0.6)
+    answers = accuracy.score(predicted, eval_set, card_threshold=0.82).answers
+    assert answers.card_threshold == 0.82
+    assert [point.least_probability for point in answers.points] == [0.5, 0.7, 0.82, 0.9]
+    assert [point.answered for point in answers.points] == [len(truth), 3, 3, 0]
+    assert accuracy.score(predicted, eval_set).answers.card_threshold is None
+
+
+def test_the_table_marks_the_card_s_threshold() -> None:
+    """And a threshold that no face reaches has no accuracy."""
+    eval_set = make_eval_set("synthetic:60")
+    predicted = SURE[eval_set.labelled.truth] * 0.8 + 0.2 / 6
+    table = make_threshold_table(accuracy.score(predicted, eval_set, card_threshold=0.82).answers)
+    assert [row[0] for row in table.rows] == ["50 %", "70 %", "82 % (card)", "90 %"]
+    assert table.rows[2][2:4] == ("100.00 %", "100.00 %")
+    assert table.rows[3][2:4] == ("0.00 %", "-")
+
+
 def test_a_model_against_itself_shows_no_difference() -> None:
     """Full agreement, p = 1, no recall moved."""
     eval_set = make_eval_set("synthetic:60")
@@ -137,6 +161,11 @@ def test_what_was_chosen_on_these_faces_is_told() -> None:
     assert epoch == "The epoch was chosen on these faces: expect a little less on new ones."
     assert temperature.startswith("The temperature was fitted on these faces")
     assert "epoch" not in temperature
+    assert "threshold" not in temperature
+    fitted = replace(
+        chosen_on(eval_set, temperature_fitted_on="valid"), answers=Answers(0.7, 0.9, 0.92, 0.9, 0.94, 0.8, 500)
+    )
+    assert "The threshold was fitted on these faces" in accuracy.make_caveat(fitted, eval_set)
     assert "trained on these" in accuracy.make_caveat(chosen_on(eval_set), replace(eval_set, split="train"))
     assert accuracy.make_caveat(make_tiny.card(), eval_set) == ""
 

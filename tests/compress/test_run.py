@@ -14,12 +14,13 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from edgeemo import selective
 from edgeemo.artifact import lock_folder
 from edgeemo.card import Precision, read_card
 from edgeemo.cli import main
 from edgeemo.compress.quantize.fidelity import Fidelity
 from edgeemo.compress.run import run
-from edgeemo.data import Faces
+from edgeemo.data import Faces, faces
 from edgeemo.errors import DataError, GateError, IntegrityError, UsageError
 from edgeemo.labels import LABEL_SETS
 from edgeemo.report.files import read
@@ -101,6 +102,23 @@ def test_card_and_comparison_have_the_same_numbers(compressed: Path) -> None:
         assert card.metrics["valid"].accuracy == row["accuracy"]
         assert card.temperature == row["temperature"]
         assert card.sha256 == row["sha256"]
+
+
+def test_the_card_gets_the_threshold_of_its_file(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fitted on valid at the card's temperature; where none reaches the accuracy, there is none, and a line says so."""
+    monkeypatch.setattr(selective, "MIN_ANSWERS", 12)  # valid has 24 faces, of which a third is classified correctly
+    path = run(replace(PLAIN, run=str(trained), out=str(tmp_path / "low"), answer_accuracy=2))
+    card = read_card(path)
+    valid = faces.load("synthetic:120", "valid", LABEL_SETS["six"], contract=card.input)
+    with load(path) as model:
+        assert card.answers == selective.fit_answers(model.probabilities(valid.pixels[:]), valid.truth, 0.02)
+    assert (card.answers.n, card.answers.least_accuracy) == (24, 0.02)
+    with caplog.at_level("INFO"):
+        path = run(replace(PLAIN, run=str(trained), out=str(tmp_path / "high"), answer_accuracy=100))
+    assert read_card(path).answers is None
+    assert "no prediction will be flagged as unsure: on 24 valid faces" in caplog.text
 
 
 def test_pruned_weights_load_as_a_run(compressed: Path) -> None:

@@ -66,6 +66,7 @@ def test_every_face_is_found_and_classified_as_its_crop_would_be(model: Model, s
         alone = model.predict(crop(scene, detection, model.card.input))
         assert face.prediction.label == alone.label
         assert face.prediction.probability == pytest.approx(alone.probability, abs=1e-6)
+        assert face.prediction.unsure is (face.prediction.probability < model.card.answers.least_probability)
         assert face.flags == ()
 
 
@@ -172,6 +173,15 @@ def test_any_detector_may_find_the_faces(model: Model, scene: np.ndarray) -> Non
     assert str(found).endswith("face of 80x80 px at 20, 20")
     with pytest.raises(UsageError, match=r"'yunet.onnx' is no detector; .*load_detector"):
         model.faces(scene, color="rgb", detector="yunet.onnx")  # type: ignore[arg-type]
+
+
+def test_a_poor_face_is_flagged_and_a_good_one_is_not(model: Model, scene: np.ndarray) -> None:
+    """By where its square lies in this image, as `find_flags` says; the text names the flags."""
+    small, cut = (Detection((x, 200, 25, 25), 0.7, ((x, 200.0), (x + side, 200.0))) for x, side in ((300, 8), (2, 40)))
+    good = Detection((20, 20, 80, 80), 0.7, EYES)
+    found = model.faces(scene, color="rgb", detector=Fixed((small, cut, good)))
+    assert [one.flags for one in found] == [("small",), ("clipped",), ()]
+    assert str(found[0]).endswith(", small")
 
 
 def test_a_face_too_small_for_an_expression_costs_no_other_face(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 import edgeemo
-from edgeemo.card import write_card
+from edgeemo.card import Answers, write_card
 from edgeemo.errors import DataError, MachineError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.runtime import Model
@@ -49,6 +49,30 @@ def test_probabilities_of_a_prediction_sum_to_one_and_the_label_leads(opened: Mo
     assert prediction.probability == max(prediction.probabilities.values())
     assert next(iter(prediction.probabilities)) == prediction.label
     assert str(prediction).startswith(f"{prediction.label} {100 * prediction.probability:.1f} %")
+
+
+@pytest.mark.parametrize(("threshold", "unsure"), [(None, None), (0.0, False), (1.0, True)])
+def test_a_prediction_below_the_card_s_threshold_is_unsure(
+    copy: Path, face: np.ndarray, threshold: float | None, unsure: bool | None
+) -> None:
+    """In text, JSON and batches; None without a threshold."""
+    answers = None if threshold is None else Answers(threshold, 0.9, 0.95, 0.9, 0.97, 0.5, 500)
+    write_card(copy, replace(make_tiny.card(), answers=answers))
+    with edgeemo.load(copy) as model:
+        one, (same,) = model.predict(face), model.predict_batch([face])
+    assert one.unsure is same.unsure is asdict(one)["unsure"] is unsure
+    assert str(one).startswith(f"unsure: {one.label} " if unsure else f"{one.label} ")
+
+
+def test_merged_labels_are_unsure_by_their_summed_probability(copy: Path, face: np.ndarray) -> None:
+    """The probability that is shown is the one that is compared; exactly on the threshold, it is not unsure."""
+    halves = LabelSet("halves", ("a", "b"), dict(zip(make_tiny.LABELS, "aaabbb", strict=True)))
+    with edgeemo.load(copy) as model, edgeemo.load(copy, labels=halves) as merged:
+        own, summed = model.predict(face).probability, merged.predict(face).probability
+    assert own < summed
+    write_card(copy, replace(make_tiny.card(), answers=Answers(summed, 0.9, 0.95, 0.9, 0.97, 0.5, 500)))
+    with edgeemo.load(copy) as model, edgeemo.load(copy, labels=halves) as merged:
+        assert (model.predict(face).unsure, merged.predict(face).unsure) == (True, False)
 
 
 def test_gray_and_rgb_of_the_same_gray_picture_agree(opened: Model, face: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from edgeemo.data import load
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.labels import label_set
 from edgeemo.runtime import shipped
-from edgeemo.stages import Build
+from edgeemo.stages import Build, Compress
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RESULTS, TARGETS = BENCHMARKS / "results" / "models", BENCHMARKS / "targets" / "models"
@@ -51,6 +52,19 @@ def test_the_target_formats_of_a_name_are_one_network(name: str) -> None:
             predicted.append(model.probabilities(faces).argmax(1))
     assert len(faces) >= 80
     assert np.mean(predicted[0] == predicted[1]) >= 0.95
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+@pytest.mark.parametrize("target_format", shipped.SUFFIXES)
+def test_the_card_has_the_threshold_of_the_committed_result(name: str, target_format: str) -> None:
+    """The one that `compress` would fit by default, on the faces on which the temperature was fitted."""
+    file = shipped.find(name, target_format=target_format)
+    card = read_card(file)
+    rows = json.loads((RESULTS / "selective.json").read_text(encoding="utf-8"))["rows"]
+    (row,) = (row for row in rows if row["what"] == "card" and row["model"] == file.name)
+    assert {"what": "card", "model": file.name, **asdict(card.answers)} == row
+    assert card.answers.least_accuracy == Compress.answer_accuracy / 100 <= card.answers.accuracy_low
+    assert card.answers.n == card.metrics["valid"].n
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

@@ -8,6 +8,7 @@ from edgeemo.metrics import PairedComparison, wilson
 from edgeemo.report.amounts import format_amount, format_interval, format_milliseconds, format_optional
 from edgeemo.report.facts import DetectorFacts, Frames, FrameTiming, SettingTiming, Timing
 from edgeemo.report.result import Accuracy, Against, BenchResult, FaceScores, GateRow, Robustness, WithoutCopies
+from edgeemo.report.sections.answers import make_threshold_table
 from edgeemo.report.sections.circumstances import describe_cores, list_circumstances
 from edgeemo.report.table import Page, Table
 
@@ -45,10 +46,11 @@ def make_page(result: BenchResult) -> Page:
 
 
 def make_tables(result: BenchResult) -> list[Table]:
-    """Make tables of accuracy, recall, robustness, another model and frames, if measured; latency, footprint, gates."""
+    """Make tables of all scores, of another model and of frames, if measured; of latency, footprint and gates."""
     tables = []
     if result.accuracy:
         tables += [_make_accuracy_table(result.accuracy), _make_recall_table(result, result.accuracy)]
+        tables += [make_threshold_table(result.accuracy.answers)] if result.accuracy.answers else []
     if result.robustness:
         tables.append(_make_robustness_table(result.robustness))
     if result.against:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from edgeemo.report.amounts import format_amount, format_interval
 from edgeemo.report.facts import PairedWith
 from edgeemo.report.result import EvaluatedRow, EvaluationResult
+from edgeemo.report.sections.answers import make_run_table as make_answers_table
 from edgeemo.report.sections.circumstances import list_circumstances
 from edgeemo.report.table import Page, Table
 
@@ -16,9 +17,10 @@ RUN = ("accuracy (95 %)", "macro-F1", "lowest recall", "ECE")
 def make_page(result: EvaluationResult) -> Page:
     """Make a page of the table for 80 columns, the paired tests, and the caveats."""
     tests = (_test(row.name, row.against_first) for row in result.rows if row.against_first)
+    answers = make_answers_table(result.rows)
     return Page(
         title=f"Evaluation of {', '.join(row.name for row in result.rows)}",
-        parts=[_make_table(result), *tests, *_list_caveats(result)],
+        parts=[_make_table(result), *([answers] if answers else []), *tests, *_list_caveats(result)],
         facts=list_circumstances(result.header),
     )
 
