@@ -13,8 +13,8 @@ import results
 
 from edgeemo.bench.run import run
 from edgeemo.errors import UsageError
-from edgeemo.faces import Detection
-from edgeemo.faces.crop import AUGMENTED, load_detector
+from edgeemo.faces import Detection, load_detector
+from edgeemo.faces.crop import AUGMENTED
 from edgeemo.measure import frames, latency
 from edgeemo.measure.frames import TimedFrame, draw_frame, open_marked
 from edgeemo.report.files import read
