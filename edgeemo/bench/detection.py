@@ -109,7 +109,7 @@ def _list_limits(config: Bench) -> dict[str, float]:
 def _check(name: str, limit: float, total: BoxScores) -> GateRow:
     measured = {"recall": total.recall, "precision": total.precision}[name]
     none = {"recall": "no labelled faces", "precision": "no detections"}[name]
-    what = f"{name} of boxes"
+    what = {"recall": "recall of labelled faces", "precision": "precision of found boxes"}[name]
     return make_row(name, what, "share", ">=", limit=limit, measured=none if measured is None else measured)
 
 

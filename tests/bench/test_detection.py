@@ -100,7 +100,7 @@ def test_the_three_formats_give_the_same_result(folder: Path) -> None:
     ("limits", "passed", "says"),
     [
         ({"min_recall": 50.0}, True, "PASS (1 of 1 gates)"),
-        ({"min_recall": 60.0}, False, "FAIL: recall of boxes 50.00 %, limit 60.00 %: missed by 10.00 points"),
+        ({"min_recall": 60.0}, False, "FAIL: recall of labelled faces 50.00 %, limit 60.00 %: missed by 10.00 points"),
         ({"min_recall": 50.0, "min_precision": 100.0}, True, "PASS (2 of 2 gates)"),
     ],
 )
@@ -116,7 +116,7 @@ def test_precision_without_detections_is_not_met(folder: Path, tmp_path: Path) -
     boxes = write(tmp_path / "boxes.csv", {"none.png": [NOWHERE]})
     result = run(Bench(boxes=boxes, images=folder, min_precision=90.0))
     assert not result.passed
-    assert result.verdict == "FAIL: precision of boxes not measured: no detections"
+    assert result.verdict == "FAIL: precision of found boxes not measured: no detections"
 
 
 def test_the_command_exits_with_the_gate(folder: Path, tmp_path: Path) -> None:

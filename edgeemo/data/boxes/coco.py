@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeemo.data.boxes.labelled import Collector, LabelledImage, add_box, show
+from edgeemo.data.boxes.labelled import Collector, LabelledImage, show
 from edgeemo.errors import DataError
 
 FACE = "face"  # name of the category, if there are several
@@ -33,11 +33,11 @@ def read(path: Path, text: str) -> list[LabelledImage]:
         by_id[key] = collector.add_image(_get(one, "file_name", str, where), where, _get_size(one, where))
     category = _find_category(path, content)
     for number, one in enumerate(_get_list(path, content, "annotations")):
-        _add(by_id, one, category, f"{path}, annotations[{number}]")
+        _add(collector, by_id, one, category, f"{path}, annotations[{number}]")
     return collector.finish(path)
 
 
-def _add(by_id: dict[Any, LabelledImage], one: Any, category: Any, where: str) -> None:
+def _add(collector: Collector, by_id: dict[Any, LabelledImage], one: Any, category: Any, where: str) -> None:
     if category is not None and _get(one, "category_id", (int, str), where) != category:
         return
     key = _get(one, "image_id", (int, str), where)
@@ -46,7 +46,8 @@ def _add(by_id: dict[Any, LabelledImage], one: Any, category: Any, where: str) -
     box = _get(one, "bbox", list, where)
     if len(box) != 4 or not all(_is_number(value) for value in box):
         raise DataError(f"{where}: expected bbox as [x, y, width, height], found {show(box)}")
-    add_box(by_id[key], [float(value) for value in box], where, ignored=bool(one.get("iscrowd", 0)))
+    ignored = bool(one.get("iscrowd", 0))
+    collector.add_box(by_id[key], [float(value) for value in box], where, ignored=ignored)
 
 
 def _find_category(path: Path, content: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from edgeemo.errors import DataError
 from edgeemo.faces.detection import Box
 from edgeemo.names import escape_name
 
+log = logging.getLogger(__name__)
 SHOWN = 60  # characters of foreign text in an error
 
 
@@ -40,6 +42,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._images: dict[str, LabelledImage] = {}
+        self._repeated: list[str] = []  # where boxes are that their image had already
 
     def add_image(self, name: str, where: str, size: tuple[int, int] | None = None) -> LabelledImage:
         """Add an image; raise DataError if it is in the file already, or would be outside the folder of the images."""
@@ -55,22 +58,25 @@ class Collector:
         """Return an image that was added."""
         return self._images.get(str(PurePosixPath(name)))
 
+    def add_box(self, image: LabelledImage, numbers: list[float], where: str, *, ignored: bool = False) -> None:
+        """Add a box to its image, unless the image has the same one already; raise DataError if it has no size."""
+        x, y, width, height = numbers
+        if not all(map(isfinite, numbers)) or width <= 0 or height <= 0:
+            raise DataError(f"{where}: expected a box with a width and height above 0 px, found {_format(numbers)}")
+        box = (x, y, width, height)
+        if first := next((one for one in image.boxes if one.box == box), None):
+            self._repeated.append(f"{where}: the same as at {first.where}")
+            return
+        image.boxes.append(LabelledBox(box, where, ignored))
+
     def finish(self, file: Path) -> list[LabelledImage]:
-        """Return the images; raise DataError if there is none."""
+        """Return the images, and log how many boxes were left out; raise DataError if there is no image."""
         if not self._images:
             raise DataError(f"{file} names no image; expected labelled boxes of at least one")
+        if self._repeated:
+            boxes = f"{len(self._repeated):,} box{'es'[: 2 * (len(self._repeated) != 1)]}"
+            log.warning("%s: left out %s repeated in an image, first at %s", file, boxes, self._repeated[0])
         return list(self._images.values())
-
-
-def add_box(image: LabelledImage, numbers: list[float], where: str, *, ignored: bool = False) -> None:
-    """Add a box to its image; raise DataError if it has no size, or is there twice."""
-    x, y, width, height = numbers
-    if not all(map(isfinite, numbers)) or width <= 0 or height <= 0:
-        raise DataError(f"{where}: expected a box with a width and height above 0 px, found {_format(numbers)}")
-    box = (x, y, width, height)
-    if twice := next((one for one in image.boxes if one.box == box), None):
-        raise DataError(f"{where}: the same box as at {twice.where}; leave one of them out")
-    image.boxes.append(LabelledBox(box, where, ignored))
 
 
 def check_inside(image: LabelledImage, width: int, height: int) -> None:

@@ -23,8 +23,9 @@ READERS: dict[str, Callable[[Path, str], list[LabelledImage]]] = {
 def read_boxes(path: Path) -> list[LabelledImage]:
     """Return the images of a file in order, with their boxes: WIDER FACE's text (.txt), COCO's JSON or CSV.
 
-    Raises UsageError for another ending; DataError, with file and line, for a file that cannot be read or is not of the
-    format of its ending, an image or box that is there twice, and a box without a size.
+    Of a box that an image has twice, the first counts; the log says how many were left out. Raises UsageError for
+    another ending; DataError, with file and line, for a file that cannot be read or is not of the format of its ending,
+    an image that is there twice, and a box without a size.
     """
     if path.suffix.lower() not in FORMATS:
         raise known("format of labelled boxes", path.suffix or path.name, FORMATS)

@@ -9,7 +9,7 @@ import csv
 import io
 from pathlib import Path
 
-from edgeemo.data.boxes.labelled import Collector, LabelledImage, add_box, parse_numbers, show
+from edgeemo.data.boxes.labelled import Collector, LabelledImage, parse_numbers, show
 from edgeemo.errors import DataError
 
 BOX = ("x", "y", "width", "height")
@@ -52,4 +52,4 @@ def _read_row(collector: Collector, empty: set[str], cells: dict[str, str], wher
         raise DataError(f"{where}: a face in {show(name)}, which has none at {image.where}; leave one of them out")
     if flag not in FLAGS:
         raise DataError(f"{where}: expected {IGNORED} as 0 or 1, found {show(flag)}")
-    add_box(image, parse_numbers(box, where), where, ignored=FLAGS[flag])
+    collector.add_box(image, parse_numbers(box, where), where, ignored=FLAGS[flag])

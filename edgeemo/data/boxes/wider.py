@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeemo.data.boxes.labelled import Collector, LabelledBox, LabelledImage, add_box, parse_numbers, show
+from edgeemo.data.boxes.labelled import Collector, LabelledBox, LabelledImage, parse_numbers, show
 from edgeemo.errors import DataError
 from edgeemo.names import is_image_name
 
@@ -43,13 +43,13 @@ def _read_image(path: Path, lines: list[str], at: int, collector: Collector) -> 
         raise DataError(f"{_name_line(path, at + 1)}: expected the number of faces, found {show(count)}")
     first = at + 2
     for number in range(first, first + int(count)):
-        _read_box(image, _get_line(path, lines, number), _name_line(path, number))
+        _read_box(collector, image, _get_line(path, lines, number), _name_line(path, number))
     if int(count) == 0 and first < len(lines) and set(lines[first].split()) == {"0"}:
         return first + 1
     return first + int(count)
 
 
-def _read_box(image: LabelledImage, line: str, where: str) -> None:
+def _read_box(collector: Collector, image: LabelledImage, line: str, where: str) -> None:
     cells = line.split()
     if len(cells) not in COLUMNS:
         raise DataError(f"{where}: expected a box, {' or '.join(map(str, COLUMNS))} numbers, found {show(line)}")
@@ -57,7 +57,7 @@ def _read_box(image: LabelledImage, line: str, where: str) -> None:
     if min(numbers[2:4]) == 0:  # so that a file with such faces can be used
         image.boxes.append(LabelledBox((numbers[0], numbers[1], 0.0, 0.0), where, ignored=True))
         return
-    add_box(image, numbers[:4], where, ignored=len(numbers) > INVALID and numbers[INVALID] != 0)
+    collector.add_box(image, numbers[:4], where, ignored=len(numbers) > INVALID and numbers[INVALID] != 0)
 
 
 def _get_line(path: Path, lines: list[str], at: int) -> str:
