@@ -170,8 +170,8 @@ def _make_root_error(index: _Index, root: str, candidates: list[str]) -> DataErr
         return DataError(f"{where}: several folders hold images: {shown}; name the one to use")
     if count := len(index.images[root]):
         return DataError(
-            f"{where} holds {count} images without labels; expected {EXPECTED}.  Predict them with:  "
-            f"edgeemo predict --crop {where}"
+            f"{where} holds {_count_images(count)} without labels; expected {EXPECTED}.  Predict whole photos with:  "
+            f"edgeemo predict {where}  or ready crops of faces with:  edgeemo predict --crop {where}"
         )
     suffixes = {Path(name).suffix.lower() for names in index.others.values() for name in names} - {""}
     found = f", only files of the types {', '.join(sorted(suffixes)[:SHOWN])}" if suffixes else ""
@@ -220,7 +220,7 @@ def _make_split_error(index: _Index, where: str, folder: str) -> DataError:
     if folder not in index.filled:
         return DataError(f"{where} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     count = len(index.images[folder])
-    found = f"{count} images without labels" if count else "images further down"
+    found = f"{_count_images(count)} without labels" if count else "images further down"
     return DataError(f"{where}: expected a folder of images per label, such as {where}/happiness; got {found}")
 
 
@@ -305,8 +305,20 @@ def _list_unused(index: _Index, labels: dict[str, list[str]]) -> list[str]:
     below = [name for folders in labels.values() for files in index.list_below(folders).values() for name in files]
     loose = [name for parent in above for name in index.images[parent] + index.others[parent]]
     loose = [name for name in loose if _get_name(name) not in (RECORD, TABLE)]
+    _log_loose(index, [name for name in loose if is_image_name(name)])
     loose += [name for name in below if not is_image_name(name)]
     return [*_describe_lost(index, lost), *sorted(map(escape_name, [*(f"{one}/" for one in rest), *loose]))]
+
+
+def _log_loose(index: _Index, names: list[str]) -> None:
+    """Log images beside the folders of labels, because they may be faces."""
+    if names:
+        shown = ", ".join(escape_name(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+        log_once(f"{index.tree.path}: not used: {_count_images(len(names))} outside of the label folders: {shown}")
+
+
+def _count_images(number: int) -> str:
+    return f"{number} image{'s'[: number != 1]}"
 
 
 def _describe_lost(index: _Index, folders: list[str]) -> list[str]:
@@ -316,6 +328,6 @@ def _describe_lost(index: _Index, folders: list[str]) -> list[str]:
     counts = {
         folder: sum(map(is_image_name, files)) for one in folders for folder, files in index.list_below([one]).items()
     }
-    described = [f"{escape_name(folder)}/ ({count} images)" for folder, count in counts.items()]
+    described = [f"{escape_name(folder)}/ ({_count_images(count)})" for folder, count in counts.items()]
     log_once(f"{index.tree.path}: not used: {', '.join(described[:SHOWN])}; splits are train, valid and test")
     return described
