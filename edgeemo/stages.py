@@ -698,7 +698,8 @@ def _bench(_: Config, path: Path) -> str:
     return f"bench --engine {quote(str(path))} --data DATA"
 
 
-def _after_crop(_: Config, path: Path) -> str:
+def after_crop(_: Config, path: Path) -> str:
+    """Return the command that trains on a folder of crops."""
     return f"train --data folder:{quote(str(path))}"
 
 
@@ -708,7 +709,7 @@ def _made(command: str, config: type[Config], module: str, purpose: str, **about
 
 STAGES = (
     Stage("data audit", Audit, "edgeemo.data.audit", "train", "the audit"),
-    _made("data crop", CropPhotos, "edgeemo.data.crop", "cropping photos", extra="", following=_after_crop),
+    _made("data crop", CropPhotos, "edgeemo.data.crop", "cropping photos", extra="", following=after_crop),
     _made(
         "train",
         Train,

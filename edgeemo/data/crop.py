@@ -32,17 +32,17 @@ from edgeemo.data.crop_record import FORMAT, RECORD, TABLE, CropRecord
 from edgeemo.data.sample import DataSet, NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.faces import Detection, load_detector
-from edgeemo.faces.crop import extract, place
+from edgeemo.faces.crop import extract, is_sideways, place
 from edgeemo.faces.search import SearchDetector
 from edgeemo.machine import usable_cores
 from edgeemo.names import escape_message
 from edgeemo.progress import track
-from edgeemo.stages import CropPhotos
+from edgeemo.stages import CropPhotos, after_crop
 
 log = logging.getLogger(__name__)
 CROPPED, NO_FACE, SEVERAL, NO_SQUARE, UNREADABLE = "cropped", "no face", "several faces", "no square", "unreadable"
 OUTCOMES = (CROPPED, NO_FACE, SEVERAL, NO_SQUARE, UNREADABLE)
-LISTED = 10  # unreadable photos named in the error
+LISTED = 10  # unreadable photos named in the log
 MAX_NAME = 150  # bytes of a photo's name in that of its crop
 CHUNK = 256  # photos handed to the threads at once
 
@@ -73,6 +73,7 @@ class Row:
     height: float | None = None
     score: float | None = None
     tilt: float | None = None  # degrees; positive: the person's left eye lies lower
+    sideways: bool | None = None  # the head is turned so far that the box, not the eyes, gave the square's side
     side: float | None = None  # of the square
     turned: bool | None = None
     reason: str = ""
@@ -102,8 +103,7 @@ def run(config: CropPhotos) -> Path:
         _write_table(folder / TABLE, rows)
         write_json(folder / RECORD, to_json(_make_record(config, detector, rows)))
     _log_summary(config, rows)
-    if not config.skip_unreadable:
-        _raise_unreadable(config, rows)
+    _report_unreadable(config, rows)
     return config.out
 
 
@@ -198,7 +198,7 @@ class Cropper:
         if not found:
             return make(NO_FACE, faces=0)
         face = max(found, key=lambda one: one.box[2] * one.box[3])
-        facts: dict[str, Any] = {"faces": len(found), **_describe(face)}
+        facts = {"faces": len(found), **_describe(face)}
         if len(found) > 1 and self._several == "skip":
             return make(SEVERAL, **facts)
         try:
@@ -217,12 +217,13 @@ class Cropper:
         return images.resize(square, InputContract(self._contract.size, colour))
 
 
-def _describe(face: Detection) -> dict[str, float]:
+def _describe(face: Detection) -> dict[str, Any]:
     box = dict(zip(("x", "y", "width", "height"), (round(value, 2) for value in face.box), strict=True))
-    found = {**box, "score": round(face.score, 4)}
+    found: dict[str, Any] = {**box, "score": round(face.score, 4)}
     if face.eyes:
         right, left = face.eyes
         found["tilt"] = round(degrees(atan2(left[1] - right[1], left[0] - right[0])), 2)
+        found["sideways"] = is_sideways(face)
     return found
 
 
@@ -290,15 +291,19 @@ def _log_summary(config: CropPhotos, rows: list[Row]) -> None:
     elif several:
         left_out = _count_photos(several)
         log.warning("%s with several faces left out; --several largest takes the largest face", left_out)
+    if sideways := sum(bool(row.crop and row.sideways) for row in rows):
+        message = "%s of heads turned far sideways, which may show a part of the face only; see column sideways of %s"
+        log.warning(message, f"{sideways} crop{'s'[: sideways != 1]}", TABLE)
 
 
-def _raise_unreadable(config: CropPhotos, rows: list[Row]) -> None:
+def _report_unreadable(config: CropPhotos, rows: list[Row]) -> None:
+    """Log the first unreadable photos, a line each; raise DataError if there are any, unless they may be skipped."""
     reasons = [row.reason for row in rows if row.outcome == UNREADABLE]
-    if reasons:
-        lines = [f"  {number}. {reason}" for number, reason in enumerate(reasons[:LISTED], 1)]
-        if len(reasons) > LISTED:
-            lines.append(f"  … and {len(reasons) - LISTED} more")
+    for reason in reasons[:LISTED]:
+        log.warning("%s", reason)
+    if reasons and not config.skip_unreadable:
         raise DataError(
-            "\n".join([f"{len(reasons)} of {_count_photos(len(rows))} cannot be read:", *lines])
-            + f"\n  The crops of the others are in {config.out}; --skip-unreadable makes this no error"
+            f"{len(reasons)} of {_count_photos(len(rows))} cannot be read, as listed in {config.out / TABLE}; the "
+            f"crops of the others are in {config.out}, and --skip-unreadable makes this no error.  Next:  "
+            f"edgeemo {after_crop(config, config.out)}"
         )

@@ -73,6 +73,17 @@ def place(detection: Detection, contract: InputContract) -> Square:
     return Square((centre[0], centre[1]), wanted.side_eye_distances * distance, turned)
 
 
+def is_sideways(detection: Detection) -> bool:
+    """Return whether the eyes are so close together, for the size of the box, that `place` takes MIN_EYE_SHARE.
+
+    The head is turned far sideways, or an eye was not found where it is. False for a face without landmarks.
+    """
+    if detection.eyes is None:
+        return False
+    (right, left), implied = _find_eyes(detection)
+    return hypot(left[0] - right[0], left[1] - right[1]) < MIN_EYE_SHARE * implied
+
+
 def turn(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     """Sample a square upright, ready to be resized to `size` px: (H, W[, 3]) → (side, side[, 3]) uint8.
 

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import tarfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from edgeemo.data.crop import run
 from edgeemo.data.crop_record import RECORD, TABLE
 from edgeemo.data.drawing import draw_face
 from edgeemo.errors import DataError, UsageError
-from edgeemo.faces import crop, load_detector
+from edgeemo.faces import Detection, crop, load_detector
+from edgeemo.faces.search import SearchDetector
 from edgeemo.labels import label_set
 from edgeemo.stages import Audit, CropPhotos
 
@@ -160,12 +162,55 @@ def test_unreadable_photos_are_an_error_after_all_others_are_cropped(photos: Pat
     command = ["data", "crop", f"folder:{photos}", "--out"]
     done = CliRunner().invoke(main, [*command, str(photos.parent / "first")])
     assert done.exit_code == DataError.exit_code
-    assert "1 of 6 photos cannot be read" in done.output
-    assert "broken.png" in done.output
+    error = next(line for line in done.output.splitlines() if line.startswith("error: "))
+    assert "1 of 6 photos cannot be read, as listed in" in error
+    assert error.endswith(f"Next:  edgeemo train --data folder:{photos.parent / 'first'}")
     assert (photos.parent / "first" / RECORD).is_file()
     done = CliRunner().invoke(main, [*command, str(photos.parent / "second"), "--skip-unreadable"])
     assert done.exit_code == 0, done.output
     assert "next:  edgeemo train --data folder:" in done.output
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_unreadable_photos_are_logged_one_by_one(photos: Path, caplog: pytest.LogCaptureFixture, skip: bool) -> None:
+    """The first ten, each with its name; the table has the others."""
+    for number in range(11):
+        (photos / "valid" / "sad" / f"empty-{number:02}.png").touch()
+    with nullcontext() if skip else pytest.raises(DataError, match="12 of 17 photos cannot be read, as listed in"):
+        run(config(photos, skip_unreadable=skip))
+    logged = [message.partition(":")[0] for message in caplog.messages if "sad/" in message]
+    assert logged == ["valid/sad/broken.png", *(f"valid/sad/empty-{number:02}.png" for number in range(9))]
+
+
+def test_photos_without_a_label_are_logged(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those beside the folders of labels, which would be missed in silence."""
+    for number in range(6):
+        save(photos / "train" / f"loose-{number}.png", paint(*ONE))
+    with caplog.at_level(logging.INFO):
+        run(config(photos))
+    expected = f"{photos}: not used: 6 images outside of the label folders: train/loose-0.png, train/loose-1.png"
+    assert [message for message in caplog.messages if message.startswith(expected) and message.endswith(", …")]
+
+
+def test_photos_of_heads_turned_far_sideways_are_marked(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the table and the log: their eyes are so close together that the box gave the square's side."""
+    row = next(row for row in read_table(run(config(photos))) if row["photo"].endswith("happy/level.png"))
+    assert row["sideways"] == "False"
+    assert "sideways" not in caplog.text
+    detect = SearchDetector.detect
+
+    def detect_sideways(self: SearchDetector, image: np.ndarray) -> list[Detection]:
+        return [
+            replace(one, landmarks=(one.landmarks[0], (one.landmarks[0][0] + 5, one.landmarks[0][1])))
+            for one in detect(self, image)
+        ]
+
+    monkeypatch.setattr(SearchDetector, "detect", detect_sideways)
+    rows = read_table(run(config(photos, out=photos.parent / "other")))
+    assert {row["sideways"] for row in rows if row["outcome"] == "cropped"} == {"True"}
+    assert "3 crops of heads turned far sideways" in caplog.text
 
 
 def test_names_of_any_bytes_stay_apart(tmp_path: Path) -> None:

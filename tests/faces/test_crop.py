@@ -13,7 +13,7 @@ from edgeemo import images
 from edgeemo.card import Crop, InputContract, card_path, read_card
 from edgeemo.errors import DataError
 from edgeemo.faces import Detection, Framing, crop
-from edgeemo.faces.crop import MIN_EYE_SHARE, place
+from edgeemo.faces.crop import MIN_EYE_SHARE, is_sideways, place
 from edgeemo.runtime import shipped
 
 GRAY = InputContract(48)
@@ -134,6 +134,17 @@ def test_a_head_turned_sideways_is_not_framed_too_tightly():
     box = (100.0, 100.0, 100.0, 100.0)
     square = place(with_eyes((140.0, 140.0), 8.0, box=box, framing=FRAMING), GRAY)
     assert square.side == pytest.approx(2.8 * MIN_EYE_SHARE * 100 / 2.5)
+
+
+def test_a_head_is_turned_sideways_where_the_box_gives_the_side():
+    """Not where the eyes do, and not where there are none, or nothing is known of the box."""
+    least = MIN_EYE_SHARE * 100 / 2.5
+    box = (100.0, 100.0, 100.0, 100.0)
+    near, apart = (with_eyes((140.0, 140.0), k * least, box=box, framing=FRAMING) for k in (0.9, 1.1))
+    assert (is_sideways(near), is_sideways(apart)) == (True, False)
+    assert not is_sideways(replace(near, framing=None))
+    assert not is_sideways(replace(near, landmarks=()))
+    assert not is_sideways(replace(near, landmarks=(), framing=None))
     wide = place(with_eyes((140.0, 140.0), 40.0, box=box, framing=FRAMING), GRAY)
     assert wide.side == pytest.approx(2.8 * 40)
 
