@@ -25,7 +25,7 @@ INTRODUCTION = """\
 Commands are listed in the order of the pipeline. `edgeemo COMMAND --help` shows the common options of a command, and
 `--help-all` shows every option; those that only `--help-all` shows are marked with an asterisk here. Option names may
 be written with underscores (`--batch_size`). An option that would have no effect is refused, with a message that names
-the option it needs. `edgeemo --quiet COMMAND` prints results and errors only.
+the option it needs. `--quiet`, before or after the command, prints results, warnings and errors only.
 
 Thresholds on a measured rate, such as accuracy or agreement, are in percent. Fractions that are set, such as dropout or
 the fraction of channels to prune, are between 0 and 1.

@@ -29,6 +29,7 @@ from edgeemo.resume import make_compress_config, make_train_config
 from edgeemo.stages import Stage
 
 NEED_MEMORY = ("batch_size", "size", "sizes", "calibration_count", "count")  # the higher, the more
+QUIET = "print results, warnings and errors only"
 INTERRUPTED = 130  # 128 + SIGINT, by convention of the shell
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -216,7 +217,7 @@ def _click_type(one: Typed) -> Any:
 
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(edgeemo.__version__, prog_name="edgeemo")
-@click.option("--quiet", is_flag=True, help="print results and errors only")
+@click.option("--quiet", is_flag=True, help=QUIET)
 def main(quiet: bool) -> None:
     """Train, compress, prove and run facial-emotion models on edge devices."""
     start_logging(logging.WARNING if quiet or not is_first_process() else logging.INFO)
@@ -236,10 +237,21 @@ def _add_command(stage: Stage) -> None:
         parameters = [*RECIPE, *parameters]
     if stage.json:
         parameters.append(click.Option(["--json", "as_json"], is_flag=True, help=stage.json))
+    parameters.append(_make_quiet())
     if any(getattr(parameter, "rare", False) for parameter in parameters):
         parameters.append(_make_help_all(stage.command))
     callback = click.pass_context(_command_of(stage))
     parent.add_command(StageCommand(word, params=parameters, callback=callback, help=stage.config.__doc__))
+
+
+def _make_quiet() -> click.Option:
+    """Return --quiet as an option of a command, where people type it too."""
+
+    def start(_: click.Context, __: click.Parameter, value: bool) -> None:
+        if value:
+            start_logging(logging.WARNING)
+
+    return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=start, help=QUIET)
 
 
 def _make_help_all(command: str) -> click.Option:

@@ -165,11 +165,19 @@ def test_a_report_shows_every_kind_and_refuses_what_is_none():
     assert "edgeemo bench --engine MODEL --out FILE.json" in refused.output
 
 
-@pytest.mark.parametrize(("words", "level"), [([], logging.INFO), (["--quiet"], logging.WARNING)])
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        (["doctor"], logging.INFO),
+        (["--quiet", "doctor"], logging.WARNING),
+        (["doctor", "--quiet"], logging.WARNING),
+        (["--quiet", "doctor", "--quiet"], logging.WARNING),
+    ],
+)
 def test_quiet_is_quiet(words, level, caplog):
-    """Then only warnings and errors are printed."""
+    """Then only warnings and errors are printed, whether it stands before or after the command."""
     caplog.set_level(logging.DEBUG, logger="edgeemo")  # what it was comes back after the test
-    assert call(*words, "doctor").exit_code == 0
+    assert call(*words).exit_code == 0
     assert logging.getLogger("edgeemo").level == level
 
 
