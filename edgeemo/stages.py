@@ -532,7 +532,15 @@ class Bench(Config):
         may_be_path=True,
         needs=OF_MODEL,
     )
-    runs: int = option(200, "timed runs after the warm-up", least=1, most=5000, unit="N", needs=OF_MODEL)
+    runs: int = option(
+        200,
+        "least number of timed runs after the warm-up; timing goes on for a second per model, setting and frame, or to "
+        "5000 runs",
+        least=1,
+        most=5000,
+        unit="N",
+        needs=OF_MODEL,
+    )
     out: Path | None = option(None, "also write JSON here, and a Markdown report with plots beside it", unit="FILE")
 
     detector: str | None = of_detector(None, DETECTOR, unit="DETECTOR", may_be_path=True, needs="frames|boxes")

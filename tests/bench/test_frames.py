@@ -151,6 +151,7 @@ def test_the_page_has_a_row_per_frame_with_the_ratio_of_its_parts() -> None:
     page = make_page(made).to_markdown()
     assert "| 640x480 | 1 of 1 | 1 | 30 | 0.5 | 2 | 32.5 / 40 | 15 : 0.25 : 1 |" in page
     assert "| 1920x1080 | 4 of 4 | 1 | 90 | 2 | 8 | 100 / 300 | 11 : 0.25 : 1 |" in page
+    assert "the ratio detect : crop : classify" in page
     assert "Unstable" in page
     steady = replace(made.frames, rows=made.frames.rows[:1])
     assert "Unstable" not in make_page(replace(made, frames=steady)).to_markdown()

@@ -204,8 +204,8 @@ def make_frames_table(frames: Frames) -> Table:
     """Make a table with a row per frame: p50 of each part, and how it compares with the model's."""
     rows = [_make_frame_row(row) for row in frames.rows]
     note = (
-        "p50 of each part of the same runs, on one core with one thread, and their ratio; frames of synthetic faces. "
-        f"Detector: {describe_detector(frames.detector)}."
+        "p50 of each part of the same runs, on one core with one thread, and the ratio detect : crop : classify; "
+        f"frames of synthetic faces. Detector: {describe_detector(frames.detector)}."
     )
     if any(row.unstable for row in frames.rows):
         note += " Unstable: p95 is over twice p50; another process used the core."
