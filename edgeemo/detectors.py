@@ -14,7 +14,6 @@ from edgeemo.report.amounts import format_amount
 from edgeemo.stages import Detectors
 
 PACKAGED, INSTALLED, MISSING, BY_PATH = "packaged", "installed", "not installed", "by path"
-SHOWN_HASH = 12  # digits of a SHA-256
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def describe_access(card: DetectorCard) -> str:
 def _list_lines(card: DetectorCard) -> list[str]:
     source = card.source
     facts = {
-        "file": f"{format_amount(card.size_bytes, 'bytes')}, SHA-256 {card.sha256[:SHOWN_HASH]}…",
+        "file": f"{format_amount(card.size_bytes, 'bytes')}, SHA-256 {card.sha256}",
         "from": "; ".join(filter(None, (source.project, source.package))),
         "licence": source.licence,
         "trained on": source.training_data,
@@ -79,13 +78,22 @@ def _list_lines(card: DetectorCard) -> list[str]:
 def describe_search(search: Search, measured: Measured) -> str:
     """Return time and quality of a search in words."""
     return (
-        f"{search.ms:.0f} ms for 640x480, {search.nanos:.0f} times nano; "
-        f"{search.found} of {measured.faces} hard faces, false boxes: {search.false_boxes}"
+        f"{search.ms:.0f} ms for an image of 640x480 px, as long as nano takes for {search.nanos:.0f} faces; finds "
+        f"{search.found} of {measured.faces} hard faces; false boxes in {measured.images} images: {search.false_boxes}"
     )
 
 
 def _list_notes(cards: tuple[DetectorCard, ...]) -> list[str]:
-    """Return where the figures are from, once for each source."""
+    """Return what few, many and hard faces mean, and where the figures are from, once for each source."""
     about = [card.measured for card in cards if card.measured]
-    hard = dict.fromkeys(f"Hard faces, in {one.images} images: {one.quality}." for one in about)
-    return ["\n".join([*hard, *dict.fromkeys(f"Times, one thread: {one.speed}." for one in about)])] if about else []
+    if not about:
+        return []
+    hard = dict.fromkeys(f"hard faces: {_cite(one.quality)}" for one in about)
+    times = dict.fromkeys(f"times: one thread, {_cite(one.speed)}" for one in about)
+    return ["\n".join(["few: the image is searched as a whole; many: tiles of it, too", *hard, *times])]
+
+
+def _cite(source: str) -> str:
+    """Return what a result is about, before its file, which no installed edgeemo has."""
+    file, _, what = source.partition(": ")
+    return f"{what} ({file} in edgeemo's repository)"

@@ -25,6 +25,7 @@ SYNONYMS = {
     "contempt": ("contemptuous",),
 }
 EMOTIONS = {other: name for name, others in SYNONYMS.items() for other in (name, *others)}
+OWN = "own"  # name of a label set written as a,b,c
 NUMBERED = re.compile(r"\d+[\s._-]+(?=\D)")  # 0_angry, 1. Fear
 
 
@@ -58,13 +59,21 @@ class LabelSet:
 
         Raises UsageError if the set does not cover one, or the model lacks a label of the set.
         """
+        if unknown := [label for label in labels if self.find(label) is None]:
+            raise UsageError(
+                f"the model predicts {', '.join(unknown)}, which the label set {self._describe()} lacks; choose "
+                "another label set"
+            )
         positions = tuple(self.index(label) for label in labels)
         if missing := [name for k, name in enumerate(self.labels) if k not in positions]:
             raise UsageError(
-                f"the label set {self.name!r} also needs {', '.join(missing)}, which a model of {', '.join(labels)} "
-                "does not predict; choose another label set"
+                f"the label set {self._describe()} also needs {', '.join(missing)}, which a model of "
+                f"{', '.join(labels)} does not predict; choose another label set"
             )
         return positions
+
+    def _describe(self) -> str:
+        return ",".join(self.labels) if self.name == OWN else self.name
 
 
 LABEL_SETS = {
@@ -89,7 +98,7 @@ def label_set(name: str) -> LabelSet:
         raise known("label set", name, [*LABEL_SETS, "or your own labels as a,b,c"])
     if len(set(labels)) != len(labels) or "" in labels:
         raise UsageError(f"label set {name!r} has an empty or repeated label; expected different labels as a,b,c")
-    return LabelSet("own", labels)
+    return LabelSet(OWN, labels)
 
 
 @cache

@@ -32,7 +32,10 @@ SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
 MODEL = "nano, small or base (shipped with edgeemo), or a file, .onnx or .trt"
-DETECTOR = "face detector: a name that edgeemo detectors lists, or the file of a known one; default: blazeface-full"
+DETECTOR = (
+    "face detector: blazeface-full (default), centerface where it is installed, or the path of the file of one that "
+    "edgeemo detectors lists"
+)
 LABELS = (
     "ferplus8; seven, in which contempt counts as neutral; six, in which disgust also counts as anger; or your own "
     "labels as a,b,c"

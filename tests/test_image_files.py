@@ -340,7 +340,7 @@ OTHERS = {
 def test_another_image_format_is_refused_by_name_with_what_to_do(kind):
     """Its decoder stays closed."""
     what, make = OTHERS[kind]
-    with pytest.raises(DataError, match=rf"{what}; expected PNG, JPEG, WEBP, BMP; convert it, .*  magick FILE"):
+    with pytest.raises(DataError, match=rf"{what}; expected PNG, JPEG, WebP or BMP; convert it, .*  magick FILE"):
         images.read(make())
 
 
@@ -358,7 +358,7 @@ def test_another_image_format_is_refused_by_name_with_what_to_do(kind):
 )
 def test_what_is_no_image_is_named(content, what):
     """A face's name on something else."""
-    with pytest.raises(DataError, match=rf"{what}.*; expected a PNG, JPEG, WEBP, BMP image"):
+    with pytest.raises(DataError, match=rf"{what}.*; expected a PNG, JPEG, WebP or BMP image"):
         images.read(content)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from edgeemo import images
 from edgeemo.card import InputContract
 from edgeemo.errors import DataError
-from edgeemo.faces.detection import Detection, Point
+from edgeemo.faces.detection import Located, Point
 
 AUGMENTED = (0.9, 1.0, 1.2)  # sides of the crops that test-time augmentation averages, in sides of the contract's
 MIN_EYE_SHARE = 0.6  # eyes closer together than this share of what the box implies belong to a head turned sideways
@@ -29,18 +29,20 @@ class Square:
     degrees: float = 0.0
 
 
-def crop(image: np.ndarray, detection: Detection, contract: InputContract, *, scale: float = 1.0) -> np.ndarray:
+def crop(image: np.ndarray, face: Located, contract: InputContract, *, scale: float = 1.0) -> np.ndarray:
     """Return the face as the contract defines it: upright (H, W[, 3]) uint8 image → (size, size[, 3]) uint8.
+
+    face: a Detection, or a Face of `edgeemo.Model.faces` in the same image.
 
     scale: of the square's side, for test-time augmentation; 1 is the contract's.
 
     A square that is not turned is cut out in whole pixels and resized by `images.resize`, as a ready crop is. A turned
     one is first sampled upright, `turn`. Outside the image the nearest pixel of its edge is repeated.
 
-    Raises DataError for an image that `images.to_pixels` does not accept, a detection without eyes of a detector whose
-    boxes are not known, or a square outside the image, below 16 px or above 50 megapixels.
+    Raises DataError for an image that `images.to_pixels` does not accept, a face without eyes of a detector whose boxes
+    are not known, or a square outside the image, below 16 px or above 50 megapixels.
     """
-    square = place(detection, contract)
+    square = place(face, contract)
     scaled = replace(square, side=square.side * scale)
     return images.resize(extract(image, scaled, contract.size), contract)
 
@@ -53,7 +55,7 @@ def extract(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     return turn(image, square, size) if square.degrees else _cut(image, square)
 
 
-def place(detection: Detection, contract: InputContract) -> Square:
+def place(face: Located, contract: InputContract) -> Square:
     """Return the square around a face; tilts up to the contract's `turn_from_degrees` are left as they are.
 
     Its side and centre are measured in distances between the eyes, which a head turned sideways shortens: below
@@ -61,10 +63,10 @@ def place(detection: Detection, contract: InputContract) -> Square:
     where the detector's boxes have them on average, and no tilt.
     """
     wanted = contract.face_crop
-    (right, left), implied = _find_eyes(detection)
+    (right, left), implied = _find_eyes(face)
     distance = max(hypot(left[0] - right[0], left[1] - right[1]), MIN_EYE_SHARE * implied)
     if not isfinite(distance) or distance <= 0:
-        raise DataError(f"expected two eyes and a box with a size, got {detection}")
+        raise DataError(f"expected two eyes and a box with a size, got {face}")
     tilt = degrees(atan2(left[1] - right[1], left[0] - right[0]))
     below = wanted.below_eyes * distance
     turned = tilt if abs(tilt) > wanted.turn_from_degrees else 0.0
@@ -117,13 +119,13 @@ def _sample(band: np.ndarray, matrix: tuple[float, ...], side: int) -> np.ndarra
     return rounded
 
 
-def _find_eyes(detection: Detection) -> tuple[tuple[Point, Point], float]:
+def _find_eyes(face: Located) -> tuple[tuple[Point, Point], float]:
     """Return the eyes, and the distance between them that the box implies, 0 if its detector is not known."""
-    x, y, width, height = detection.box
-    framing = detection.framing
+    x, y, width, height = face.box
+    framing = face.framing
     implied = max(width, height) / framing.side_eye_distances if framing else 0.0
-    if detection.eyes:
-        return detection.eyes, implied
+    if len(face.landmarks) >= 2:
+        return (face.landmarks[0], face.landmarks[1]), implied
     if framing is None:
         raise DataError("a detection needs eyes, or a detector whose boxes are known: landmarks or framing")
     middle, line = x + width / 2, y + height / 2 - framing.below_eyes * implied

@@ -23,6 +23,22 @@ class Framing:
     ]
 
 
+class Located(Protocol):
+    """What a crop needs to know of a face: a Detection, or a Face of `edgeemo.Model.faces`."""
+
+    @property
+    def box(self) -> Box:
+        """x, y, width, height in pixels."""
+
+    @property
+    def landmarks(self) -> tuple[Point, ...]:
+        """The eyes first; may be empty."""
+
+    @property
+    def framing(self) -> Framing | None:
+        """How the boxes lie about the eyes."""
+
+
 @dataclass(frozen=True)
 class Detection:
     """One face, in pixels of the upright image; (0, 0) is the top left corner of its top left pixel.

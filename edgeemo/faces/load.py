@@ -58,16 +58,22 @@ def _find(detector: str) -> tuple[DetectorCard, Path]:
     if not re.fullmatch(r"[\w-]+", detector):
         path = Path(detector)
         return _recognise(path), path
-    cards = {card.name: card for card in list_detectors() if card.named}
+    cards = {card.name: card for card in list_detectors()}
     if detector not in cards:
-        raise known("detector", detector, (*cards, "or the path of a file, .onnx"))
+        named = [card.name for card in cards.values() if card.named]
+        raise known("detector", detector, (*named, "or the path of a file, .onnx"))
     found = cards[detector].find()
     if found is None:
         raise _make_missing_error(cards[detector])
     return _recognise(found), found
 
 
-def _make_missing_error(card: DetectorCard) -> MachineError:
+def _make_missing_error(card: DetectorCard) -> UsageError | MachineError:
+    if not card.named:
+        return UsageError(
+            f"the file of {card.name} is not packaged with edgeemo; give its path instead of its name, such as "
+            f"./{card.name}.onnx.  It is a file of {card.source.project}; SHA-256 {card.sha256}"
+        )
     if card.packaged:
         return MachineError(
             f"this edgeemo was installed without its detector {card.name}; give the path of a known file"

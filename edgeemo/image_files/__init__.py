@@ -23,7 +23,7 @@ from edgeemo.errors import DataError
 from edgeemo.image_files import bmp, jpeg, png, webp
 
 FORMATS: dict[str, ModuleType] = {"PNG": png, "JPEG": jpeg, "WEBP": webp, "BMP": bmp}
-NAMES = ", ".join(FORMATS)
+NAMES = "PNG, JPEG, WebP or BMP"
 # By their first bytes, after so many others: files that are often found among faces, or named like them.
 OTHERS = (
     (0, b"GIF8", "a GIF image"),

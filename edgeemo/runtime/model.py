@@ -17,7 +17,7 @@ from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.faces import Detector, find_flags
 from edgeemo.faces.crop import AUGMENTED
-from edgeemo.faces.detection import Box, Point
+from edgeemo.faces.detection import Box, Framing, Point
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import MAX_THREADS
 from edgeemo.metrics import merge_matrix, softmax
@@ -56,7 +56,8 @@ class Face:
     box: x, y, width, height, x and y of the top left corner; it may extend over the edges of the image. score: the
     detector's, 0..1, which is no probability. landmarks: (x, y) of the points that the detector finds, its right and
     left eye first (the person's); empty if it finds none. flags: why the prediction may be poor, as
-    `faces.find_flags` says: `small`, `tilted`, `clipped`.
+    `faces.find_flags` says: `small`, `tilted`, `clipped`. framing: how the detector's boxes lie about the eyes, for
+    `faces.crop`; None: not known.
     """
 
     box: Box
@@ -64,11 +65,12 @@ class Face:
     landmarks: tuple[Point, ...]
     prediction: Prediction
     flags: tuple[str, ...] = ()
+    framing: Framing | None = None
 
     def __str__(self) -> str:
         x, y, width, height = (round(value) for value in self.box)
         notes = "".join(f", {flag}" for flag in self.flags)
-        return f"{self.prediction}; face of {width}x{height} px at {x}, {y}{notes}"
+        return f"{self.prediction}; face of {width}x{height} px at {x}, {y}, score {self.score:.2f}{notes}"
 
 
 def load(
@@ -207,7 +209,7 @@ class Model:
         height, width = pixels.shape[:2]
         flags = [find_flags(one, width, height, self.card.input) for one in kept]
         return [
-            Face(one.box, one.score, one.landmarks, prediction, flagged)
+            Face(one.box, one.score, one.landmarks, prediction, flagged, one.framing)
             for one, prediction, flagged in zip(kept, predictions, flags, strict=True)
         ]
 

@@ -168,6 +168,10 @@ def test_unknown_names_and_settings_are_refused():
     """With what is known."""
     with pytest.raises(UsageError, match="unknown detector 'haar'; known: blazeface-full, centerface, or the path"):
         load_detector("haar")
+    with pytest.raises(
+        UsageError, match=r"yunet-n is not packaged.*give its path.*\./yunet-n.onnx.*SHA-256 104ee26c71"
+    ):
+        load_detector("yunet-n")
     with pytest.raises(UsageError, match="known: few, many"):
         load_detector(faces="some")
     with pytest.raises(UsageError, match="threads is 0; expected a whole number"):

@@ -17,7 +17,7 @@ from scenes import draw
 import edgeemo
 from edgeemo import images
 from edgeemo.errors import DataError, UsageError
-from edgeemo.faces import Detection, crop, load_detector
+from edgeemo.faces import Detection, Framing, crop, load_detector
 from edgeemo.faces.crop import AUGMENTED
 from edgeemo.runtime import Face, Model, find
 
@@ -68,6 +68,15 @@ def test_every_face_is_found_and_classified_as_its_crop_would_be(model: Model, s
         assert face.prediction.probability == pytest.approx(alone.probability, abs=1e-6)
         assert face.prediction.unsure is (face.prediction.probability < model.card.answers.least_probability)
         assert face.flags == ()
+
+
+def test_a_face_is_cropped_as_its_detection_is(model: Model, scene: np.ndarray) -> None:
+    """By its landmarks, or, without any, by its detector's framing."""
+    framed = (Detection((60.0, 80.0, 128.0, 128.0), 0.9, framing=Framing(2.7, 0.39)),)
+    for detector in (load_detector(), Fixed(framed)):
+        for face, one in zip(model.faces(scene, color="rgb", detector=detector), detector.detect(scene), strict=True):
+            expected = crop(scene, one, model.card.input, scale=1.2)
+            np.testing.assert_array_equal(crop(scene, face, model.card.input, scale=1.2), expected)
 
 
 def test_all_faces_of_an_image_run_as_one_batch(
@@ -170,7 +179,7 @@ def test_any_detector_may_find_the_faces(model: Model, scene: np.ndarray) -> Non
     one = Detection((20, 20, 80, 80), 0.7, EYES)
     (found,) = model.faces(scene, color="rgb", detector=Fixed((one,)))
     assert (found.box, found.score, found.landmarks) == (one.box, one.score, one.landmarks)
-    assert str(found).endswith("face of 80x80 px at 20, 20")
+    assert str(found).endswith("face of 80x80 px at 20, 20, score 0.70")
     with pytest.raises(UsageError, match=r"'yunet.onnx' is no detector; .*load_detector"):
         model.faces(scene, color="rgb", detector="yunet.onnx")  # type: ignore[arg-type]
 
