@@ -45,6 +45,8 @@ EXIT_CODES = {
     errors.IntegrityError: "a model or card that is missing, changed, damaged or not edgeemo's",
     errors.MachineError: "this machine lacks something: a package, a device, a network or disk space",
     cli.INTERRUPTED: "interrupted; a command with `--resume` continues from its last checkpoint",
+    errors.ClosedPipeError: "standard output is not read any more, as after `| head`; the command stops without a "
+    "message, after a warning about files that are not complete",
 }
 UNITS = {"share": "percent", "points": "percentage points"}  # of a gate's limit
 KINDS = {int: "N", float: "number", str: "text", Path: "path"}

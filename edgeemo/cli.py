@@ -20,7 +20,7 @@ from click.exceptions import Exit
 import edgeemo
 from edgeemo import stages
 from edgeemo.console import finish_streams, prepare_streams, print_error, print_text, start_logging
-from edgeemo.errors import DataError, EdgeemoError, GateError
+from edgeemo.errors import ClosedPipeError, DataError, EdgeemoError, GateError
 from edgeemo.limits import MEMORY, explain_limit
 from edgeemo.machine import is_first_process, read_cpu_quota, usable_cores
 from edgeemo.names import escape_message, escape_name
@@ -78,6 +78,8 @@ def _exit_on_error() -> Iterator[None]:
     except KeyboardInterrupt as error:
         print_error("interrupted; a command with --resume continues from its last checkpoint", word="")
         raise Exit(INTERRUPTED) from error
+    except (ClosedPipeError, BrokenPipeError) as error:  # the second: a page of help
+        raise Exit(ClosedPipeError.exit_code) from error
     except Exception as error:
         known = error if isinstance(error, EdgeemoError) else explain_limit(error)
         if not known:
@@ -237,9 +239,8 @@ def _add_command(stage: Stage) -> None:
         parameters = [*RECIPE, *parameters]
     if stage.json:
         parameters.append(click.Option(["--json", "as_json"], is_flag=True, help=stage.json))
-    parameters.append(_make_quiet())
-    if any(getattr(parameter, "rare", False) for parameter in parameters):
-        parameters.append(_make_help_all(stage.command))
+    has_rare = any(getattr(parameter, "rare", False) for parameter in parameters)
+    parameters += [_make_quiet(), _make_help_all(stage.command, hidden=not has_rare)]
     callback = click.pass_context(_command_of(stage))
     parent.add_command(StageCommand(word, params=parameters, callback=callback, help=stage.config.__doc__))
 
@@ -254,7 +255,7 @@ def _make_quiet() -> click.Option:
     return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=start, help=QUIET)
 
 
-def _make_help_all(command: str) -> click.Option:
+def _make_help_all(command: str, *, hidden: bool) -> click.Option:
     def show(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         if value:
             ctx.meta["edgeemo.help_all"] = True
@@ -262,7 +263,9 @@ def _make_help_all(command: str) -> click.Option:
             ctx.exit()
 
     text = f"show all options of edgeemo {command}"
-    return click.Option(["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=show, help=text)
+    return click.Option(
+        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=show, help=text, hidden=hidden
+    )
 
 
 RECIPE = (

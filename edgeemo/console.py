@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from edgeemo.errors import MachineError
+from edgeemo.errors import ClosedPipeError, MachineError
 from edgeemo.names import escape_message
 
 
@@ -52,7 +52,10 @@ def finish_streams() -> None:
 
 @contextmanager
 def writing_output() -> Iterator[None]:
-    """Write to standard output inside the block; raise MachineError if it is closed, full or not read any more."""
+    """Write to standard output inside the block; raise MachineError if it is closed or full.
+
+    Raises ClosedPipeError if it is not read any more.
+    """
     if sys.stdout is None:
         raise MachineError("cannot write to standard output: it is closed; redirect it to a file or /dev/null")
     try:
@@ -60,8 +63,9 @@ def writing_output() -> Iterator[None]:
         sys.stdout.flush()
     except OSError as error:
         _discard(sys.stdout)
-        reason = error.strerror or str(error)
-        raise MachineError(f"cannot write to standard output: {reason}; files of the command are complete") from error
+        if isinstance(error, BrokenPipeError):
+            raise ClosedPipeError("standard output is not read any more") from error
+        raise MachineError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def print_text(text: str) -> None:

@@ -1,7 +1,7 @@
 """Errors that end a command, one class per exit code; any other exception is a bug and shows its traceback.
 
 0: success. 1: a gate failed. 2: wrong usage. 3: unusable data. 4: a damaged or foreign file. 5: the machine lacks
-something. 130: interrupted.
+something. 130: interrupted. 141: standard output is not read any more.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class MachineError(EdgeemoError):
     """Something that this machine lacks: a package, a device, a network, disk space."""
 
     exit_code = 5
+
+
+class ClosedPipeError(MachineError):
+    """Nobody reads standard output any more, as after `| head`: the command stops without a message."""
+
+    exit_code = 141  # 128 + SIGPIPE, by convention of the shell
 
 
 def known(what: str, name: str, names: Iterable[str]) -> UsageError:

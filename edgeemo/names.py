@@ -76,6 +76,11 @@ def escape_markdown(text: str) -> str:
     return MARKUP.sub(r"\\\g<0>", escape_message(text))
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1: 1 face, 2 faces."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def is_image_name(name: str) -> bool:
     """Return whether a file is an image that edgeemo can decode, by its suffix."""
     return name.lower().endswith(IMAGE_SUFFIXES)

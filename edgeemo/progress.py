@@ -18,19 +18,22 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], what: str, *, total: int, prints: bool = False) -> Iterator[Item]:
-    """Yield the items while a progress bar counts them; prints: as in `counter`."""
-    with counter(what, total=total, prints=prints) as advance:
+def track(items: Iterable[Item], what: str, *, total: int, unit: str = "steps", prints: bool = False) -> Iterator[Item]:
+    """Yield the items while a progress bar counts them; unit, prints: as in `counter`."""
+    with counter(what, total=total, unit=unit, prints=prints) as advance:
         for item in items:
             yield item
             advance(1, "")
 
 
 @contextmanager
-def counter(what: str, *, total: int, prints: bool = False) -> Iterator[Callable[[int, str], None]]:
+def counter(
+    what: str, *, total: int, unit: str = "steps", prints: bool = False
+) -> Iterator[Callable[[int, str], None]]:
     """Yield a function `advance(count, note)` that advances a bar and shows the note (loss, images/s) next to it.
 
-    prints: the block prints results, which a bar would disturb if standard output is a terminal, too.
+    unit: of what is counted, in the plural. prints: the block prints results, which a bar would disturb if standard
+    output is a terminal, too.
     """
     start = perf_counter()
     text, note = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[note]"))
@@ -43,7 +46,7 @@ def counter(what: str, *, total: int, prints: bool = False) -> Iterator[Callable
         yield lambda count, note: bar.update(task, advance=count, note=note)
     seconds = perf_counter() - start
     if seconds > 1:
-        log.info("%s: %d in %.1f s", what, total, seconds)
+        log.info("%s: %d %s in %.1f s", what, total, unit, seconds)
 
 
 def _is_shown(*, prints: bool) -> bool:

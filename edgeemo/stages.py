@@ -634,6 +634,14 @@ class Predict(Config):
         may_be_path=True,
         needs="!crop & !sample",
     )
+    threshold: float | None = option(
+        None,
+        "lowest score of a face; a higher one than the default, the detector's own, gives fewer false boxes and misses "
+        "more faces",
+        above=0,
+        below=1,
+        needs="!crop & !sample",
+    )
     model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
     draw: Path | None = option(

@@ -181,6 +181,29 @@ def test_quiet_is_quiet(words, level, caplog):
     assert logging.getLogger("edgeemo").level == level
 
 
+def test_quiet_may_follow_the_command(caplog):
+    """Where most people write it."""
+    caplog.set_level(logging.DEBUG, logger="edgeemo")
+    assert call("doctor", "--quiet").exit_code == 0
+    assert logging.getLogger("edgeemo").level == logging.WARNING
+
+
+@pytest.mark.parametrize("command", [stage.command for stage in stages.STAGES])
+def test_every_command_has_help_all(command):
+    """Also one whose help shows every option."""
+    done = call(*command.split(), "--help-all")
+    assert done.exit_code == 0
+    assert done.output.startswith("Usage: ")
+
+
+def test_what_took_long_is_logged_with_its_unit(monkeypatch, caplog):
+    """So many images, faces or layers."""
+    monkeypatch.setattr(progress, "perf_counter", iter([0.0, 2.5]).__next__)
+    caplog.set_level(logging.INFO, logger="edgeemo")
+    assert len(list(progress.track(range(3), "predicting", total=3, unit="images"))) == 3
+    assert caplog.messages == ["predicting: 3 images in 2.5 s"]
+
+
 def test_names_are_printed_as_they_are(capsys):
     """What rich takes for markup or an emoji is the name of a file here."""
     model = results.bench().model

@@ -140,7 +140,7 @@ def test_linked_folders_are_followed_and_other_files_counted(
     done = crop(tmp_path / "faces")
     assert done.exit_code == 0, done.output
     assert len(done.stdout.splitlines()) == 1
-    assert "1 files of other types are not read, such as a.tiff" in caplog.text
+    assert "1 file of another type not read, such as a.tiff" in caplog.text
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(

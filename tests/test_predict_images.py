@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ def model_box(photo: Path) -> tuple[float, ...]:
 def test_json_is_a_line_per_image_with_all_its_faces(photo: Path, empty: Path) -> None:
     """In pixels of the upright image."""
     rows = [json.loads(line) for line in call(photo, empty, "--json").stdout.splitlines()]
-    assert [list(row) for row in rows] == [["image", "width", "height", "faces"]] * 2
+    assert [list(row) for row in rows] == [["image", "width", "height", "faces", "too_small"]] * 2
     assert [(row["image"], row["width"], row["height"]) for row in rows] == [
         (str(photo), 640, 480),
         (str(empty), 400, 300),
@@ -80,7 +81,11 @@ def test_json_is_a_line_per_image_with_all_its_faces(photo: Path, empty: Path) -
         assert shown["box"] == pytest.approx(face.box, abs=0.005)
         assert shown["score"] == pytest.approx(face.score, abs=5e-5)
         assert np.array(shown["landmarks"]) == pytest.approx(np.array(face.landmarks), abs=0.005)
-        assert (shown["label"], shown["probabilities"]) == (face.prediction.label, face.prediction.probabilities)
+        assert shown["label"] == face.prediction.label
+        assert list(shown["probabilities"]) == list(face.prediction.probabilities)
+        for label, share in face.prediction.probabilities.items():
+            assert shown["probabilities"][label] == round(share, 6)
+        assert shown["probability"] == shown["probabilities"][shown["label"]]
 
 
 def test_the_size_is_that_of_the_upright_image(photo: Path) -> None:
@@ -106,6 +111,51 @@ def test_a_small_image_without_a_face_may_be_a_crop(tmp_path: Path) -> None:
     Image.fromarray(np.full((48, 48), 110, np.uint8)).save(tmp_path / "face.png")
     line = call(tmp_path / "face.png").stdout
     assert line == f"{tmp_path}/face.png: no face found; if these 48x48 px are a ready crop of a face, use --crop\n"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A face that is found, but whose smallest crop has less than 16 pixels a side."""
+    Image.fromarray(draw((200, 200), (50, 50, 20))).save(tmp_path / "tiny.png")
+    return tmp_path / "tiny.png"
+
+
+def test_a_face_too_small_to_be_classified_is_reported_with_its_image(tiny: Path, photo: Path, caplog: Any) -> None:
+    """Not as if there were none: in the text, in JSON, and not as a warning of which no image is known."""
+    done = call(tiny, photo)
+    first, *others = done.stdout.splitlines()
+    assert first == f"{tiny}: 1 face left out: smaller than 16 px"
+    assert len(others) == 2
+    assert "left out" not in caplog.text
+    rows = [json.loads(line) for line in call(tiny, photo, "--json").stdout.splitlines()]
+    assert [(len(row["faces"]), row["too_small"]) for row in rows] == [(0, 1), (2, 0)]
+
+
+def test_a_higher_threshold_leaves_out_doubtful_faces(photo: Path) -> None:
+    """By the score, which the text shows; it has no effect on crops."""
+    lines = call(photo).stdout.splitlines()
+    scores = [float(line.rpartition("score ")[2]) for line in lines]
+    assert scores == [round(one.score, 2) for one in load_detector().detect(np.asarray(Image.open(photo)))]
+    assert call(photo, "--threshold", 0.99).stdout == f"{photo}: no face found\n"
+    assert "--threshold has no effect with --crop" in call(photo, "--crop", "--threshold", 0.7).output
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "nowhere",
+            "nowhere does not exist; expected a PNG, JPEG, WebP or BMP image, a folder of images, or a pattern",
+        ),
+        ("https://example.com/a.jpg?b=*", "https://example.com/a.jpg?b=* is a URL, which is not read; download"),
+    ],
+)
+def test_what_is_no_file_is_named(name: str, message: str, photo: Path) -> None:
+    """A path that is not there, and a URL with both of its slashes; the others are predicted."""
+    done = call(photo, name)
+    assert done.exit_code == 3
+    assert f"error: {message}" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_many_finds_what_few_misses(tmp_path: Path) -> None:
@@ -262,6 +312,57 @@ def test_an_input_is_never_overwritten(photo: Path, tmp_path: Path, link: Callab
         assert "is an image to predict, which is not overwritten" in done.stderr
         assert done.stdout == ""
     assert photo.read_bytes() == content
+
+
+def test_what_was_written_is_logged(photo: Path, empty: Path, tmp_path: Path, caplog: Any) -> None:
+    """With how much there is in it."""
+    table, folder = tmp_path / "faces.csv", tmp_path / "drawn"
+    assert call(photo, empty, "--csv", table, "--draw", folder).exit_code == 0
+    assert f"{table}: 2 rows" in caplog.text
+    assert f"{folder}: 2 images drawn" in caplog.text
+
+
+def test_drawings_in_a_folder_that_is_read_are_refused(photo: Path, tmp_path: Path) -> None:
+    """The next run would predict them."""
+    for out in (photo.parent / "drawn", photo.parent / "drawn.png", photo.parent.parent / "photos" / "a" / "b"):
+        done = call(photo.parent, "--draw", out)
+        assert done.exit_code == 2
+        assert f"--draw would write into {photo.parent}, whose images are predicted" in done.stderr
+        assert done.stdout == ""
+    assert list(photo.parent.iterdir()) == [photo]
+    assert call(photo.parent, "--draw", tmp_path / "photos drawn").exit_code == 0
+
+
+def test_table_and_drawings_of_one_name_are_refused(photo: Path, empty: Path, tmp_path: Path) -> None:
+    """Before anything is predicted."""
+    same, other = tmp_path / "same", tmp_path / "other" / ".." / "same"
+    for words, message in (
+        (["--csv", same, "--draw", same], "--csv and --draw would both write to"),
+        (["--csv", other, "--draw", same], "--csv and --draw would both write to"),
+        (["--csv", same / "photo.png", "--draw", same], "--csv and --draw would both write to"),
+        (["--csv", tmp_path], "is a folder; expected the name of a file"),
+    ):
+        done = call(photo, empty, *words)
+        assert done.exit_code == 2
+        assert message in done.stderr
+        assert done.stdout == ""
+    assert not same.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_closed_pipe_ends_the_command_without_an_error(photo: Path, tmp_path: Path) -> None:
+    """As with other commands before `| head`; files that are not complete are named."""
+    script = [sys.executable, "-m", "edgeemo", "predict", "--model", "nano", str(photo), str(photo)]
+    for words, expected in (([], ""), (["--csv", str(tmp_path / "faces.csv")], "faces.csv is not written\n")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*script, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        assert done.returncode == 141
+        assert done.stderr.endswith(expected)
+        assert "error" not in done.stderr
+        assert len(done.stderr.splitlines()) == bool(words)
+    assert not (tmp_path / "faces.csv").exists()
 
 
 def test_drawings_that_cannot_be_meant_are_refused(photo: Path, empty: Path, tmp_path: Path) -> None:

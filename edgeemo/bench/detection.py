@@ -89,7 +89,7 @@ def detect_all(
     """
     matches: list[Matches] = []
     spent: list[int] = []
-    for image, path in track(zip(labelled, paths, strict=True), "finding faces", total=len(paths)):
+    for image, path in track(zip(labelled, paths, strict=True), "finding faces", total=len(paths), unit="images"):
         pixels = images.read(path)
         check_inside(image, pixels.shape[1], pixels.shape[0])
         if not spent:

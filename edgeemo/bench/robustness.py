@@ -136,7 +136,7 @@ def measure_robustness(model: Model, pixels: np.ndarray, eval_set: EvalSet) -> R
 
     by_corruption = {
         name: [measure_accuracy(corrupt_faces(name, strength)) for strength in range(len(STRENGTHS))]
-        for name in track(CORRUPTIONS, "corrupting faces", total=len(CORRUPTIONS))
+        for name in track(CORRUPTIONS, "corrupting faces", total=len(CORRUPTIONS), unit="corruptions")
     }
     mean = float(np.mean(list(by_corruption.values())))
     return Robustness(len(faces), clean, mean, list(STRENGTHS), by_corruption)

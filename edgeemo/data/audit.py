@@ -142,7 +142,7 @@ def _describe_interpretation(opened: DataSet, by_split: dict[str, list[Sample]],
 
 def _hash_split(samples: list[Sample], split: str, labels: LabelSet, *, near: bool) -> SplitHashes:
     hashes = SplitHashes()
-    for sample in track(samples, f"hashing {split} faces", total=len(samples)):
+    for sample in track(samples, f"hashing {split} faces", total=len(samples), unit="faces"):
         try:
             pixels = sample.read()
         except DataError as error:

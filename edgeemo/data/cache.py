@@ -197,7 +197,7 @@ class StoredFaces:
                 log.info("%s: continuing after %d of %d", self.folder, done, self.shape[0])
             samples = self.labelled.samples[done:]
             decoded = faces.decode_each(samples, self.contract, threads=threads)
-            for face in track(decoded, f"reading {self.what}", total=len(samples)):
+            for face in track(decoded, f"reading {self.what}", total=len(samples), unit="faces"):
                 writer.write(face)
             writer.finish(state=state, votes=self.labelled.votes)
         finally:

@@ -94,7 +94,7 @@ def run(config: CropPhotos) -> Path:
         for parent in {(folder / photo.file).parent for photo in photos}:
             parent.mkdir(parents=True, exist_ok=True)
         cropper = Cropper(config, detector, folder)
-        rows = list(track(cropper.crop_all(photos), "cropping photos", total=len(photos)))
+        rows = list(track(cropper.crop_all(photos), "cropping photos", total=len(photos), unit="photos"))
         if not any(row.crop for row in rows):
             raise DataError(
                 f"{config.source}: none of {_count_photos(len(rows))} gave a crop ({_count(rows)}); nothing written"

@@ -328,7 +328,7 @@ def decode(labelled: LabelledSamples, contract: InputContract, *, what: str, thr
     _check_memory(len(samples) * prod(contract.pixels), describe_faces(f"{len(samples):,} {what}", contract))
     pixels = np.empty((len(samples), *contract.pixels), np.uint8)
     decoded = decode_each(samples, contract, threads=threads)
-    for row, face in zip(pixels, track(decoded, f"reading {what}", total=len(pixels)), strict=True):
+    for row, face in zip(pixels, track(decoded, f"reading {what}", total=len(pixels), unit="faces"), strict=True):
         row[:] = face
     return Faces(pixels, labelled.votes, labelled.truth, [sample.id for sample in samples])
 

@@ -37,7 +37,7 @@ def summarise(data: str, split: str) -> Unreadable | None:
 
 def _find_unreadable(samples: list[Sample], split: str) -> dict[str, str]:
     reasons = {}
-    for sample in track(samples, f"checking {split} faces", total=len(samples)):
+    for sample in track(samples, f"checking {split} faces", total=len(samples), unit="faces"):
         try:
             sample.read()
         except DataError as error:

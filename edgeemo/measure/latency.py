@@ -40,7 +40,7 @@ def measure_latency(
     """
     cores_of = {name: cores for name, cores in _list_settings(usable_cores()).items() if name in settings}
     measured: list[dict[str, SettingTiming]] = [{} for _ in models]
-    for name, cores in track(cores_of.items(), "timing", total=len(cores_of)):
+    for name, cores in track(cores_of.items(), "timing", total=len(cores_of), unit="settings of cores"):
         job = {
             "models": [(str(path), backend) for path, backend in models],
             "cores": cores,
@@ -70,7 +70,7 @@ def measure_frames(
     core = _list_settings(usable_cores())["one_core"]
     measured: list[list[FrameTiming]] = [[] for _ in models]
     sizes = list(dict.fromkeys(frame[:2] for frame in frames))
-    for size in track(sizes, "timing frames", total=len(sizes)):
+    for size in track(sizes, "timing frames", total=len(sizes), unit="sizes"):
         same = [frame for frame in frames if frame[:2] == size]
         job = {
             "models": [(str(path), backend) for path, backend in models],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,26 +23,26 @@ from edgeemo.stages import Predict
 
 COLUMNS = ("image", "x", "y", "width", "height", "score", "label", "probability", "unsure", "flags")
 PREFIX = "probability_"  # of a label's column
-PLACES = 6  # of a probability
 PNG = ".png"
 SAVING: dict[str, dict[str, Any]] = {  # by suffix; the others are JPEG
     PNG: {"format": "PNG", "compress_level": 1},
     ".webp": {"format": "WEBP", "lossless": True},
     ".bmp": {"format": "BMP"},
 }
+Write = Callable[[Source, ImageFaces, np.ndarray], None]
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 
 @contextmanager
-def open_outputs(
-    config: Predict, sources: Sequence[Source], labels: Sequence[str]
-) -> Iterator[Callable[[Source, ImageFaces, np.ndarray], None]]:
+def open_outputs(config: Predict, sources: Sequence[Source], labels: Sequence[str]) -> Iterator[Write]:
     """Yield a function that writes what is predicted for one image to the table and onto the image, as configured.
 
     The table gets its name when the block has succeeded. Raises UsageError, before anything is written, for a file that
-    is an image to read, and as `plan_drawings` does; MachineError for a folder that cannot be written.
+    is an image to read, drawings inside a folder of images, and as `plan_drawings` and `check_targets` do; MachineError
+    for a folder that cannot be written.
     """
     drawings = plan_drawings(config.draw, sources) if config.draw else {}
+    check_outside(drawings.values(), [path for path in config.images if path.is_dir()])
     check_targets([*drawings.values(), *([config.csv] if config.csv else [])], sources)
     with ExitStack() as stack:
         add = stack.enter_context(_open_table(config.csv, labels)) if config.csv else None
@@ -81,7 +83,18 @@ def _name_drawing(source: Source) -> Path:
 
 
 def check_targets(targets: Sequence[Path], sources: Sequence[Source]) -> None:
-    """Raise UsageError if a file to write is an image to read, by any name; MachineError if one cannot be written."""
+    """Raise UsageError if a file to write is an image to read, by any name, a folder, or the same as another one.
+
+    Raises MachineError if one cannot be written.
+    """
+    paths = [os.path.abspath(target) for target in targets]  # noqa: PTH100  without following links
+    folders = {str(parent) for path in dict.fromkeys(paths) for parent in Path(path).parents}
+    times = Counter(paths)
+    for target, path in zip(targets, paths, strict=True):
+        if path in folders or times[path] > 1:
+            raise UsageError(f"--csv and --draw would both write to {target}; choose different names")
+        if target.is_dir():
+            raise UsageError(f"{target} is a folder; expected the name of a file to write")
     if existing := {target: found for target in targets if (found := _identify(target))}:
         read = {_identify(source.path) for source in sources if source.path}
         for target, found in existing.items():
@@ -89,6 +102,17 @@ def check_targets(targets: Sequence[Path], sources: Sequence[Source]) -> None:
                 raise UsageError(f"{target} is an image to predict, which is not overwritten; choose another file")
     for folder in dict.fromkeys(target.parent for target in targets):
         check_writable(folder)
+
+
+def check_outside(drawings: Iterable[Path], folders: Sequence[Path]) -> None:
+    """Raise UsageError if a drawing would be in a folder of images, which the next run would read."""
+    parents = {drawing.parent.resolve() for drawing in drawings}
+    for folder in folders:
+        if any(parent.is_relative_to(folder.resolve()) for parent in parents):
+            raise UsageError(
+                f"--draw would write into {folder}, whose images are predicted, so that the next run would predict the "
+                "drawings; choose a folder outside it"
+            )
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
@@ -113,8 +137,8 @@ def _open_table(path: Path, labels: Sequence[str]) -> Iterator[Callable[[ImageFa
 def _make_rows(image: ImageFaces, labels: Sequence[str]) -> Iterator[list[Any]]:
     for face in image.faces:
         one = make_record(face)
-        probabilities = [round(one["probabilities"][label], PLACES) for label in labels]
-        about = [one["score"], one["label"], round(one["probability"], PLACES), one["unsure"], " ".join(one["flags"])]
+        probabilities = [one["probabilities"][label] for label in labels]
+        about = [one["score"], one["label"], one["probability"], one["unsure"], " ".join(one["flags"])]
         yield [image.image, *one["box"], *about, *probabilities]
 
 

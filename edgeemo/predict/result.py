@@ -8,30 +8,36 @@ from math import isnan
 from typing import Any
 
 from edgeemo.errors import DataError
-from edgeemo.names import escape_name
+from edgeemo.images import MIN_SIDE
+from edgeemo.names import count, escape_name
 from edgeemo.runtime import Face
 
 NO_SCORE = float("nan")  # of a ready crop, in which nothing was searched
 CROP_SIDE = 256  # pixels; an image without a face that is no larger may be a ready crop
-DECIMALS = {"box": 2, "score": 4}  # in JSON and tables; boxes and landmarks are in pixels
+DECIMALS = {"box": 2, "score": 4, "probability": 6}  # in JSON and tables; boxes and landmarks are in pixels
 
 
 @dataclass(frozen=True)
 class ImageFaces:
-    """The faces of one image of width x height pixels, upright; of a ready crop, its central square."""
+    """The faces of one image of width x height pixels, upright; of a ready crop, its central square.
+
+    too_small: number of further faces that were found, but are too small to be classified.
+    """
 
     image: str
     width: int
     height: int
     faces: tuple[Face, ...]
+    too_small: int = 0
     crop: bool = False
 
     def __str__(self) -> str:
-        """Return a line per face, or one that there is none, whatever the image's name contains."""
+        """Return a line per face, and one if others are too small or there is none, whatever the image is named."""
+        lines = [str(face.prediction if self.crop else face) for face in self.faces]
+        if self.too_small:
+            lines.append(f"{count(self.too_small, 'face')} left out: smaller than {MIN_SIDE} px")
         name = escape_name(self.image)
-        if self.crop:
-            return "\n".join(f"{name}: {face.prediction}" for face in self.faces)
-        return "\n".join(f"{name}: {face}" for face in self.faces) or f"{name}: no face found{self._advise()}"
+        return "\n".join(f"{name}: {line}" for line in lines or [f"no face found{self._advise()}"])
 
     def _advise(self) -> str:
         if max(self.width, self.height) > CROP_SIDE:
@@ -41,7 +47,8 @@ class ImageFaces:
     def to_json(self) -> str:
         """Return a JSON object on one line."""
         faces = [make_record(face) for face in self.faces]
-        return json.dumps({"image": self.image, "width": self.width, "height": self.height, "faces": faces})
+        size = {"width": self.width, "height": self.height}
+        return json.dumps({"image": self.image, **size, "faces": faces, "too_small": self.too_small})
 
 
 @dataclass(frozen=True)
@@ -67,11 +74,14 @@ class Predictions:
 
 def make_record(face: Face) -> dict[str, Any]:
     """Return a face as JSON-ready values; its score is None in a ready crop."""
-    places = DECIMALS["box"]
+    places, shares = DECIMALS["box"], DECIMALS["probability"]
+    prediction = asdict(face.prediction)
+    rounded = {label: round(share, shares) for label, share in face.prediction.probabilities.items()}
+    prediction |= {"probability": round(face.prediction.probability, shares), "probabilities": rounded}
     return {
         "box": [round(value, places) for value in face.box],
         "score": None if isnan(face.score) else round(face.score, DECIMALS["score"]),
         "landmarks": [[round(value, places) for value in point] for point in face.landmarks],
-        **asdict(face.prediction),
+        **prediction,
         "flags": list(face.flags),
     }

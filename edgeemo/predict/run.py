@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
 from edgeemo import options
-from edgeemo.errors import DataError, UsageError
-from edgeemo.faces import load_detector
+from edgeemo.errors import ClosedPipeError, DataError, UsageError
+from edgeemo.faces import Detection, load_detector
+from edgeemo.faces.crop import AUGMENTED
 from edgeemo.faces.passes import Faces
-from edgeemo.predict.outputs import open_outputs
+from edgeemo.names import count
+from edgeemo.predict.outputs import Write, open_outputs
 from edgeemo.predict.result import NO_SCORE, ImageFaces, Predictions
 from edgeemo.predict.sources import SAMPLE, Source, list_sources
 from edgeemo.progress import track
 from edgeemo.runtime import Face, Model, load
+from edgeemo.runtime.find import drop_small
 from edgeemo.stages import Predict
 
 log = logging.getLogger(__name__)
-Find = Callable[[np.ndarray], Sequence[Face]]
+Find = Callable[[np.ndarray], tuple[Sequence[Face], int]]
+
+
+@dataclass
+class Counts:
+    """What is known of the images so far."""
+
+    images: int = 0  # predicted
+    faces: int = 0
+    without: int = 0  # images without a face
+    unread: int = 0  # images that cannot be read
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Stands for the detector of an image whose faces are known."""
+
+    detections: list[Detection]
+
+    def detect(self, _: np.ndarray) -> list[Detection]:
+        """Return the faces of that image."""
+        return self.detections
 
 
 def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) -> Predictions:
@@ -34,34 +59,45 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
         raise UsageError("no image; name photos or folders of them, or try  edgeemo predict --sample")
     failed: list[DataError] = []
     kept: list[ImageFaces] = []
-    faces = without = unread = 0
+    counts = Counts()
     sources = [SAMPLE] if config.sample else list_sources(config.images, failed)
-    with (
-        load(config.model, labels=config.label_set) as model,
-        open_outputs(config, sources, model.labels) as write,
-    ):
-        find = _make_finder(config, model)
-        for source in _count(sources, prints=show is not None):
-            try:
-                row, pixels = _predict(source, find, crop=config.crop or config.sample)
-            except DataError as error:
-                failed.append(DataError(str(error)))  # the traceback of the first one holds the image
-                unread += 1
-                continue
-            faces, without = faces + len(row.faces), without + (not row.faces)
-            write(source, row, pixels)
-            (show or kept.append)(row)
-    if len(sources) > 1:
-        log.info("%d images: %d faces; %d without a face, %d not read", len(sources), faces, without, unread)
+    try:
+        with (
+            load(config.model, labels=config.label_set) as model,
+            open_outputs(config, sources, model.labels) as write,
+        ):
+            find = _make_finder(config, model)
+            for source in _count(sources, prints=show is not None):
+                if (row := _predict(source, find, write, failed, crop=config.crop or config.sample)) is None:
+                    counts.unread += 1
+                    continue
+                (show or kept.append)(row)
+                counts.images += 1
+                counts.faces, counts.without = counts.faces + len(row.faces), counts.without + (not row.faces)
+    except ClosedPipeError:
+        _log_incomplete(config, counts, len(sources))
+        raise
+    _log_summary(config, counts, len(sources))
     return Predictions(tuple(kept), tuple(failed))
 
 
 def _make_finder(config: Predict, model: Model) -> Find:
-    """Return what finds and classifies the faces of an image, or the face that a ready crop is."""
+    """Return what finds and classifies the faces of an image, or the face that a ready crop is.
+
+    It also returns how many faces are too small to be classified.
+    """
     if config.crop or config.sample:
-        return lambda pixels: [_predict_crop(model, pixels)]
-    detector = load_detector(config.detector, faces=cast("Faces | None", config.faces))
-    return lambda pixels: model.faces(pixels, color="rgb", detector=detector, augment=config.augment)
+        return lambda pixels: ([_predict_crop(model, pixels)], 0)
+    detector = load_detector(config.detector, faces=cast("Faces | None", config.faces), threshold=config.threshold)
+    scales = AUGMENTED if config.augment else (1.0,)
+
+    def find(pixels: np.ndarray) -> tuple[Sequence[Face], int]:
+        found = detector.detect(pixels)
+        large = drop_small(found, model.card.input, scales)
+        faces = model.faces(pixels, color="rgb", detector=Searched(large), augment=config.augment)
+        return faces, len(found) - len(large)
+
+    return find
 
 
 def _predict_crop(model: Model, pixels: np.ndarray) -> Face:
@@ -71,18 +107,43 @@ def _predict_crop(model: Model, pixels: np.ndarray) -> Face:
     return Face(box, NO_SCORE, (), model.predict(pixels))
 
 
-def _predict(source: Source, find: Find, *, crop: bool) -> tuple[ImageFaces, np.ndarray]:
-    """Return what is predicted for an image, and the upright image; raise DataError with the image's name."""
-    pixels = source.read()
+def _predict(source: Source, find: Find, write: Write, failed: list[DataError], *, crop: bool) -> ImageFaces | None:
+    """Return what is predicted for an image, and write it; None, with the error in `failed`, if it cannot be read."""
     try:
-        faces = tuple(find(pixels))
+        pixels = source.read()
+        try:
+            faces, too_small = find(pixels)
+        except DataError as error:
+            raise DataError(f"{source.name}: {error}") from error
     except DataError as error:
-        raise DataError(f"{source.name}: {error}") from error
-    return ImageFaces(source.name, pixels.shape[1], pixels.shape[0], faces, crop=crop), pixels
+        failed.append(DataError(str(error)))  # the traceback of the first one holds the image
+        return None
+    row = ImageFaces(source.name, pixels.shape[1], pixels.shape[0], tuple(faces), too_small=too_small, crop=crop)
+    write(source, row, pixels)
+    return row
 
 
 def _count(sources: Sequence[Source], *, prints: bool) -> Iterator[Source]:
     """Yield the images; several are counted by a progress bar."""
     if len(sources) < 2:
         return iter(sources)
-    return track(sources, "predicting", total=len(sources), prints=prints)
+    return track(sources, "predicting", total=len(sources), unit="images", prints=prints)
+
+
+def _log_summary(config: Predict, counts: Counts, total: int) -> None:
+    if total > 1:
+        found = count(counts.faces, "face")
+        log.info("%d images: %s; %d without a face, %d not read", total, found, counts.without, counts.unread)
+    if config.csv:
+        log.info("%s: %s", config.csv, count(counts.faces, "row"))
+    if config.draw:
+        log.info("%s: %s drawn", config.draw, count(counts.images, "image"))
+
+
+def _log_incomplete(config: Predict, counts: Counts, total: int) -> None:
+    """Log what files lack if nobody reads the answers any more, as after `| head`."""
+    if config.csv:
+        log.warning("standard output was closed: %s is not written", config.csv)
+    if config.draw:
+        drawn = counts.images + 1  # the last one was drawn, but not printed
+        log.warning("standard output was closed: %d of %s drawn in %s", drawn, count(total, "image"), config.draw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -13,9 +14,11 @@ import numpy as np
 
 from edgeemo import images
 from edgeemo.errors import DataError
-from edgeemo.names import IMAGE_SUFFIXES, escape_name, is_image_name, list_images
+from edgeemo.image_files import NAMES
+from edgeemo.names import IMAGE_SUFFIXES, count, escape_name, is_image_name, list_images
 from edgeemo.runtime.golden import sample_face
 
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +40,11 @@ class Source:
 
     def read(self) -> np.ndarray:
         """Return the upright image, (H, W) or (H, W, 3) uint8; raise DataError as `images.read` does."""
-        return images.read(self.path) if self.path else sample_face()
+        if self.path is None:
+            return sample_face()
+        if not os.path.lexists(self.path):
+            raise _make_missing_error(self.path)
+        return images.read(self.path)
 
 
 SAMPLE = Source(None, PurePath("sample"))
@@ -54,9 +61,18 @@ def list_sources(paths: Sequence[Path], failed: list[DataError]) -> list[Source]
 def _list_sources(path: Path, failed: list[DataError]) -> list[Source]:
     if path.is_dir():
         return _list_folder(path, failed)
-    if has_magic(str(path)) and not os.path.lexists(path):
+    if has_magic(str(path)) and not os.path.lexists(path) and not URL.match(path.as_posix()):
         return _match(path, failed)
     return [Source(path, PurePath(path.name))]
+
+
+def _make_missing_error(path: Path) -> DataError:
+    if found := URL.match(path.as_posix()):  # a path has no two slashes in a row
+        url = f"{found[1]}://{path.as_posix()[found.end() :]}"
+        return DataError(f"{url} is a URL, which is not read; download the image and name its file")
+    return DataError(
+        f"{path} does not exist; expected a {NAMES} image, a folder of images, or a pattern such as 'photos/*.jpg'"
+    )
 
 
 def _match(pattern: Path, failed: list[DataError]) -> list[Source]:
@@ -75,9 +91,9 @@ def _list_folder(path: Path, failed: list[DataError]) -> list[Source]:
     failed += [DataError(f"{folder} cannot be listed; make it readable or leave it out") for folder in locked]
     if not found and not locked:
         failed.append(DataError(f"{path} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}"))
-    log.info("%s: %d images", path, len(found))
+    log.info("%s: %s", path, count(len(found), "image"))
     if others:
         log.warning(
-            "%s: %d files of other types are not read, such as %s", path, len(others), escape_name(others[0].name)
+            "%s: %s of another type not read, such as %s", path, count(len(others), "file"), escape_name(others[0].name)
         )
     return [Source(file, file.relative_to(path)) for file in found]

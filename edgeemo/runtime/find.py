@@ -14,6 +14,7 @@ from edgeemo.card import InputContract
 from edgeemo.errors import UsageError
 from edgeemo.faces import Detection, Detector, crop, load_detector
 from edgeemo.faces.crop import place
+from edgeemo.names import count
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +44,26 @@ class PackagedDetector:
             self._detector, self._closed = None, True
 
 
+def drop_small(
+    detections: Iterable[Detection], contract: InputContract, scales: Sequence[float] = (1.0,)
+) -> list[Detection]:
+    """Return the faces whose smallest square has at least images.MIN_SIDE pixels a side; others show no expression."""
+    smallest = min(scales)
+    return [one for one in detections if floor(place(one, contract).side * smallest + 0.5) >= images.MIN_SIDE]
+
+
 def crop_faces(
     image: np.ndarray, detections: Iterable[Detection], contract: InputContract, scales: Sequence[float] = (1.0,)
 ) -> tuple[list[Detection], np.ndarray]:
     """Return the faces that are large enough, and their crops: (N * len(scales), size, size[, 3]) uint8, face by face.
 
-    Faces whose smallest square has less than images.MIN_SIDE pixels a side show no expression; they are left out, and
-    logged.
+    The others, as `drop_small` says, are left out, and logged.
 
     Raises DataError as `faces.crop` does.
     """
     found = list(detections)
-    smallest = min(scales)
-    kept = [one for one in found if floor(place(one, contract).side * smallest + 0.5) >= images.MIN_SIDE]
+    kept = drop_small(found, contract, scales)
     if small := len(found) - len(kept):
-        log.warning("%d of %d faces left out: smaller than %d px", small, len(found), images.MIN_SIDE)
+        log.warning("%d of %s left out: smaller than %d px", small, count(len(found), "face"), images.MIN_SIDE)
     crops = [crop(image, one, contract, scale=scale) for one in kept for scale in scales]
     return kept, np.stack(crops) if crops else np.zeros((0, *contract.pixels), np.uint8)

@@ -88,7 +88,9 @@ def _predict_member(run: Path, member: Member, config: Train, faces: Faces, cont
     folder = run / FOLDER / _make_cache_key(member, config, faces, contract)
     files = [folder / f"{view}.npy" for view in range(_count_views(config))]
     missing = [view for view, file in enumerate(files) if not file.is_file()]
-    with counter(f"predicting {len(missing)} views with {member.name}", total=len(missing) * len(faces)) as advance:
+    with counter(
+        f"predicting {len(missing)} views with {member.name}", total=len(missing) * len(faces), unit="faces"
+    ) as advance:
         for view in missing:
             transform, parts = make_augmentation(config.augment, vertical_flips=config.vertical_flips), []
             for rows in np.array_split(np.arange(len(faces)), -(-len(faces) // CHUNK)):

@@ -33,7 +33,7 @@ def scan(network: EmotionNet, contract: InputContract, faces: Faces, *, plan: Pr
     rows = []
     widths = {name: widths_of(network)[name][0] for name in names}
     cuts = _list_cuts(widths, plan.round_to)
-    for name, share in track(cuts, "pruning each layer alone", total=len(cuts)):
+    for name, share in track(cuts, "pruning each layer alone", total=len(cuts), unit="layers"):
         pruned = prune_layer(network, contract, name, plan=replace(plan, share=share), train=faces).eval()
         logits, after = predict_logits(pruned, faces, contract), measure_size(pruned, contract)
         rows.append(

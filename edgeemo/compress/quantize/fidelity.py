@@ -158,7 +158,7 @@ def measure_layers(ranges: Ranges, reference: Reference) -> dict[str, Fidelity]:
     """Measure the fidelity with each layer alone quantized, the worst first."""
     errors = {
         name: reference.measure(ranges, only=[name])
-        for name in track(ranges.layers, "quantizing each layer alone", total=len(ranges.layers))
+        for name in track(ranges.layers, "quantizing each layer alone", total=len(ranges.layers), unit="layers")
     }
     return dict(sorted(errors.items(), key=lambda item: -item[1].divergence))
 

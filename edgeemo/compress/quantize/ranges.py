@@ -82,7 +82,7 @@ def observe(source: Path, faces: Faces, contract: InputContract, *, method: str)
     activation that is nearly constant there and wide later would need millions of them.
     """
     kind, options = METHODS[method]
-    bar = counter(f"calibrating, {method}", total=len(faces))
+    bar = counter(f"calibrating, {method}", total=len(faces), unit="faces")
     place = temporary_folder(room=COPIES * source.stat().st_size)
     with place as folder, bar as advance, silence(logging.ERROR):  # ONNX Runtime logs what it raises
         prepared = folder / "prepared.onnx"

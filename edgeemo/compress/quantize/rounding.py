@@ -169,7 +169,7 @@ def _compute_hessians(
     rng = np.random.default_rng(0)
     sums: list[Any] = [0.0] * len(layers)
     counts = [0] * len(layers)
-    with counter("rounding weights", total=len(faces)) as advance:
+    with counter("rounding weights", total=len(faces), unit="faces") as advance:
         for batch in iterate_batches(faces, contract, advance):
             rows = -(-ROWS * len(batch) // len(faces))  # rounded up
             activations = dict(zip(names, session.run(names, {session.get_inputs()[0].name: batch}), strict=True))
