@@ -70,7 +70,7 @@ def test_labels_of_neighbours_do_not_cover_each_other(labels: list[paint.Area]) 
     assert one[3] <= other[1] or other[3] <= one[1] or one[2] <= other[0] or other[2] <= one[0]
 
 
-@pytest.mark.parametrize(("shape", "side"), [((64, 64), 40), ((40, 300), 38), ((300, 60), 50), ((480, 640), 470)])
+@pytest.mark.parametrize(("shape", "side"), [((260, 260), 250), ((40, 300), 38), ((300, 60), 50), ((480, 640), 470)])
 def test_where_a_face_leaves_no_room_its_label_is_inside(
     labels: list[paint.Area], shape: tuple[int, int], side: int
 ) -> None:
@@ -88,6 +88,19 @@ def test_any_size_of_image_can_be_painted(side: int) -> None:
     share = find(painted).mean()
     assert share < 0.6
     assert share > 0 or side < 16
+
+
+@pytest.mark.parametrize(("side", "factor"), [(48, 6), (64, 4), (255, 2), (256, 1)])
+def test_the_label_of_a_small_crop_leaves_its_face_to_be_seen(labels: list[paint.Area], side: int, factor: int) -> None:
+    """The image is enlarged by a whole factor, without new pixel values."""
+    crop = np.random.default_rng(0).integers(0, 200, (side, side), np.uint8)
+    painted = np.asarray(paint.paint(crop, [face(0, 0, side)]))
+    assert painted.shape == (factor * side, factor * side, 3)
+    ((left, top, right, bottom),) = labels
+    assert (right - left) * (bottom - top) < 0.05 * painted.shape[0] ** 2
+    middle = slice(side // 3, side // 2)
+    enlarged = painted[..., 0][factor // 2 :: factor, factor // 2 :: factor]
+    np.testing.assert_array_equal(enlarged[middle, middle], crop[middle, middle])
 
 
 def test_lines_and_letters_grow_with_the_image() -> None:

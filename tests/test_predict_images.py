@@ -393,5 +393,6 @@ def test_a_sample_and_crops_are_drawn_as_well(tmp_path: Path) -> None:
     """With their square as the box."""
     assert call("--sample", "--draw", tmp_path / "sample.png").exit_code == 0
     with Image.open(tmp_path / "sample.png") as image:
-        assert image.size == sources.SAMPLE.read().shape[::-1]
+        assert image.size == (256, 256)  # four times that of the sample, for the label
+        assert sources.SAMPLE.read().shape == (64, 64)
         assert image.getcolors(1 << 16) is not None

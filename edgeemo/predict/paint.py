@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgeemo.runtime import Face, Prediction
 
+LEAST_SIDE = 256  # pixels of the longer side of what is painted; smaller images, such as ready crops, are enlarged
 COLOUR, EDGE = (255, 210, 0), (0, 0, 0)  # bright on dark: one of the two stands out on any background
 LINE = 1 / 250  # width of a box's line, of the image's longer side; at most THICKEST of the face
 THICKEST = 1 / 32
@@ -38,13 +39,15 @@ class Text:
 def paint(image: np.ndarray, faces: Sequence[Face]) -> Image.Image:
     """Return a copy of an upright image, (H, W) or (H, W, 3) uint8, with a box, label and probability per face.
 
+    An image of less than LEAST_SIDE pixels is enlarged by a whole factor, so that a label does not cover its face.
     Lines and letters scale with the image and the face. A label stands above its box, or where it covers less of the
     other labels and of the faces, always inside the image; an image too small for any legible label gets the boxes
     alone. Boxes that extend over the edges of the image are drawn along them.
     """
-    painted = Image.fromarray(image).convert("RGB")
+    factor = ceil(LEAST_SIDE / max(image.shape[:2]))
+    painted = Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1)).convert("RGB")
     draw = ImageDraw.Draw(painted)
-    boxes = [_clip(face, painted) for face in faces]
+    boxes = [_clip([factor * value for value in face.box], painted) for face in faces]
     for box in boxes:
         _draw_box(draw, box, painted)
     labels: list[Area] = []
@@ -55,9 +58,9 @@ def paint(image: np.ndarray, faces: Sequence[Face]) -> Image.Image:
     return painted
 
 
-def _clip(face: Face, image: Image.Image) -> Area:
-    """Return the part of the face's box that is in the image, at least a pixel."""
-    x, y, width, height = face.box
+def _clip(box: Sequence[float], image: Image.Image) -> Area:
+    """Return the part of a face's box that is in the image, at least a pixel."""
+    x, y, width, height = box
     left, top = min(max(0, round(x)), image.width - 1), min(max(0, round(y)), image.height - 1)
     right, bottom = min(round(x + width), image.width), min(round(y + height), image.height)
     return left, top, max(left + 1, right), max(top + 1, bottom)

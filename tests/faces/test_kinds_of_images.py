@@ -146,7 +146,7 @@ SAME: dict[str, Callable[[], bytes | Image.Image]] = {
 }
 CUT = encode(PLAIN, "PNG")
 REFUSED: dict[str, tuple[Callable[[], bytes | Image.Image], str]] = {
-    "nothing": (lambda: b"", "an empty file; expected a PNG, JPEG, WEBP, BMP image"),
+    "nothing": (lambda: b"", "an empty file; expected a PNG, JPEG, WebP or BMP image"),
     "zeros": (lambda: bytes(4096), "not an image; expected"),
     "truncated PNG": (lambda: CUT[: len(CUT) // 2], "truncated"),
     "truncated JPEG": (lambda: encode(PLAIN, "JPEG")[:-200], "truncated"),
