@@ -9,6 +9,8 @@ from pathlib import Path
 import backbones
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+from scenes import draw
 
 from edgeemo import cli, options
 from edgeemo.cli import main
@@ -95,17 +97,26 @@ def test_commands_were_found():
 @pytest.mark.parametrize("body", PYTHON)
 def test_python_blocks_run(body, tmp_path, monkeypatch, face):
     """In a folder with the image that they need."""
-    from PIL import Image
-
     monkeypatch.chdir(tmp_path)
     Image.fromarray(face).save("face.jpg")
+    Image.fromarray(face).save("photo.jpg")
     exec(compile(body, "page", "exec"), {})  # noqa: S102  our own pages
 
 
-def test_python_predicts_what_the_command_does(capsys):
-    """The first block of the README prints the sample's prediction that stands above it."""
+def test_python_finds_what_the_command_does(capsys, tmp_path, monkeypatch):
+    """The first block of the README prints the faces of a photo that edgeemo predict finds."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(draw((480, 640), (60, 80, 128), (400, 200, 160))).save("photo.jpg")
     exec(compile(PYTHON[0].values[0], "README.md", "exec"), {})  # noqa: S102  our own README
-    assert f"sample: {capsys.readouterr().out}" in README
+    printed = capsys.readouterr().out.splitlines()
+    shown = CliRunner().invoke(main, ["predict", "photo.jpg", "--json"]).stdout
+    found = json.loads(shown)["faces"]
+    assert len(printed) == len(found) == 2
+    for line, face in zip(printed, found, strict=True):
+        box, label, probability = line.replace("(", "").replace(")", "").rsplit(maxsplit=2)
+        assert [float(value) for value in box.split(",")] == pytest.approx(face["box"], abs=0.005)
+        assert label == face["label"]
+        assert float(probability) == pytest.approx(face["probability"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
