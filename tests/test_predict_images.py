@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def model_box(photo: Path) -> tuple[float, ...]:
 def test_json_is_a_line_per_image_with_all_its_faces(photo: Path, empty: Path) -> None:
     """In pixels of the upright image."""
     rows = [json.loads(line) for line in call(photo, empty, "--json").stdout.splitlines()]
-    assert [list(row) for row in rows] == [["image", "width", "height", "faces", "too_small"]] * 2
+    assert [list(row) for row in rows] == [["image", "width", "height", "faces", "left_out"]] * 2
     assert [(row["image"], row["width"], row["height"]) for row in rows] == [
         (str(photo), 640, 480),
         (str(empty), 400, 300),
@@ -115,7 +116,7 @@ def test_a_small_image_without_a_face_may_be_a_crop(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A face that is found, but whose smallest crop has less than 16 pixels a side."""
+    """A face that is found, but whose crop has less than 16 pixels a side."""
     Image.fromarray(draw((200, 200), (50, 50, 20))).save(tmp_path / "tiny.png")
     return tmp_path / "tiny.png"
 
@@ -124,11 +125,13 @@ def test_a_face_too_small_to_be_classified_is_reported_with_its_image(tiny: Path
     """Not as if there were none: in the text, in JSON, and not as a warning of which no image is known."""
     done = call(tiny, photo)
     first, *others = done.stdout.splitlines()
-    assert first == f"{tiny}: 1 face left out: smaller than 16 px"
+    assert re.fullmatch(
+        rf"{re.escape(str(tiny))}: 1 face left out: the face gives a square of 1\d px; expected 16 to 7094", first
+    )
     assert len(others) == 2
     assert "left out" not in caplog.text
     rows = [json.loads(line) for line in call(tiny, photo, "--json").stdout.splitlines()]
-    assert [(len(row["faces"]), row["too_small"]) for row in rows] == [(0, 1), (2, 0)]
+    assert [(len(row["faces"]), len(row["left_out"])) for row in rows] == [(0, 1), (2, 0)]
 
 
 def test_a_higher_threshold_leaves_out_doubtful_faces(photo: Path) -> None:
@@ -180,7 +183,7 @@ def test_an_image_whose_faces_cannot_be_cropped_is_named(photo: Path, monkeypatc
     def refuse(*_: object, **__: object) -> None:
         raise DataError("the face gives a square of 9000 px")
 
-    monkeypatch.setattr(edgeemo.Model, "faces", refuse)
+    monkeypatch.setattr(edgeemo.Model, "find_faces", refuse)
     done = call(photo)
     assert done.exit_code == 3
     assert f"error: {photo}: the face gives a square of 9000 px" in done.stderr

@@ -43,7 +43,9 @@ def crop(image: np.ndarray, face: Located, contract: InputContract, *, scale: fl
     are not known, or a square outside the image, below 16 px or above 50 megapixels.
     """
     square = place(face, contract)
-    scaled = replace(square, side=square.side * scale)
+    scaled = square
+    if scale != 1:  # what can be cut at scale 1 can be cut at every scale
+        scaled = replace(square, side=min(max(square.side * scale, images.MIN_SIDE), images.MAX_CROP))
     return images.resize(extract(image, scaled, contract.size), contract)
 
 
@@ -75,14 +77,14 @@ def place(face: Located, contract: InputContract) -> Square:
     return Square((centre[0], centre[1]), wanted.side_eye_distances * distance, turned)
 
 
-def is_sideways(detection: Detection) -> bool:
+def is_sideways(face: Located) -> bool:
     """Return whether the eyes are so close together, for the size of the box, that `place` takes MIN_EYE_SHARE.
 
     The head is turned far sideways, or an eye was not found where it is. False for a face without landmarks.
     """
-    if detection.eyes is None:
+    if len(face.landmarks) < 2:
         return False
-    (right, left), implied = _find_eyes(detection)
+    (right, left), implied = _find_eyes(face)
     return hypot(left[0] - right[0], left[1] - right[1]) < MIN_EYE_SHARE * implied
 
 
@@ -142,11 +144,16 @@ def _cut(image: np.ndarray, square: Square) -> np.ndarray:
 
 def _check(image: np.ndarray, square: Square) -> None:
     height, width = image.shape[:2]
+    if fault := find_fault(square, width, height):
+        raise DataError(fault)
+
+
+def find_fault(square: Square, width: int, height: int) -> str:
+    """Return why a square cannot be cut out of an image of width x height px, or an empty text if it can."""
     if not images.MIN_SIDE <= floor(square.side + 0.5) <= images.MAX_CROP:
-        raise DataError(
-            f"the face gives a square of {square.side:.0f} px; expected {images.MIN_SIDE} to {images.MAX_CROP}"
-        )
+        return f"the face gives a square of {square.side:.0f} px; expected {images.MIN_SIDE} to {images.MAX_CROP}"
     reach = square.side / 2
     x, y = square.centre
     if not (-reach < x < width + reach and -reach < y < height + reach):
-        raise DataError(f"the face at {x:.0f}, {y:.0f} lies outside the image of {width}x{height} px")
+        return f"the face at {x:.0f}, {y:.0f} lies outside the image of {width}x{height} px"
+    return ""

@@ -8,8 +8,7 @@ from math import isnan
 from typing import Any
 
 from edgeemo.errors import DataError
-from edgeemo.images import MIN_SIDE
-from edgeemo.names import count, escape_name
+from edgeemo.names import escape_name
 from edgeemo.runtime import Face
 
 NO_SCORE = float("nan")  # of a ready crop, in which nothing was searched
@@ -21,21 +20,20 @@ DECIMALS = {"box": 2, "score": 4, "probability": 6}  # in JSON and tables; boxes
 class ImageFaces:
     """The faces of one image of width x height pixels, upright; of a ready crop, its central square.
 
-    too_small: number of further faces that were found, but are too small to be classified.
+    left_out: why further faces that were found are not classified.
     """
 
     image: str
     width: int
     height: int
     faces: tuple[Face, ...]
-    too_small: int = 0
+    left_out: tuple[str, ...] = ()
     crop: bool = False
 
     def __str__(self) -> str:
         """Return a line per face, and one if others are too small or there is none, whatever the image is named."""
         lines = [str(face.prediction if self.crop else face) for face in self.faces]
-        if self.too_small:
-            lines.append(f"{count(self.too_small, 'face')} left out: smaller than {MIN_SIDE} px")
+        lines += [f"1 face left out: {reason}" for reason in self.left_out]
         name = escape_name(self.image)
         return "\n".join(f"{name}: {line}" for line in lines or [f"no face found{self._advise()}"])
 
@@ -48,7 +46,7 @@ class ImageFaces:
         """Return a JSON object on one line."""
         faces = [make_record(face) for face in self.faces]
         size = {"width": self.width, "height": self.height}
-        return json.dumps({"image": self.image, **size, "faces": faces, "too_small": self.too_small})
+        return json.dumps({"image": self.image, **size, "faces": faces, "left_out": self.left_out})
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,18 @@ import numpy as np
 
 from edgeemo import options
 from edgeemo.errors import ClosedPipeError, DataError, UsageError
-from edgeemo.faces import Detection, load_detector
-from edgeemo.faces.crop import AUGMENTED
+from edgeemo.faces import load_detector
 from edgeemo.faces.passes import Faces
 from edgeemo.names import count
 from edgeemo.predict.outputs import Write, open_outputs
 from edgeemo.predict.result import NO_SCORE, ImageFaces, Predictions
 from edgeemo.predict.sources import SAMPLE, Source, list_sources
 from edgeemo.progress import track
-from edgeemo.runtime import Face, Model, load
-from edgeemo.runtime.find import drop_small
+from edgeemo.runtime import Face, FoundFaces, Model, load
 from edgeemo.stages import Predict
 
 log = logging.getLogger(__name__)
-Find = Callable[[np.ndarray], tuple[Sequence[Face], int]]
+Find = Callable[[np.ndarray], FoundFaces]
 
 
 @dataclass
@@ -35,17 +33,6 @@ class Counts:
     faces: int = 0
     without: int = 0  # images without a face
     unread: int = 0  # images that cannot be read
-
-
-@dataclass(frozen=True)
-class Searched:
-    """Stands for the detector of an image whose faces are known."""
-
-    detections: list[Detection]
-
-    def detect(self, _: np.ndarray) -> list[Detection]:
-        """Return the faces of that image."""
-        return self.detections
 
 
 def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) -> Predictions:
@@ -82,22 +69,11 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
 
 
 def _make_finder(config: Predict, model: Model) -> Find:
-    """Return what finds and classifies the faces of an image, or the face that a ready crop is.
-
-    It also returns how many faces are too small to be classified.
-    """
+    """Return what finds and classifies the faces of an image, or the face that a ready crop is."""
     if config.crop or config.sample:
-        return lambda pixels: ([_predict_crop(model, pixels)], 0)
+        return lambda pixels: FoundFaces([_predict_crop(model, pixels)], [])
     detector = load_detector(config.detector, faces=cast("Faces | None", config.faces), threshold=config.threshold)
-    scales = AUGMENTED if config.augment else (1.0,)
-
-    def find(pixels: np.ndarray) -> tuple[Sequence[Face], int]:
-        found = detector.detect(pixels)
-        large = drop_small(found, model.card.input, scales)
-        faces = model.faces(pixels, color="rgb", detector=Searched(large), augment=config.augment)
-        return faces, len(found) - len(large)
-
-    return find
+    return lambda pixels: model.find_faces(pixels, color="rgb", detector=detector, augment=config.augment)
 
 
 def _predict_crop(model: Model, pixels: np.ndarray) -> Face:
@@ -112,13 +88,14 @@ def _predict(source: Source, find: Find, write: Write, failed: list[DataError], 
     try:
         pixels = source.read()
         try:
-            faces, too_small = find(pixels)
+            found = find(pixels)
         except DataError as error:
             raise DataError(f"{source.name}: {error}") from error
     except DataError as error:
         failed.append(DataError(str(error)))  # the traceback of the first one holds the image
         return None
-    row = ImageFaces(source.name, pixels.shape[1], pixels.shape[0], tuple(faces), too_small=too_small, crop=crop)
+    height, width = pixels.shape[:2]
+    row = ImageFaces(source.name, width, height, tuple(found.faces), tuple(found.left_out), crop=crop)
     write(source, row, pixels)
     return row
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from math import floor
+from math import isfinite
 from threading import Lock
 
 import numpy as np
 
-from edgeemo import images
 from edgeemo.card import InputContract
 from edgeemo.errors import UsageError
 from edgeemo.faces import Detection, Detector, crop, load_detector
-from edgeemo.faces.crop import place
-from edgeemo.names import count
+from edgeemo.faces.crop import find_fault, place
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +42,43 @@ class PackagedDetector:
             self._detector, self._closed = None, True
 
 
-def drop_small(
-    detections: Iterable[Detection], contract: InputContract, scales: Sequence[float] = (1.0,)
-) -> list[Detection]:
-    """Return the faces whose smallest square has at least images.MIN_SIDE pixels a side; others show no expression."""
-    smallest = min(scales)
-    return [one for one in detections if floor(place(one, contract).side * smallest + 0.5) >= images.MIN_SIDE]
+def check_detections(detections: object, detector: object) -> list[Detection]:
+    """Return what a detector found, the highest score first.
+
+    Raises UsageError if it is no iterable of Detections with finite numbers and boxes that have a size.
+    """
+    expected = "expected an iterable of edgeemo.faces.Detection with finite numbers, and boxes of more than 0 px"
+    if not isinstance(detections, Iterable):
+        raise UsageError(f"{detector!r} returned {type(detections).__name__}; {expected}")
+    found = []
+    for one in detections:
+        if not isinstance(one, Detection):
+            raise UsageError(f"{detector!r} returned a {type(one).__name__}; {expected}")
+        numbers = (*one.box, one.score, *(value for point in one.landmarks for value in point))
+        if not all(map(isfinite, numbers)) or min(one.box[2:]) <= 0:
+            raise UsageError(f"{detector!r} returned {one}; {expected}")
+        found.append(one)
+    return sorted(found, key=lambda one: -one.score)
 
 
 def crop_faces(
     image: np.ndarray, detections: Iterable[Detection], contract: InputContract, scales: Sequence[float] = (1.0,)
-) -> tuple[list[Detection], np.ndarray]:
-    """Return the faces that are large enough, and their crops: (N * len(scales), size, size[, 3]) uint8, face by face.
+) -> tuple[list[Detection], np.ndarray, list[str]]:
+    """Return the faces that can be cropped, their crops, (N * len(scales), size, size[, 3]) uint8, and why others cannot.
 
-    The others, as `drop_small` says, are left out, and logged.
+    The crops are face by face. Left out are faces whose square is too small to show an expression, too large, or
+    outside the image.
 
-    Raises DataError as `faces.crop` does.
+    Raises DataError for a face without eyes of a detector whose boxes are not known.
     """
-    found = list(detections)
-    kept = drop_small(found, contract, scales)
-    if small := len(found) - len(kept):
-        log.warning("%d of %s left out: smaller than %d px", small, count(len(found), "face"), images.MIN_SIDE)
+    height, width = image.shape[:2]
+    kept: list[Detection] = []
+    faults: list[str] = []
+    for one in detections:
+        fault = find_fault(place(one, contract), width, height)
+        if fault:
+            faults.append(fault)
+        else:
+            kept.append(one)
     crops = [crop(image, one, contract, scale=scale) for one in kept for scale in scales]
-    return kept, np.stack(crops) if crops else np.zeros((0, *contract.pixels), np.uint8)
+    return kept, np.stack(crops) if crops else np.zeros((0, *contract.pixels), np.uint8), faults

@@ -24,7 +24,7 @@ from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
-from edgeemo.runtime.find import PackagedDetector, crop_faces
+from edgeemo.runtime.find import PackagedDetector, check_detections, crop_faces
 from edgeemo.runtime.loading import Image, load_image
 
 if TYPE_CHECKING:
@@ -71,6 +71,14 @@ class Face:
         x, y, width, height = (round(value) for value in self.box)
         notes = "".join(f", {flag}" for flag in self.flags)
         return f"{self.prediction}; face of {width}x{height} px at {x}, {y}, score {self.score:.2f}{notes}"
+
+
+@dataclass(frozen=True)
+class FoundFaces:
+    """The faces of an image, the highest score first, and why each of the others was left out."""
+
+    faces: list[Face]
+    left_out: list[str]
 
 
 def load(
@@ -193,25 +201,38 @@ class Model:
         augmentation), because a detector frames a face less exactly than the training data were; without it,
         classifying takes a third of the time.
 
-        Returns an empty list for an image without a face. Faces below 16 px are left out, and logged.
+        Returns an empty list for an image without a face. Faces whose square has less than 16 px a side, or lies
+        outside the image, are left out, and logged.
 
-        Raises DataError for an image that cannot be read; UsageError for a colour array without `color`.
+        Raises DataError for an image that cannot be read; UsageError for a colour array without `color`, or a detector
+        that returns something else than Detections.
         """
+        found = self.find_faces(image, color=color, detector=detector, augment=augment)
+        for reason in found.left_out:
+            log.warning("1 face left out: %s", reason)
+        return found.faces
+
+    def find_faces(
+        self, image: Image, *, color: str | None = None, detector: Detector | None = None, augment: bool = True
+    ) -> FoundFaces:
+        """Do as `faces` does, and return why faces were left out instead of logging it."""
         pixels = load_image(image, color)
         images.central_square(pixels)  # refuses what is no image
         if detector is not None and not hasattr(detector, "detect"):
             raise UsageError(f"{detector!r} is no detector; expected one such as edgeemo.faces.load_detector(NAME)")
-        found = (self._detector if detector is None else detector).detect(pixels)
+        finder = self._detector if detector is None else detector
+        found = check_detections(finder.detect(pixels), finder)
         scales = AUGMENTED if augment else (1.0,)
-        kept, crops = crop_faces(pixels, found, self.card.input, scales)
+        kept, crops, left_out = crop_faces(pixels, found, self.card.input, scales)
         rows = self.probabilities(crops).reshape(len(kept), len(scales), -1).mean(axis=1) if kept else ()
         predictions = [_make_prediction(row, self.labels, self.least_probability) for row in rows]
         height, width = pixels.shape[:2]
         flags = [find_flags(one, width, height, self.card.input) for one in kept]
-        return [
+        faces = [
             Face(one.box, one.score, one.landmarks, prediction, flagged, one.framing)
             for one, prediction, flagged in zip(kept, predictions, flags, strict=True)
         ]
+        return FoundFaces(faces, left_out)
 
     def predict(self, image: Image, *, color: str = "rgb") -> Prediction:
         """Predict the emotion of one face crop.

@@ -15,7 +15,6 @@ from PIL import Image
 from scenes import draw
 
 import edgeemo
-from edgeemo import images
 from edgeemo.errors import DataError, UsageError
 from edgeemo.faces import Detection, Framing, crop, load_detector
 from edgeemo.faces.crop import AUGMENTED
@@ -193,16 +192,77 @@ def test_a_poor_face_is_flagged_and_a_good_one_is_not(model: Model, scene: np.nd
     assert str(found[0]).endswith(", small")
 
 
-def test_a_face_too_small_for_an_expression_costs_no_other_face(
-    model: Model, scene: np.ndarray, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (Detection((300, 300, 6, 6), 0.9, ((301, 302), (304, 302))), "square of 8 px; expected 16 to"),
+        (Detection((3000, 300, 60, 60), 0.9, ((3010, 302), (3040, 302))), "lies outside the image of 640x480 px"),
+        (Detection((0, 0, 9000, 9000), 0.9, ((2000, 300), (5000, 300))), "square of 8400 px; expected 16 to"),
+    ],
+    ids=["too small", "outside", "too large"],
+)
+def test_a_face_that_cannot_be_cropped_costs_no_other_face(
+    model: Model, scene: np.ndarray, caplog: pytest.LogCaptureFixture, other: Detection, reason: str
 ) -> None:
     """It is left out, and not in silence."""
-    speck = Detection((300, 300, 6, 6), 0.9, ((301, 302), (304, 302)))
+    good = Detection((20, 20, 80, 80), 0.7, EYES)
     with caplog.at_level(logging.WARNING):
-        found = model.faces(scene, color="rgb", detector=Fixed((speck, Detection((20, 20, 80, 80), 0.7, EYES))))
+        found = model.faces(scene, color="rgb", detector=Fixed((other, good)))
     assert [one.score for one in found] == [0.7]
-    assert f"1 of 2 faces left out: smaller than {images.MIN_SIDE} px" in caplog.text
-    assert model.faces(scene, color="rgb", detector=Fixed((speck,))) == []
+    assert f"1 face left out: the face {'' if 'outside' in reason else 'gives a '}" in caplog.text
+    assert reason in caplog.text
+    assert model.find_faces(scene, color="rgb", detector=Fixed((other,))).faces == []
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(5.6, 1), (6.2, 1), (2500, 1)])
+def test_augmentation_leaves_no_face_out(model: Model, distance: float, expected: int) -> None:
+    """A square near a limit is varied within it: the smallest one that can be cropped, and one near the largest."""
+    image = np.zeros((600, 600), np.uint8)
+    face = Detection((100, 100, distance, distance), 0.9, ((300, 300), (300 + distance, 300)))
+    for augment in (False, True):
+        assert len(model.faces(image, detector=Fixed((face,)), augment=augment)) == expected
+
+
+def test_faces_come_with_the_highest_score_first(model: Model, scene: np.ndarray) -> None:
+    """Whatever the order of the detector is, which may be a generator."""
+    faces = [Detection((20, 20, 80, 80), score, EYES) for score in (0.1, 0.9, 0.5)]
+
+    class Lazy:
+        def detect(self, _):
+            yield from faces
+
+    assert [one.score for one in model.faces(scene, color="rgb", detector=Lazy())] == [0.9, 0.5, 0.1]
+
+
+@dataclass
+class Other:
+    """Something with the method of a detector."""
+
+    returned: object
+
+    def detect(self, _: np.ndarray) -> object:
+        """Return what is no list of detections."""
+        return self.returned
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned NoneType; expected an iterable of edgeemo.faces.Detection"),
+        ([(1, 2, 3, 4)], "returned a tuple"),
+        (np.zeros((2, 4)), "returned a ndarray"),
+        ([Detection((float("nan"), 20, 80, 80), 0.7, EYES)], "finite numbers"),
+        ([Detection((20, 20, 80, 80), 0.7, ((30, 40), (float("inf"), 40)))], "finite numbers"),
+        ([Detection((20, 20, -80, 80), 0.7, EYES)], "boxes of more than 0 px"),
+    ],
+    ids=["nothing", "tuples", "an array", "a box of NaN", "an infinite landmark", "a negative width"],
+)
+def test_a_detector_that_returns_something_else_is_named(
+    model: Model, scene: np.ndarray, returned: object, message: str
+) -> None:
+    """With what was expected."""
+    with pytest.raises(UsageError, match=message):
+        model.faces(scene, color="rgb", detector=Other(returned))
 
 
 def test_the_detector_is_opened_once_and_with_the_threads_of_the_model(
