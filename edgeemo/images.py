@@ -147,7 +147,7 @@ def central_square(image: np.ndarray) -> np.ndarray:
 
     Raises DataError for another shape or type, or less than 16 px a side.
     """
-    _check(image)
+    check_image(image)
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -167,7 +167,7 @@ def crop(image: np.ndarray, box: Sequence[float], contract: InputContract) -> np
     Raises DataError for an image that `to_pixels` does not accept, a box without width or height or outside the image,
     or a square below 16 px or above 50 megapixels.
     """
-    _check(image)
+    check_image(image)
     left, top, side = _compute_square(box, contract.crop_margin)
     height, width = image.shape[:2]
     if not (-side < left < width and -side < top < height):
@@ -191,7 +191,7 @@ def resize(square: np.ndarray, contract: InputContract) -> np.ndarray:
 
     Returns (size, size) uint8 for gray, (size, size, 3) for rgb and gray3. Raises DataError for anything else.
     """
-    _check(square)
+    check_image(square)
     if square.shape[0] != square.shape[1]:
         raise DataError(f"expected a square, got {square.shape[1]}x{square.shape[0]} px; crop it first")
     image = Image.fromarray(square).convert("RGB" if contract.colour == "rgb" else "L")
@@ -248,7 +248,7 @@ def _convert(image: Image.Image, name: str, depth: int = 8, significant: int = 1
         colours = image.split()[: 3 if image.mode.startswith("RGB") else 1]  # without alpha
         _check_range(int(max(np.asarray(band).max() for band in colours)) * 256 + 255, name)
     pixels = _to_uint8(upright)
-    _check(pixels)
+    check_image(pixels)
     return pixels
 
 
@@ -259,7 +259,8 @@ def _read_orientation(image: Image.Image) -> int:
     return 1
 
 
-def _check(image: np.ndarray) -> None:
+def check_image(image: np.ndarray) -> None:
+    """Raise DataError for what is no (H, W) or (H, W, 3) uint8 image of at least MIN_SIDE px a side."""
     shape_ok = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if image.dtype != np.uint8 or not shape_ok:
         raise DataError(f"expected (H, W) or (H, W, 3) uint8, got {image.shape} {image.dtype}")

@@ -10,6 +10,7 @@ from math import ceil
 from pathlib import Path
 
 from edgeemo.control_groups import list_control_groups, read_text
+from edgeemo.errors import UsageError
 
 RELEVANT_FEATURES = (
     "avx2",
@@ -65,6 +66,12 @@ def is_first_process() -> bool:
 def is_jetson() -> bool:
     """Return whether this is an NVIDIA Jetson, where TensorRT comes with JetPack."""
     return Path("/etc/nv_tegra_release").is_file()
+
+
+def check_threads(threads: object) -> None:
+    """Raise UsageError for what is no number of threads, 1 to MAX_THREADS."""
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads!r}; expected a whole number, 1 to {MAX_THREADS}")
 
 
 def usable_cores() -> list[int]:

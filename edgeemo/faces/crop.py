@@ -95,7 +95,7 @@ def turn(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     image apart, and `resize` averages them without aliasing. Sample (x, y) is taken at the centre of the square plus
     (x + 0.5 - side / 2, y + 0.5 - side / 2) * square.side / side, turned by the tilt, and rounded to 8 bits.
     """
-    images.central_square(image)  # refuses what is no image
+    images.check_image(image)
     _check(image, square)
     side = size * max(1, ceil(square.side / size))
     reach = ceil(square.side * 2**0.5 / 2) + 2  # of the turned square and its interpolation, from the centre
@@ -135,7 +135,7 @@ def _find_eyes(face: Located) -> tuple[tuple[Point, Point], float]:
 
 
 def _cut(image: np.ndarray, square: Square) -> np.ndarray:
-    images.central_square(image)  # refuses what is no image
+    images.check_image(image)
     _check(image, square)
     side = floor(square.side + 0.5)
     left, top = (floor(middle - side / 2 + 0.5) for middle in square.centre)

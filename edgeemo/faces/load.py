@@ -16,11 +16,12 @@ from edgeemo.faces.passes import FACES, Faces
 from edgeemo.faces.search import Network, SearchDetector
 from edgeemo.faces.yunet import YuNet
 from edgeemo.limits import check_shortage
-from edgeemo.machine import MAX_THREADS
+from edgeemo.machine import check_threads
 from edgeemo.reading import check_regular
 from edgeemo.sessions import make_options, require_onnxruntime
 
 DEFAULT = "blazeface-full"
+LOWEST = 0.001  # threshold; below it every anchor is a face
 NETWORKS: dict[str, Callable[[Any], Network]] = {"blazeface": BlazeFace, "centerface": CenterFace, "yunet": YuNet}
 REWRITTEN: dict[str, Callable[[bytes], bytes]] = {"centerface": rewrite}  # others are opened as they are
 
@@ -45,10 +46,9 @@ def load_detector(
     """
     if faces not in (None, *FACES):
         raise known("number of faces", str(faces), FACES)
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
-        raise UsageError(f"threads is {threads!r}; expected a whole number, 1 to {MAX_THREADS}")
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError(f"threshold is {threshold!r}; expected a number between 0 and 1")
+    check_threads(threads)
+    if threshold is not None and not (isinstance(threshold, (int, float)) and LOWEST <= threshold < 1):
+        raise UsageError(f"threshold is {threshold!r}; expected a number from {LOWEST:g} to below 1")
     card, path = _find(str(detector or DEFAULT))
     return SearchDetector(card, NETWORKS[card.family](_open(card, path, threads)), faces=faces, threshold=threshold)
 

@@ -64,10 +64,10 @@ def check_detections(detections: object, detector: object) -> list[Detection]:
 def crop_faces(
     image: np.ndarray, detections: Iterable[Detection], contract: InputContract, scales: Sequence[float] = (1.0,)
 ) -> tuple[list[Detection], np.ndarray, list[str]]:
-    """Return the faces that can be cropped, their crops, (N * len(scales), size, size[, 3]) uint8, and why others cannot.
+    """Return the faces that can be cropped, their crops, and why the others cannot.
 
-    The crops are face by face. Left out are faces whose square is too small to show an expression, too large, or
-    outside the image.
+    The crops are (N * len(scales), size, size[, 3]) uint8, face by face. Left out are faces whose square is too small
+    to show an expression, too large, or outside the image.
 
     Raises DataError for a face without eyes of a detector whose boxes are not known.
     """

@@ -19,7 +19,7 @@ from edgeemo.faces import Detector, find_flags
 from edgeemo.faces.crop import AUGMENTED
 from edgeemo.faces.detection import Box, Framing, Point
 from edgeemo.labels import LabelSet, label_set
-from edgeemo.machine import MAX_THREADS
+from edgeemo.machine import check_threads
 from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.runtime import shipped
 from edgeemo.runtime.advice import advise
@@ -114,8 +114,7 @@ def open_model(
     labels: str | LabelSet | None = None,
 ) -> Model:
     """Load a model as `load` does, but without its warnings: for code that opens files to compare them."""
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
-        raise UsageError(f"threads is {threads!r}; expected a whole number, 1 to {MAX_THREADS}")
+    check_threads(threads)
     file = shipped.find(model)
     if file.is_dir():
         raise _make_folder_error(file)
@@ -217,7 +216,7 @@ class Model:
     ) -> FoundFaces:
         """Do as `faces` does, and return why faces were left out instead of logging it."""
         pixels = load_image(image, color)
-        images.central_square(pixels)  # refuses what is no image
+        images.check_image(pixels)
         if detector is not None and not hasattr(detector, "detect"):
             raise UsageError(f"{detector!r} is no detector; expected one such as edgeemo.faces.load_detector(NAME)")
         finder = self._detector if detector is None else detector

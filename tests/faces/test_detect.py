@@ -176,8 +176,11 @@ def test_unknown_names_and_settings_are_refused():
         load_detector(faces="some")
     with pytest.raises(UsageError, match="threads is 0; expected a whole number"):
         load_detector(threads=0)
-    with pytest.raises(UsageError, match="threshold is 1; expected a number between 0 and 1"):
+    with pytest.raises(UsageError, match=r"threshold is 1; expected a number from 0\.001 to below 1"):
         load_detector(threshold=1)
+    for threshold in (0, 5e-324, "0.5", float("nan")):
+        with pytest.raises(UsageError, match=r"expected a number from 0\.001"):
+            load_detector(threshold=threshold)
 
 
 def test_the_threshold_is_the_lowest_score():
