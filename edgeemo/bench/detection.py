@@ -70,13 +70,22 @@ def describe_detector(detector: SearchDetector) -> DetectorFacts:
 def find_images(labelled: Sequence[LabelledImage], folder: Path) -> list[Path]:
     """Return the paths of the images; raise DataError if one is not in the folder."""
     paths = [folder / image.name for image in labelled]
-    missing = [image for image, path in zip(labelled, paths, strict=True) if not path.is_file()]
+    missing = [image for image, path in zip(labelled, paths, strict=True) if not _is_there(path)]
     if missing:
         raise DataError(
             f"{missing[0].where}: {folder} has no image {show(missing[0].name)} ({len(missing)} of {len(paths)} are "
             "missing); name the folder that the paths start from with --images"
         )
     return paths
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:  # reading it fails, and says why
+        return True
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def detect_all(

@@ -12,7 +12,7 @@ import results
 from click.testing import CliRunner
 from PIL import Image
 
-from edgeemo.bench.detection import detect_all
+from edgeemo.bench.detection import detect_all, find_images
 from edgeemo.bench.run import run
 from edgeemo.cli import main
 from edgeemo.data.boxes import LabelledBox, LabelledImage
@@ -144,6 +144,25 @@ def test_missing_images_are_refused_with_the_first_line(folder: Path, tmp_path: 
         DataError, match=r"boxes.csv, line 3: .* has no image 'gone.png' \(2 of 3 are missing\).*--images"
     ):
         run(Bench(boxes=boxes, images=folder))
+
+
+def test_a_name_too_long_for_a_file_is_that_of_a_missing_image(folder: Path, tmp_path: Path) -> None:
+    """Not an error of the operating system."""
+    boxes = write(tmp_path / "boxes.csv", {"n" * 300 + ".png": [FACE]})
+    with pytest.raises(DataError, match=r"boxes.csv, line 2: .* has no image 'nnn.*--images"):
+        run(Bench(boxes=boxes, images=folder))
+
+
+def test_an_image_in_a_folder_that_may_not_be_searched_is_not_called_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it says why it cannot be read."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert find_images([LabelledImage("one.png", "line 2")], folder) == [folder / "one.png"]
 
 
 def test_a_box_outside_its_image_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from edgeemo.data.boxes import read_boxes
-from edgeemo.data.boxes.labelled import check_inside
+from edgeemo.data.boxes.labelled import Collector, LabelledBox, check_inside
 from edgeemo.errors import DataError, UsageError
 
 WIDER = """\
@@ -94,6 +95,29 @@ def test_of_several_categories_the_face_is_read(write) -> None:
         read_boxes(write("two.json", {**COCO, "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]}))
 
 
+def test_a_single_category_may_have_any_name_and_need_not_be_repeated(write) -> None:
+    """As in data sets of faces whose category is called head; annotations without category_id are of it."""
+    single = {**COCO, "categories": [{"id": 1, "name": "head"}]}
+    assert summarise(write("boxes.json", single)) == summarise(write("face.json", COCO))
+    single["annotations"] = [{"image_id": 7, "bbox": [1, 2, 3, 4]}]
+    assert summarise(write("boxes.json", single))[0] == ("a.jpg", [((1, 2, 3, 4), False)])
+
+
+def test_the_boxes_of_a_crowded_image_are_not_compared_one_by_one() -> None:
+    """A duplicate is looked up: comparing every box with all before takes seconds for 20,000 of one image."""
+
+    class Boxes(list[LabelledBox]):
+        def __iter__(self) -> NoReturn:
+            raise AssertionError("the boxes were searched")
+
+    collector = Collector()
+    image = collector.add_image("a.jpg", "line 1")
+    image.boxes = Boxes()
+    for number in range(3):
+        collector.add_box(image, [number % 2, 1, 2, 3], f"line {number}")
+    assert len(image.boxes) == 2
+
+
 def test_csv_is_read_in_any_order_of_columns_and_rows(write) -> None:
     """An image without faces is a row with an empty box; `ignored` marks faces that do not count."""
     assert summarise(write("boxes.csv", CSV)) == [
@@ -161,7 +185,7 @@ REFUSED = [
     ("a.txt", "../a.jpg\n0\n", "a.txt, line 1: expected the name of an image inside the folder of images"),
     ("a.txt", "/a.jpg\n0\n", "a.txt, line 1: expected the name of an image inside the folder"),
     ("a.txt", "", "a.txt names no image"),
-    ("a.json", "{", "a.json is not JSON"),
+    ("a.json", "{", "a.json is not COCO's JSON"),
     ("a.json", "[]", "a.json: expected an object with images and annotations"),
     ("a.json", {"images": []}, r"a.json: expected a list of annotations, as in COCO's files, found 'None'"),
     ("a.json", {"images": [3], "annotations": []}, r"a.json, images\[0\]: expected an object with id, found '3'"),
@@ -182,6 +206,41 @@ REFUSED = [
         {**COCO, "annotations": [{"image_id": 7, "bbox": [1, 2, 0, 4]}]},
         r"a.json, annotations\[0\]: expected a box with a width and height above 0 px, found 1 2 0 4",
     ),
+    *(
+        ("a.json", {**COCO, "annotations": [{"image_id": 7, "bbox": [1, 2, value, 4]}]}, "expected bbox as .*found")
+        for value in (10**400, -(10**400), float("nan"), float("inf"))
+    ),
+    *(
+        (
+            "a.json",
+            {**COCO, "annotations": [{"image_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": value}]},
+            r"a.json, annotations\[0\]: expected iscrowd as 0 or 1, found ",
+        )
+        for value in ("0", [0], float("nan"), None, 2)
+    ),
+    (
+        "a.json",
+        {**COCO, "annotations": [{"image_id": 7, "bbox": [1, 2, 3, 4], "category_id": 2}]},
+        r"a.json, annotations\[0\]: no category has the id '2'",
+    ),
+    (
+        "a.json",
+        {**COCO, "categories": [{"id": 1, "name": "face"}, {"id": 1, "name": "person"}]},
+        r"a.json, categories\[1\]: the id '1' is there twice",
+    ),
+    (
+        "a.json",
+        '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "image_id": 1}]}',
+        "a.json is not COCO's JSON: it has the key 'image_id' twice in one object",
+    ),
+    ("a.txt", f"a.jpg\n{'9' * 5000}\n", "a.txt, line 2: expected the number of faces, found '9999"),
+    (
+        "a.csv",
+        "image,x,y,width,height,ignored,ignored\na.jpg,1,2,3,4,1,0\n",
+        "a.csv, line 1: expected each column once; has several of ignored",
+    ),
+    ("a.csv", "image,x,x,y,width,height\na.jpg,1,1,2,3,4\n", "a.csv, line 1: .*has several of x"),
+    ("a.csv", "image,x,y,width,height,ignored\na.jpg,,,,,7\n", "line 2: expected ignored as 0 or 1, found '7'"),
     ("a.csv", "image,x,y,width\na.jpg,1,2,3\n", "a.csv, line 1: expected the columns .* lacks height"),
     (
         "a.csv",

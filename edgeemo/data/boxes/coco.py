@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from sys import float_info
 from typing import Any
 
 from edgeemo.data.boxes.labelled import Collector, LabelledImage, show
 from edgeemo.errors import DataError
+from edgeemo.reading import parse_json
 
 FACE = "face"  # name of the category, if there are several
 
 
 def read(path: Path, text: str) -> list[LabelledImage]:
-    """Return the images; boxes with `iscrowd` are ignored. Of several categories, `face` is read.
+    """Return the images; boxes with `iscrowd` are ignored. Of several categories, `face` is read; a single one always.
 
     Raises DataError, with the place in the file, for what is not of the format.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        content = parse_json(text.encode())
+    except ValueError as error:
+        raise DataError(f"{path} is not COCO's JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object with images and annotations, found {show(text)}")
     collector = Collector()
@@ -31,38 +32,60 @@ def read(path: Path, text: str) -> list[LabelledImage]:
         if key in by_id:
             raise DataError(f"{where}: the id {show(key)} is there twice")
         by_id[key] = collector.add_image(_get(one, "file_name", str, where), where, _get_size(one, where))
-    category = _find_category(path, content)
+    categories = _list_categories(path, content)
+    face = _find_face(path, categories)
     for number, one in enumerate(_get_list(path, content, "annotations")):
-        _add(collector, by_id, one, category, f"{path}, annotations[{number}]")
+        where = f"{path}, annotations[{number}]"
+        if _get_category(one, categories, where) == face:
+            _add(collector, by_id, one, where)
     return collector.finish(path)
 
 
-def _add(collector: Collector, by_id: dict[Any, LabelledImage], one: Any, category: Any, where: str) -> None:
-    if category is not None and _get(one, "category_id", (int, str), where) != category:
-        return
+def _add(collector: Collector, by_id: dict[Any, LabelledImage], one: Any, where: str) -> None:
     key = _get(one, "image_id", (int, str), where)
     if key not in by_id:
         raise DataError(f"{where}: no image has the id {show(key)}")
     box = _get(one, "bbox", list, where)
     if len(box) != 4 or not all(_is_number(value) for value in box):
         raise DataError(f"{where}: expected bbox as [x, y, width, height], found {show(box)}")
-    ignored = bool(one.get("iscrowd", 0))
-    collector.add_box(by_id[key], [float(value) for value in box], where, ignored=ignored)
+    crowd = one.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise DataError(f"{where}: expected iscrowd as 0 or 1, found {show(crowd)}")
+    collector.add_box(by_id[key], [float(value) for value in box], where, ignored=bool(crowd))
 
 
-def _find_category(path: Path, content: dict[str, Any]) -> Any:
-    """Return the id of the category of faces; None if there is no choice."""
-    categories = _get_list(path, content, "categories") if content.get("categories") else []
+def _list_categories(path: Path, content: dict[str, Any]) -> dict[Any, str]:
+    """Return the names of the categories by their ids; none where the file does not state them."""
+    names: dict[Any, str] = {}
+    for number, one in enumerate(_get_list(path, content, "categories") if content.get("categories") else []):
+        where = f"{path}, categories[{number}]"
+        name, key = _get(one, "name", str, where), _get(one, "id", (int, str), where)
+        if key in names:
+            raise DataError(f"{where}: the id {show(key)} is there twice")
+        names[key] = name
+    return names
+
+
+def _find_face(path: Path, categories: dict[Any, str]) -> Any:
+    """Return the id of the only category, or of the one with the name of FACE; None if there are no categories."""
     if len(categories) < 2:
-        return None
-    named = [
-        (str(_get(one, "name", str, where)), _get(one, "id", (int, str), where))
-        for where, one in ((f"{path}, categories[{k}]", one) for k, one in enumerate(categories))
-    ]
-    found = [key for name, key in named if name.strip().casefold() == FACE]
+        return next(iter(categories), None)
+    found = [key for key, name in categories.items() if name.strip().casefold() == FACE]
     if len(found) != 1:
-        raise DataError(f"{path}: expected one category {FACE!r}, found {show(', '.join(name for name, _ in named))}")
+        raise DataError(f"{path}: expected one category {FACE!r}, found {show(', '.join(categories.values()))}")
     return found[0]
+
+
+def _get_category(one: Any, categories: dict[Any, str], where: str) -> Any:
+    """Return the id of an annotation's category, which may be absent if there is one; None if there are none."""
+    if not categories:
+        return None
+    if len(categories) == 1 and isinstance(one, dict) and "category_id" not in one:
+        return next(iter(categories))
+    key = _get(one, "category_id", (int, str), where)
+    if key not in categories:
+        raise DataError(f"{where}: no category has the id {show(key)}")
+    return key
 
 
 def _get_list(path: Path, content: dict[str, Any], name: str) -> list[Any]:
@@ -86,4 +109,4 @@ def _get(one: Any, name: str, kind: Any, where: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= float_info.max

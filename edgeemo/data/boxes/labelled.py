@@ -42,6 +42,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._images: dict[str, LabelledImage] = {}
+        self._boxes: dict[tuple[str, Box], str] = {}  # where each box of an image is first
         self._repeated: list[str] = []  # where boxes are that their image had already
 
     def add_image(self, name: str, where: str, size: tuple[int, int] | None = None) -> LabelledImage:
@@ -64,8 +65,8 @@ class Collector:
         if not all(map(isfinite, numbers)) or width <= 0 or height <= 0:
             raise DataError(f"{where}: expected a box with a width and height above 0 px, found {_format(numbers)}")
         box = (x, y, width, height)
-        if first := next((one for one in image.boxes if one.box == box), None):
-            self._repeated.append(f"{where}: the same as at {first.where}")
+        if (first := self._boxes.setdefault((image.name, box), where)) != where:
+            self._repeated.append(f"{where}: the same as at {first}")
             return
         image.boxes.append(LabelledBox(box, where, ignored))
 

@@ -27,8 +27,10 @@ def read(path: Path, text: str) -> list[LabelledImage]:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         head = [cell.strip().casefold() for cell in next(rows, [])]
-        if missing := [name for name in ("image", *BOX) if head.count(name) != 1]:
+        if missing := [name for name in ("image", *BOX) if name not in head]:
             raise DataError(f"{path}, line 1: expected the columns image, {', '.join(BOX)}; lacks {', '.join(missing)}")
+        if repeated := [name for name in ("image", *BOX, IGNORED) if head.count(name) > 1]:
+            raise DataError(f"{path}, line 1: expected each column once; has several of {', '.join(repeated)}")
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if row and len(row) != len(head):
@@ -44,12 +46,12 @@ def _read_row(collector: Collector, empty: set[str], cells: dict[str, str], wher
     """Add a row; `empty`: images without faces so far."""
     name, box, flag = cells["image"].strip(), [cells[column].strip() for column in BOX], cells.get(IGNORED, "").strip()
     image = collector.get(name)
+    if flag not in FLAGS:
+        raise DataError(f"{where}: expected {IGNORED} as 0 or 1, found {show(flag)}")
     if not any(box):
         empty.add(collector.add_image(name, where).name)
         return
     image = image or collector.add_image(name, where)
     if image.name in empty:
         raise DataError(f"{where}: a face in {show(name)}, which has none at {image.where}; leave one of them out")
-    if flag not in FLAGS:
-        raise DataError(f"{where}: expected {IGNORED} as 0 or 1, found {show(flag)}")
     collector.add_box(image, parse_numbers(box, where), where, ignored=FLAGS[flag])

@@ -16,6 +16,7 @@ from edgeemo.errors import DataError
 from edgeemo.names import is_image_name
 
 COLUMNS = (4, 10)  # of a box, without or with its attributes
+MAX_DIGITS = 9  # of a number of faces
 INVALID = 7  # column of the flag of faces that the authors of WIDER FACE leave out
 
 
@@ -39,7 +40,7 @@ def _read_image(path: Path, lines: list[str], at: int, collector: Collector) -> 
         raise DataError(f"{where}: expected the name of an image, found {show(name)}; is the number of faces right?")
     image = collector.add_image(name, where)
     count = _get_line(path, lines, at + 1)
-    if not (count.isascii() and count.isdecimal()):
+    if not (count.isascii() and count.isdecimal() and len(count) <= MAX_DIGITS):
         raise DataError(f"{_name_line(path, at + 1)}: expected the number of faces, found {show(count)}")
     first = at + 2
     for number in range(first, first + int(count)):
