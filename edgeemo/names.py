@@ -33,6 +33,12 @@ SYSTEM_NAMES = {
 }
 SYSTEM_PREFIXES = (".", "~$")  # hidden files; locks of office programs
 
+# Names of devices on Windows, which no file may have, whatever its suffix (Microsoft, "Naming Files, Paths, and
+# Namespaces"); nor may a name end with a dot or space there.
+RESERVED = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?|.*[. ]", re.IGNORECASE | re.DOTALL
+)
+
 # Format characters that words and emoji need: zero-width non-joiner and joiner. The others, such as U+202E, reverse or
 # hide text.
 JOINERS = "\u200c\u200d"
@@ -89,6 +95,11 @@ def is_image_name(name: str) -> bool:
 def is_system_name(name: str) -> bool:
     """Return whether a file or folder is hidden or belongs to an operating system or tool."""
     return name.startswith(SYSTEM_PREFIXES) or name.lower() in SYSTEM_NAMES
+
+
+def is_reserved_name(name: str) -> bool:
+    """Return whether Windows refuses or changes the name of a file or folder, of characters that it allows."""
+    return RESERVED.fullmatch(name) is not None
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:

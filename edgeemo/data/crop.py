@@ -35,7 +35,7 @@ from edgeemo.faces import Detection, load_detector
 from edgeemo.faces.crop import extract, is_sideways, place
 from edgeemo.faces.search import SearchDetector
 from edgeemo.machine import usable_cores
-from edgeemo.names import escape_message
+from edgeemo.names import escape_message, is_reserved_name
 from edgeemo.progress import track
 from edgeemo.stages import CropPhotos, after_crop
 
@@ -126,12 +126,12 @@ def _list_photos(opened: DataSet) -> list[Photo]:
     for split in opened.sources:
         with suppress(NoSuchSplit):  # too few photos to give valid its share
             listed += [(split, _get_label(sample, opened), sample) for sample in opened.samples(split)]
+    if not listed:
+        raise DataError(f"{opened.name} lists no photo ({opened.layout}); expected labelled photos")
     names = [f"{split}/{label}/{_clean(sample.id)}" for split, label, sample in listed]
+    keys = _number_repeats([f"{split}/{label}/{sample.id}" for split, label, sample in listed])
     while len(counts := Counter(map(_fold, names))) < len(names):
-        names = [
-            name if counts[_fold(name)] == 1 else _mark(name, sample.id)
-            for name, (_, _, sample) in zip(names, listed, strict=True)
-        ]
+        names = [name if counts[_fold(name)] == 1 else _mark(name, key) for name, key in zip(names, keys, strict=True)]
     return [
         Photo(sample, split, label, f"{name}.png") for name, (split, label, sample) in zip(names, listed, strict=True)
     ]
@@ -145,9 +145,19 @@ def _get_label(sample: Sample, opened: DataSet) -> str:
             "expected one label for each photo. FER+'s faces are crops already:  edgeemo train --data ferplus:PATH"
         )
     (label,) = sample.votes
-    if re.search(r'[\\/:*?"<>|]', label):
-        raise DataError(f"{opened.name}: the label {label} cannot be the name of a folder; rename it")
+    if re.search(r'[\\/:*?"<>|]', label) or is_reserved_name(label):
+        raise DataError(f"{opened.name}: the label {label!r} cannot be the name of a folder on Windows; rename it")
     return label
+
+
+def _number_repeats(keys: list[str]) -> list[str]:
+    """Return keys that differ: a table may list a photo twice, for two faces or by mistake."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for key in keys:
+        numbered.append(f"{key}:{seen[key]}")
+        seen[key] += 1
+    return numbered
 
 
 def _clean(name: str) -> str:
@@ -157,11 +167,12 @@ def _clean(name: str) -> str:
     """
     stem = name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
     clean = re.sub(r"[^\w .()+=@-]", "_", stem).encode()[:MAX_NAME].decode(errors="ignore").strip(". ")
+    clean = f"_{clean}" if is_reserved_name(clean) else clean
     return clean if clean == stem else _mark(clean, name)
 
 
-def _mark(name: str, sample_id: str) -> str:
-    return f"{name}-{sha256(sample_id.encode(errors='backslashreplace')).hexdigest()[:12]}"
+def _mark(name: str, key: str) -> str:
+    return f"{name}-{sha256(key.encode(errors='backslashreplace')).hexdigest()[:12]}"
 
 
 def _fold(name: str) -> str:

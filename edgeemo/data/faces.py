@@ -54,6 +54,7 @@ LICENCES = {
     "affectnet": "AffectNet's terms: non-commercial research only",
     "folder": "the owner's",
 }
+_crops: dict[str, Crop | None] = {}  # of each data set, as it was opened last
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ def open_data(data: str) -> DataSet | None:
         return None
     if not where:
         raise UsageError(f"{kind} needs a path:  --data {kind}:PATH")
-    return OPEN[kind](Path(where))
+    opened = OPEN[kind](Path(where))
+    _crops[data] = opened.crop
+    return opened
 
 
 def find_crop(data: str) -> Crop | None:
@@ -161,8 +164,11 @@ def find_crop(data: str) -> Crop | None:
 
 
 def warn_of_other_crop(data: str, contract: InputContract) -> None:
-    """Log, once, if the faces of a data set were cropped otherwise than a model expects."""
-    crop = find_crop(data)
+    """Log, once, if the faces of a data set were cropped otherwise than a model expects.
+
+    Of a data set that this process has opened it is not read again: listing an archive takes long.
+    """
+    crop = _crops[data] if data in _crops else find_crop(data)
     if crop and crop != contract.face_crop:
         _warn_once(
             f"{data}: the faces were cropped with {describe(crop)}; the model expects {describe(contract.face_crop)}, "
@@ -226,8 +232,8 @@ def load(
 
     Raises DataError with the name of an unreadable face, unless such faces are passed over.
     """
-    warn_of_other_crop(data, contract)
     labelled = list_labelled(data, split, labels, protocol=protocol, skip_unreadable=skip_unreadable)
+    warn_of_other_crop(data, contract)
     return decode(labelled, contract, what=f"{split} faces")
 
 

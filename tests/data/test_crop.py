@@ -26,10 +26,12 @@ from edgeemo.data import audit, cache, faces
 from edgeemo.data.crop import run
 from edgeemo.data.crop_record import RECORD, TABLE
 from edgeemo.data.drawing import draw_face
+from edgeemo.data.layouts.folder import open_folder
 from edgeemo.errors import DataError, UsageError
 from edgeemo.faces import Detection, crop, load_detector
 from edgeemo.faces.search import SearchDetector
 from edgeemo.labels import label_set
+from edgeemo.names import is_reserved_name
 from edgeemo.stages import Audit, CropPhotos
 
 SIX = label_set("six")
@@ -241,6 +243,77 @@ def test_a_name_that_looks_marked_is_marked_again(tmp_path: Path) -> None:
     save(below / f"{marked}.png", paint(*ONE))
     files = [row["crop"] for row in read_table(run(config(tmp_path / "photos", out=tmp_path / "second")))]
     assert len(set(files)) == 3
+
+
+def write_affectnet(folder: Path, names: list[str]) -> str:
+    """AffectNet's tables with a row of train per name, each with another box; return the data set."""
+    head = "subDirectory_filePath,face_x,face_y,face_width,face_height,expression"
+    folder.mkdir(exist_ok=True)
+    (folder / "training.csv").write_text(
+        "\n".join([head, *(f"{name},{k},0,480,360,1" for k, name in enumerate(names))])
+    )
+    (folder / "validation.csv").write_text(head)
+    return f"affectnet:{folder}"
+
+
+def test_a_photo_that_a_table_lists_twice_gives_two_crops(tmp_path: Path) -> None:
+    """Of two faces, or by mistake: each row has a file of its own."""
+    save(tmp_path / "affectnet" / "1" / "a.png", paint(*ONE))
+    source = write_affectnet(tmp_path / "affectnet", ["1/a.png"] * 3)
+    rows = read_table(run(config(tmp_path / "affectnet", source=source)))
+    assert [row["photo"] for row in rows] == ["1/a.png"] * 3
+    assert {row["outcome"] for row in rows} == {"cropped"}
+    assert len({row["crop"] for row in rows}) == 3
+
+
+def test_a_data_set_without_a_photo_is_refused(tmp_path: Path) -> None:
+    """A table may have its header only."""
+    source = write_affectnet(tmp_path / "affectnet", [])
+    with pytest.raises(DataError, match=r"affectnet lists no photo \(AffectNet's tables\)"):
+        run(config(tmp_path / "affectnet", source=source))
+    assert not (tmp_path / "crops").exists()
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "com1.x", "Lpt9 .y", "aux."])
+def test_names_that_windows_does_not_allow_are_changed(tmp_path: Path, name: str) -> None:
+    """Whatever their suffix; those that only begin like them stay."""
+    below = tmp_path / "photos" / "train" / "happy"
+    for one in (name, "console", "com12"):
+        save(below / f"{one}.png", paint(*ONE))
+    files = {row["photo"]: Path(row["crop"]).name for row in read_table(run(config(tmp_path / "photos")))}
+    assert files["train/happy/console.png"] == "console.png"
+    assert files["train/happy/com12.png"] == "com12.png"
+    assert not is_reserved_name(files[f"train/happy/{name}.png"])
+    assert not is_reserved_name(Path(files[f"train/happy/{name}.png"]).stem)
+
+
+@pytest.mark.parametrize("label", ["aux", "joy.", "joy "])
+def test_labels_that_windows_does_not_allow_are_refused(tmp_path: Path, label: str) -> None:
+    """The folder could not be copied there, or would be that of another label."""
+    save(tmp_path / "photos" / "train" / label / "a.png", paint(*ONE))
+    with pytest.raises(DataError, match=f"the label '{label}' cannot be the name of a folder on Windows; rename it"):
+        run(config(tmp_path / "photos"))
+
+
+def test_an_unknown_label_of_crops_is_not_blamed_on_the_record(photos: Path) -> None:
+    """The images are in folders by label already; crop.json and crops.csv hold no labels to move them by."""
+    out = run(config(photos))
+    (out / "train" / "happy").rename(out / "train" / "smirk")
+    with pytest.raises(UsageError, match=r"label smirk; expected .*Choose another --label-set") as caught:
+        audit.run(Audit(data=f"folder:{out}", near=0))
+    assert "are not read" not in str(caught.value)
+
+
+def test_loading_the_faces_of_an_archive_opens_it_once_a_split(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which reads a whole tar: what is known of its crop stays known, until it is opened again."""
+    out = run(config(photos))
+    with tarfile.open(out.parent / "crops.tar", "w") as archive:
+        archive.add(out, "crops")
+    opened = []
+    monkeypatch.setitem(faces.OPEN, "folder", lambda path: opened.append(path) or open_folder(path))
+    for split in ("train", "valid"):
+        faces.load(f"folder:{out.parent / 'crops.tar'}", split, SIX, contract=InputContract(48))
+    assert len(opened) == 2
 
 
 def test_audit_and_training_read_the_folder(photos: Path) -> None:
