@@ -178,8 +178,9 @@ def compare(ready: np.ndarray, chain: np.ndarray, found: np.ndarray, rows: np.nd
 
 
 def summarize(result: Measurement) -> Table:
-    """The table without the crops that the contract could have been, for the docs."""
-    return table([row for row in result.rows if row["crop"] in ("augmented", "contract", TRUE)])
+    """The table for the docs: crops that the contract could have been stand in the first search alone."""
+    first = result.rows[0]["search"]
+    return table([row for row in result.rows if row["search"] == first or row["crop"] in ("augmented", TRUE)])
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
