@@ -12,8 +12,10 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 
 from edgeemo.errors import EdgeemoError, MachineError, UsageError
 from edgeemo.limits import DISK, find_errno, is_failed_write
+from edgeemo.names import escape_name
 from edgeemo.packages import require
 
 PROBE_BYTES = 1 << 16
@@ -30,17 +33,24 @@ MAX_NAME_BYTES = 150  # of a temporary name's own part; most file systems allow 
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, sweep: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`, renamed to it if the block succeeds and removed otherwise.
 
     The file gets the default permissions of new files, whatever library wrote it. File and folder are on the disk when
-    this returns, so that neither a kill nor a power loss costs the file or the one before it. Raises MachineError if
-    `path` cannot be written; other errors of the block are propagated.
+    this returns, so that neither a kill nor a power loss costs the file or the one before it.
+
+    sweep: first remove what killed writers of `path` left, for which the folder is listed; False: `remove_leftovers`
+    has done so.
+
+    Raises UsageError as `check_file` does; MachineError if `path` cannot be written. Other errors of the block are
+    propagated.
     """
+    check_file(path)
     partial = path.with_name(f".{_shorten(path.stem)}.{_this_process()}.partial{path.suffix}")
     with _explain_os_errors(path):
         make_folder(path.parent)
-        _remove_abandoned(path.parent, f".{_shorten(path.stem)}.", f".partial{path.suffix}")
+        if sweep:
+            remove_leftovers([path])
         partial.touch()
         mode = partial.stat().st_mode
     try:
@@ -101,7 +111,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{_shorten(path.name)}.{_this_process()}.partial")
     with _explain_os_errors(path):
         make_folder(path.parent)
-        _remove_abandoned(path.parent, f".{_shorten(path.name)}.", ".partial")
+        _sweep(path.parent, f".{_shorten(path.name)}.", ".partial")
         partial.mkdir()
     try:
         yield partial
@@ -161,6 +171,52 @@ def _raise_if_no_room(error: Exception, folder: Path) -> None:
         raise MachineError(f"{full}; free space there, or set TMPDIR to a folder on another disk") from error
 
 
+def check_file(path: Path) -> None:
+    """Raise UsageError if `path` is no name for a file, or names a pipe, a device or standard output.
+
+    A new file would take the place of these. A folder is left to the caller. Raises MachineError if the system cannot
+    tell.
+    """
+    if not path.name:
+        raise UsageError(f"{path} is a folder; expected the name of a file to write")
+    with _explain_os_errors(path):
+        try:
+            facts = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except ValueError as error:  # a null character, or a letter that no file name has
+            raise UsageError(
+                f"{escape_name(str(path))} cannot be the name of a file ({error}); choose another"
+            ) from error
+    if stat.S_ISDIR(facts.st_mode):
+        return
+    if not stat.S_ISREG(facts.st_mode) or _is_standard_output(facts):
+        raise UsageError(f"{path} is a pipe, a device or standard output; expected the name of a file to write")
+
+
+def _is_standard_output(facts: os.stat_result) -> bool:
+    """Return whether a regular file is the one to which standard output is redirected, as /dev/stdout is then."""
+    with suppress(OSError):
+        return os.path.samestat(facts, os.fstat(1))
+    return False
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what killed writers of these files left; each folder is listed once.
+
+    Also call this before many files are written to one folder, each with `atomic_write(path, sweep=False)`.
+    """
+    names: dict[Path, set[tuple[str, str]]] = defaultdict(set)
+    for path in paths:
+        names[path.parent].add((_shorten(path.stem), path.suffix))
+    pattern = re.compile(rf"\.(.+)\.{re.escape(_this_host())}\.(\d+)\.partial(.*)", re.DOTALL)
+    for folder, wanted in names.items():
+        with suppress(OSError):  # a folder may not exist, or be writable and yet not readable
+            for file in folder.iterdir():
+                if (match := pattern.fullmatch(file.name)) and (match[1], match[3]) in wanted:
+                    _remove_abandoned(file, int(match[2]))
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents, on the disk when this returns."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -174,7 +230,7 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".{_this_process()}.probe"
     with _explain_os_errors(folder):
         make_folder(folder)
-        _remove_abandoned(folder, ".", ".probe")
+        _sweep(folder, ".", ".probe")
         try:
             probe.write_bytes(bytes(PROBE_BYTES))
         finally:
@@ -270,17 +326,23 @@ def _shorten(name: str) -> str:
     return name if len(encoded) <= MAX_NAME_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _remove_abandoned(folder: Path, before: str, after: str) -> None:
-    """Remove the temporary files `before`HOST.PID`after` of processes of this machine that have ended.
+def _sweep(folder: Path, before: str, after: str) -> None:
+    """Remove the temporary files and folders `before`HOST.PID`after` of processes of this machine that have ended."""
+    pattern = re.compile(re.escape(f"{before}{_this_host()}.") + r"(\d+)" + re.escape(after))
+    with suppress(OSError):  # a folder may be writable and yet not readable
+        for file in folder.iterdir():
+            if match := pattern.fullmatch(file.name):
+                _remove_abandoned(file, int(match[1]))
+
+
+def _remove_abandoned(file: Path, pid: int) -> None:
+    """Remove a temporary file or folder of this machine if its process has ended.
 
     A process that got the number of an ended one keeps that one's files; so do other machines, whose processes are not
     known here.
     """
-    pattern = re.compile(re.escape(f"{before}{_this_host()}.") + r"(\d+)" + re.escape(after))
-    with suppress(OSError):  # a folder may be writable and yet not readable
-        for file in folder.iterdir():
-            if (match := pattern.fullmatch(file.name)) and not _is_running(int(match[1])):
-                _remove(file)
+    if not _is_running(pid):
+        _remove(file)
 
 
 def _is_running(pid: int) -> bool:

@@ -15,7 +15,15 @@ import filelock
 import pytest
 
 from edgeemo import artifact
-from edgeemo.artifact import atomic_folder, atomic_write, check_writable, lock_folder, new_folder, write_text
+from edgeemo.artifact import (
+    atomic_folder,
+    atomic_write,
+    check_writable,
+    lock_folder,
+    new_folder,
+    remove_leftovers,
+    write_text,
+)
 from edgeemo.errors import MachineError, UsageError
 
 IMPORTS = "import os, signal, sys; from pathlib import Path; from edgeemo import artifact; path = Path(sys.argv[1])\n"
@@ -97,6 +105,52 @@ def test_a_temporary_file_that_may_be_in_use_stays(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     write_text(tmp_path / "model.onnx", "new")
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, "model.onnx"])
+
+
+@posix
+def test_leftovers_of_many_files_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder is listed once, however many files follow; what other files left stays."""
+    paths = [tmp_path / folder / name for folder in "ab" for name in ("1.png", "2.png", "m" * 250 + ".png")]
+    for path in (*paths, tmp_path / "a" / "3.png"):
+        path.parent.mkdir(exist_ok=True)
+        run_killed(WRITERS["file"], path)
+    listed = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: listed.append(self) or iterdir(self))
+    remove_leftovers(paths)
+    for path in paths:
+        with atomic_write(path, sweep=False) as partial:
+            partial.touch()
+    assert listed == [tmp_path / "a", tmp_path / "b"]
+    monkeypatch.undo()
+    left = [path for path in tmp_path.rglob("*.*") if path not in paths]
+    assert [path.name.split(".")[1] for path in left] == ["3"]
+
+
+@posix
+@pytest.mark.parametrize("kind", ["pipe", "device", "standard output"])
+def test_only_a_regular_file_is_replaced(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe, a device or /dev/null, which root could replace, stays."""
+    path = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to(os.devnull)
+    else:
+        path.touch()
+        monkeypatch.setattr(os, "fstat", lambda _: before)
+    before = path.lstat()
+    with pytest.raises(UsageError, match="expected the name of a file to write"):
+        write_text(path, "text")
+    assert os.path.samestat(before, path.lstat())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a\0.csv", "\ud800.csv"])
+def test_a_name_that_no_file_can_have_is_wrong_usage(name: str, tmp_path: Path) -> None:
+    """As a program may pass it."""
+    with pytest.raises(UsageError, match="cannot be the name of a file"):
+        write_text(tmp_path / name, "text")
 
 
 def read_name(descriptor: int) -> str:
