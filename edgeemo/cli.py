@@ -30,6 +30,7 @@ from edgeemo.stages import Stage
 
 NEED_MEMORY = ("batch_size", "size", "sizes", "calibration_count", "count")  # the higher, the more
 QUIET = "print results, warnings and errors only"
+RESUME = "; with --resume the command continues from its last checkpoint"
 INTERRUPTED = 130  # 128 + SIGINT, by convention of the shell
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -76,7 +77,7 @@ def _exit_on_error() -> Iterator[None]:
             error.show()
         raise Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        print_error("interrupted; a command with --resume continues from its last checkpoint", word="")
+        print_error(f"interrupted{error}", word="")
         raise Exit(INTERRUPTED) from error
     except (ClosedPipeError, BrokenPipeError) as error:  # the second: a page of help
         raise Exit(ClosedPipeError.exit_code) from error
@@ -102,6 +103,13 @@ def _report(error: EdgeemoError) -> int:
 
 class StageCommand(click.Command):
     """A command whose help shows the common options in groups; --help-all shows every option."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; if it is interrupted, say how it goes on where it can."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(RESUME if any(one.name == "resume" for one in self.params) else "") from error
 
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Do nothing: format_options writes the arguments, because click before 8.4 has no section for them."""
@@ -152,6 +160,16 @@ class StageArgument(click.Argument):
     def __init__(self, *declarations: Any, text: str = "", **about: Any) -> None:
         super().__init__(*declarations, **about)
         self.text = text
+
+
+class NonEmptyPath(click.Path):
+    """A path; empty text, as of an unset variable, is none, although Path("") is the current folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse empty text."""
+        if value == "":
+            self.fail("empty text; expected a path, or leave it out", parameter, ctx)
+        return super().convert(value, parameter, ctx)
 
 
 class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on, and only for mypy
@@ -207,7 +225,7 @@ def _click_type(one: Typed) -> Any:
     if about.choices:
         return click.Choice(about.choices)
     if one.type is Path:
-        return click.Path(path_type=Path)
+        return NonEmptyPath(path_type=Path)
     if one.type in (int, float):
         range_type: Any = click.IntRange if one.type is int else click.FloatRange
         lower = about.least if about.above is None else about.above

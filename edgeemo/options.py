@@ -116,6 +116,8 @@ class Typed:
             return str(value)
         if not isinstance(value, str) or self.type is str:
             return value
+        if self.type is Path and not value:  # Path("") is the current folder
+            raise UsageError(f"{self.flag} is empty: expected a path, or leave it out")
         return self.type(value) if self.type is Path or self.many else value
 
     def is_default(self, value: Any) -> bool:

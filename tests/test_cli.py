@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from edgeemo import progress, stages
 from edgeemo.cli import main
-from edgeemo.errors import GateError
+from edgeemo.errors import GateError, UsageError
 from edgeemo.report.facts import make_header
 from edgeemo.report.files import write
 from edgeemo.report.render import show
@@ -113,6 +113,30 @@ def test_an_interrupted_command_says_how_it_goes_on(monkeypatch):
     done = call("train")
     assert done.exit_code == 130
     assert "--resume" in done.output
+
+
+def test_an_interrupted_command_without_resume_does_not_name_it(monkeypatch):
+    """Neither of a group nor of the program itself."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeemo.stages.import_stage", interrupted)
+    for words in (["predict", "a.png"], ["data", "audit", "--data", "synthetic"], ["search", "run"]):
+        done = call(*words)
+        assert (done.exit_code, done.output) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("words", [[""], ["a.png", "--csv", ""], ["a.png", "--draw", ""]])
+def test_an_empty_path_is_not_the_current_folder(words, tmp_path, monkeypatch):
+    """As of a variable that is not set, on the command line and in a config."""
+    monkeypatch.chdir(tmp_path)
+    done = call("predict", *words)
+    assert done.exit_code == 2
+    assert "empty text; expected a path, or leave it out" in done.output
+    with pytest.raises(UsageError, match="is empty: expected a path"):
+        stages.Predict(images=words[:1], csv=words[-1], draw=words[-1])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("best", [None, "prune-30-int8"])
