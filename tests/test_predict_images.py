@@ -20,11 +20,14 @@ from PIL import Image
 from scenes import draw
 
 import edgeemo
+from edgeemo import artifact
+from edgeemo.card import card_path
 from edgeemo.cli import main
 from edgeemo.errors import DataError, MachineError
-from edgeemo.faces import load_detector
+from edgeemo.faces import list_detectors, load_detector
 from edgeemo.predict import outputs, sources
 from edgeemo.predict.run import run
+from edgeemo.runtime import shipped
 from edgeemo.stages import Predict
 
 PLACES = [(60, 80, 128), (400, 200, 160)]
@@ -189,6 +192,33 @@ def test_an_image_whose_faces_cannot_be_cropped_is_named(photo: Path, monkeypatc
     assert f"error: {photo}: the face gives a square of 9000 px" in done.stderr
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(36, "File name too long")])
+@pytest.mark.parametrize("pattern", ["out of reach.png", "out of reac[h].png"])
+def test_an_image_out_of_reach_costs_no_other(
+    photo: Path, tmp_path: Path, pattern: str, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a folder that may not be entered, or of a name too long for the system; it is named with the reason."""
+    far = tmp_path / "out of reach.png"
+    far.touch()
+
+    def refuse(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call_unless_far(path: Any, *words: Any, **named: Any) -> Any:
+            if isinstance(path, (str, os.PathLike)) and Path(path) == far:
+                raise error
+            return function(path, *words, **named)
+
+        return call_unless_far
+
+    long = tmp_path / f"{'a' * 300}.png"
+    for name in ("stat", "lstat", "open"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    done = call(tmp_path / pattern, long, photo, "--csv", tmp_path / "faces.csv", "--draw", tmp_path / "drawn")
+    assert done.exit_code == 3, done.output
+    assert f"{far} cannot be read: {error.strerror}" in done.stderr
+    assert f"error: {long} " in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
 @pytest.mark.parametrize("pattern", ["*.png", "**/*.png", "ph?to.png", "[p]hoto.png", "*"])
 def test_a_pattern_stands_for_the_images_that_it_matches(photo: Path, pattern: str) -> None:
     """Where no shell has expanded it: on Windows, or in quotes. A folder or a text is no image."""
@@ -317,6 +347,50 @@ def test_an_input_is_never_overwritten(photo: Path, tmp_path: Path, link: Callab
     assert photo.read_bytes() == content
 
 
+def test_the_model_and_the_detector_are_not_overwritten(photo: Path, tmp_path: Path) -> None:
+    """Nor the model's card: they are inputs as well."""
+    model, detector = tmp_path / "nano.onnx", tmp_path / "detector.onnx"
+    shutil.copy(shipped.find("nano"), model)
+    shutil.copy(card_path(shipped.find("nano")), card_path(model))
+    shutil.copy(list_detectors()[0].find() or "", detector)
+    before = {path: path.read_bytes() for path in (model, card_path(model), detector)}
+    for path, what in zip(before, ("the model", "the model's card", "the detector"), strict=True):
+        done = call(photo, "--model", model, "--detector", detector, "--csv", path)
+        assert done.exit_code == 2
+        assert f"{path} is {what}, which is not overwritten" in done.stderr
+    assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names as POSIX allows them")
+def test_a_line_break_in_a_name_breaks_no_row(photo: Path, tmp_path: Path) -> None:
+    """As csv reads it, and spreadsheets."""
+    odd = [photo.rename(photo.with_name("a\rb.png"))]
+    odd += [Path(shutil.copy(odd[0], photo.with_name(name))) for name in ("a\nb.png", 'a,"b.png')]
+    assert call(*odd, "--csv", tmp_path / "faces.csv").exit_code == 0
+    with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    assert names == [str(path) for path in odd for _ in PLACES]
+
+
+def test_drawings_are_swept_once(photo: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed command left is removed without a look at the whole folder for each image."""
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = folder / f".photo.{artifact._this_host()}.{dead.pid}.partial.png"
+    left.touch()
+    listed = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: listed.append(self) or iterdir(self))
+    for images in ([photo], [photo, empty]):
+        listed.clear()
+        assert call(*images, "--draw", folder).exit_code == 0
+        assert listed.count(folder) == 2  # for a probe, and for drawings
+    monkeypatch.undo()
+    assert sorted(file.name for file in folder.iterdir()) == ["empty.jpg.png", "photo.png"]
+
+
 def test_what_was_written_is_logged(photo: Path, empty: Path, tmp_path: Path, caplog: Any) -> None:
     """With how much there is in it."""
     table, folder = tmp_path / "faces.csv", tmp_path / "drawn"
@@ -339,17 +413,38 @@ def test_drawings_in_a_folder_that_is_read_are_refused(photo: Path, tmp_path: Pa
 def test_table_and_drawings_of_one_name_are_refused(photo: Path, empty: Path, tmp_path: Path) -> None:
     """Before anything is predicted."""
     same, other = tmp_path / "same", tmp_path / "other" / ".." / "same"
+    (tmp_path / "blocked" / "photo.png").mkdir(parents=True)
     for words, message in (
         (["--csv", same, "--draw", same], "--csv and --draw would both write to"),
         (["--csv", other, "--draw", same], "--csv and --draw would both write to"),
         (["--csv", same / "photo.png", "--draw", same], "--csv and --draw would both write to"),
         (["--csv", tmp_path], "is a folder; expected the name of a file"),
+        (["--csv", "."], "is a folder; expected the name of a file"),
+        (["--draw", tmp_path / "blocked"], "is a folder; expected the name of a file"),
     ):
         done = call(photo, empty, *words)
         assert done.exit_code == 2
         assert message in done.stderr
         assert done.stdout == ""
     assert not same.exists()
+
+
+def test_a_name_too_long_for_an_output_is_refused_at_the_start(photo: Path) -> None:
+    """In a line, before anything is predicted."""
+    for option in ("--csv", "--draw"):
+        done = call(photo, option, "a" * 300)
+        assert done.exit_code == 5
+        assert "cannot write" in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_table_and_drawings_of_one_name_are_refused_by_a_link_too(photo: Path, tmp_path: Path) -> None:
+    """Two names of a folder lead to one temporary file."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    done = call(photo, "--csv", tmp_path / "link" / "same.png", "--draw", tmp_path / "same.png")
+    assert done.exit_code == 2
+    assert "--csv and --draw would both write to" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")

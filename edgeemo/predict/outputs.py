@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgeemo.artifact import atomic_write, check_writable
+from edgeemo.artifact import atomic_write, check_file, check_writable, remove_leftovers
+from edgeemo.card import card_path
 from edgeemo.errors import UsageError
 from edgeemo.names import IMAGE_SUFFIXES
 from edgeemo.predict.paint import paint
 from edgeemo.predict.result import ImageFaces, make_record
 from edgeemo.predict.sources import Source
+from edgeemo.runtime import Model
 from edgeemo.stages import Predict
 
 COLUMNS = ("image", "x", "y", "width", "height", "score", "label", "probability", "unsure", "flags")
@@ -34,18 +36,24 @@ JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 
 @contextmanager
-def open_outputs(config: Predict, sources: Sequence[Source], labels: Sequence[str]) -> Iterator[Write]:
+def open_outputs(config: Predict, sources: Sequence[Source], model: Model) -> Iterator[Write]:
     """Yield a function that writes what is predicted for one image to the table and onto the image, as configured.
 
     The table gets its name when the block has succeeded. Raises UsageError, before anything is written, for a file that
-    is an image to read, drawings inside a folder of images, and as `plan_drawings` and `check_targets` do; MachineError
-    for a folder that cannot be written.
+    is read, drawings inside a folder of images, and as `plan_drawings` and `check_targets` do; MachineError for a
+    folder that cannot be written.
     """
     drawings = plan_drawings(config.draw, sources) if config.draw else {}
-    check_outside(drawings.values(), [path for path in config.images if path.is_dir()])
-    check_targets([*drawings.values(), *([config.csv] if config.csv else [])], sources)
+    check_outside(drawings.values(), [path for path in config.images if os.path.isdir(path)])  # noqa: PTH112
+    read = {source.path: "an image to predict" for source in sources if source.path}
+    read |= {model.path: "the model", card_path(model.path): "the model's card"}
+    if config.detector:
+        read[Path(config.detector)] = "the detector"
+    drawn = [target for source, target in drawings.items() if not source.path or os.path.lexists(source.path)]
+    check_targets([*drawn, *([config.csv] if config.csv else [])], read)
+    remove_leftovers(drawn)  # once: for each image, it would list a folder that grows with every image
     with ExitStack() as stack:
-        add = stack.enter_context(_open_table(config.csv, labels)) if config.csv else None
+        add = stack.enter_context(_open_table(config.csv, model.labels)) if config.csv else None
 
         def write(source: Source, row: ImageFaces, pixels: np.ndarray) -> None:
             if add:
@@ -63,10 +71,11 @@ def plan_drawings(out: Path, sources: Iterable[Source]) -> dict[Source, Path]:
     image, or if two images would be drawn to the same file.
     """
     different = dict.fromkeys(sources)
-    is_file = not out.is_dir() and out.suffix.lower() in IMAGE_SUFFIXES
+    is_folder = os.path.isdir(out)  # noqa: PTH112  False for names that no file can have
+    is_file = not is_folder and out.suffix.lower() in IMAGE_SUFFIXES
     if is_file and len(different) > 1:
         raise UsageError(f"--draw {out} is one file for {len(different)} images; expected a folder")
-    if not is_file and out.suffix and len(different) == 1 and not out.is_dir():
+    if not is_file and out.suffix and len(different) == 1 and not is_folder:
         raise UsageError(f"--draw {out}: expected a folder, or a file that ends in {', '.join(IMAGE_SUFFIXES)}")
     drawings = {source: out if is_file else out / _name_drawing(source) for source in different}
     owners: dict[Path, Source] = {}
@@ -82,25 +91,28 @@ def _name_drawing(source: Source) -> Path:
     return Path(source.inside.with_name(source.inside.name + suffix))
 
 
-def check_targets(targets: Sequence[Path], sources: Sequence[Source]) -> None:
-    """Raise UsageError if a file to write is an image to read, by any name, a folder, or the same as another one.
+def check_targets(targets: Sequence[Path], read: Mapping[Path, str]) -> None:
+    """Raise UsageError if a file to write is one that is read, by any name, the same as another one, or no file.
 
-    Raises MachineError if one cannot be written.
+    read: what each file is. Raises UsageError also as `check_file` does, MachineError if a file cannot be written.
     """
-    paths = [os.path.abspath(target) for target in targets]  # noqa: PTH100  without following links
+    for target in targets:
+        check_file(target)
+        if target.is_dir():
+            raise UsageError(f"{target} is a folder; expected the name of a file to write")
+    real = {folder: folder.resolve() for folder in dict.fromkeys(target.parent for target in targets)}
+    paths = [str(real[target.parent] / target.name) for target in targets]
     folders = {str(parent) for path in dict.fromkeys(paths) for parent in Path(path).parents}
     times = Counter(paths)
     for target, path in zip(targets, paths, strict=True):
         if path in folders or times[path] > 1:
             raise UsageError(f"--csv and --draw would both write to {target}; choose different names")
-        if target.is_dir():
-            raise UsageError(f"{target} is a folder; expected the name of a file to write")
     if existing := {target: found for target in targets if (found := _identify(target))}:
-        read = {_identify(source.path) for source in sources if source.path}
+        kinds = {_identify(path): what for path, what in read.items()}
         for target, found in existing.items():
-            if found in read:
-                raise UsageError(f"{target} is an image to predict, which is not overwritten; choose another file")
-    for folder in dict.fromkeys(target.parent for target in targets):
+            if found in kinds:
+                raise UsageError(f"{target} is {kinds[found]}, which is not overwritten; choose another file")
+    for folder in real:
         check_writable(folder)
 
 
@@ -116,7 +128,7 @@ def check_outside(drawings: Iterable[Path], folders: Sequence[Path]) -> None:
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         facts = path.stat()
         return facts.st_dev, facts.st_ino
     return None
@@ -129,7 +141,7 @@ def _open_table(path: Path, labels: Sequence[str]) -> Iterator[Callable[[ImageFa
         atomic_write(path) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(file)  # lines end in CRLF (RFC 4180); with another end, Python 3.11 leaves a CR unquoted
         table.writerow([*COLUMNS, *(f"{PREFIX}{label}" for label in labels)])
         yield lambda image: table.writerows(_make_rows(image, labels))
 
@@ -144,7 +156,7 @@ def _make_rows(image: ImageFaces, labels: Sequence[str]) -> Iterator[list[Any]]:
 
 def _save(drawn: Image.Image, path: Path) -> None:
     """Write a drawn image in the format of the path's suffix."""
-    with atomic_write(path) as partial:
+    with atomic_write(path, sweep=False) as partial:
         try:
             drawn.save(partial, **SAVING.get(path.suffix.lower(), JPEG))
         except ValueError as error:  # a format's limit, such as 16,383 pixels a side of WebP

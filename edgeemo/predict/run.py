@@ -51,7 +51,7 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
     try:
         with (
             load(config.model, labels=config.label_set) as model,
-            open_outputs(config, sources, model.labels) as write,
+            open_outputs(config, sources, model) as write,
         ):
             find = _make_finder(config, model)
             for source in _count(sources, prints=show is not None):

@@ -42,7 +42,7 @@ class Source:
         """Return the upright image, (H, W) or (H, W, 3) uint8; raise DataError as `images.read` does."""
         if self.path is None:
             return sample_face()
-        if not os.path.lexists(self.path):
+        if _is_missing(self.path):
             raise _make_missing_error(self.path)
         return images.read(self.path)
 
@@ -59,11 +59,22 @@ def list_sources(paths: Sequence[Path], failed: list[DataError]) -> list[Source]
 
 
 def _list_sources(path: Path, failed: list[DataError]) -> list[Source]:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  Path's raises an error where a folder above is locked
         return _list_folder(path, failed)
     if has_magic(str(path)) and not os.path.lexists(path) and not URL.match(path.as_posix()):
         return _match(path, failed)
     return [Source(path, PurePath(path.name))]
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether there is no such file; False where the system refuses to tell, which reading it explains."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _make_missing_error(path: Path) -> DataError:
@@ -79,7 +90,7 @@ def _match(pattern: Path, failed: list[DataError]) -> list[Source]:
     """Return the images that a pattern matches, sorted."""
     base = next(folder for folder in pattern.parents if not has_magic(str(folder)))
     matches = map(Path, sorted(glob(str(pattern), recursive=True)))  # noqa: PTH207  Path's also matches hidden files
-    found = [file for file in matches if is_image_name(file.name) and not file.is_dir()]
+    found = [file for file in matches if is_image_name(file.name) and not os.path.isdir(file)]  # noqa: PTH112
     if not found:
         failed.append(DataError(f"{pattern} matches no image; expected files that end in {', '.join(IMAGE_SUFFIXES)}"))
     return [Source(file, file.relative_to(base)) for file in found]
