@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,13 @@ def drawn_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "draw_face", draw)
         yield
+
+
+@pytest.fixture(autouse=True)
+def level_of_logging() -> Iterator[None]:
+    """Reset what a command of one test, such as one with --quiet, would hide from the next."""
+    yield
+    logging.getLogger("edgeemo").setLevel(logging.NOTSET)
 
 
 @dataclass(frozen=True)
