@@ -616,7 +616,7 @@ class Predict(Config):
     )
     faces: str | None = option(
         None,
-        "few: search each image as a whole; many: also overlapping tiles of it, for small faces and crowds, in 3 to 10 "
+        "few: search each image as a whole; many: also overlapping tiles of it, for small faces and crowds, in 2 to 5 "
         "times the time; default: few where it finds faces of 48 pixels (images up to 716 pixels), many above",
         choices=FACE_COUNTS,
         needs="!crop & !sample",
