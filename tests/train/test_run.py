@@ -37,7 +37,7 @@ def once(tmp_path_factory):
         return run(replace(config, out=str(tmp_path_factory.mktemp("uninterrupted") / "run")))
 
     def uninterrupted(config):
-        return trained(replace(config, out="", checkpoint_steps=type(config).checkpoint_steps))
+        return trained(replace(config, out=Path("of the cached run"), checkpoint_steps=type(config).checkpoint_steps))
 
     return uninterrupted
 
