@@ -10,7 +10,7 @@ import numpy as np
 from edgeemo.data.boxes import LabelledBox
 from edgeemo.faces import Detection
 from edgeemo.faces.detection import Box
-from edgeemo.faces.merge import compute_iou, intersect
+from edgeemo.faces.merge import TINY, compute_iou, intersect
 from edgeemo.report.result import BoxScores, SizeScores
 
 MIN_IOU = 0.5  # intersection over union of a detection and the face that it finds
@@ -99,7 +99,7 @@ def _select(matches: Matches, least: int, below: int | None) -> Matches:
 
 def _compute_inside(boxes: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     """Return the part of each box that lies in each ignored one, (N, M)."""
-    area = np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9)
+    area = np.maximum(boxes[:, 2] * boxes[:, 3], TINY)
     parts: np.ndarray = intersect(boxes, ignored) / area[:, None]
     return parts
 

@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from hashlib import sha256
-from math import atan2, degrees
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ from edgeemo.data.sample import DataSet, NoSuchSplit, Sample
 from edgeemo.errors import DataError, UsageError
 from edgeemo.faces import Detection, load_detector
 from edgeemo.faces.crop import extract, is_sideways, place
+from edgeemo.faces.detection import compute_tilt
 from edgeemo.faces.search import SearchDetector
 from edgeemo.machine import usable_cores
-from edgeemo.names import escape_message, is_reserved_name
+from edgeemo.names import count, escape_message, is_reserved_name
 from edgeemo.progress import track
 from edgeemo.stages import CropPhotos, after_crop
 
@@ -97,7 +97,7 @@ def run(config: CropPhotos) -> Path:
         rows = list(track(cropper.crop_all(photos), "cropping photos", total=len(photos), unit="photos"))
         if not any(row.crop for row in rows):
             raise DataError(
-                f"{config.source}: none of {_count_photos(len(rows))} gave a crop ({_count(rows)}); nothing written"
+                f"{config.source}: none of {count(len(rows), 'photo')} gave a crop ({_count(rows)}); nothing written"
             )
         _remove_empty(folder)
         _write_table(folder / TABLE, rows)
@@ -232,8 +232,7 @@ def _describe(face: Detection) -> dict[str, Any]:
     box = dict(zip(("x", "y", "width", "height"), (round(value, 2) for value in face.box), strict=True))
     found: dict[str, Any] = {**box, "score": round(face.score, 4)}
     if face.eyes:
-        right, left = face.eyes
-        found["tilt"] = round(degrees(atan2(left[1] - right[1], left[0] - right[0])), 2)
+        found["tilt"] = round(compute_tilt(*face.eyes), 2)
         found["sideways"] = is_sideways(face)
     return found
 
@@ -283,12 +282,8 @@ def _count(rows: list[Row]) -> str:
     return ", ".join(f"{outcome} {counts[outcome]}" for outcome in OUTCOMES if counts[outcome])
 
 
-def _count_photos(number: int) -> str:
-    return f"{number} photo{'s'[: number != 1]}"
-
-
 def _log_summary(config: CropPhotos, rows: list[Row]) -> None:
-    log.info("%s: %s; listed in %s", _count_photos(len(rows)), _count(rows), config.out / TABLE)
+    log.info("%s: %s; listed in %s", count(len(rows), "photo"), _count(rows), config.out / TABLE)
     for split in dict.fromkeys(row.split for row in rows):
         of_split = [row for row in rows if row.split == split]
         total, cropped = Counter(row.label for row in of_split), Counter(row.label for row in of_split if row.crop)
@@ -297,14 +292,14 @@ def _log_summary(config: CropPhotos, rows: list[Row]) -> None:
     if several and config.several == "largest":
         log.warning(
             "%s with several faces: the largest was taken, which may not be the labelled one; see column faces of %s",
-            *(_count_photos(several), TABLE),
+            *(count(several, "photo"), TABLE),
         )
     elif several:
-        left_out = _count_photos(several)
+        left_out = count(several, "photo")
         log.warning("%s with several faces left out; --several largest takes the largest face", left_out)
     if sideways := sum(bool(row.crop and row.sideways) for row in rows):
         message = "%s of heads turned far sideways, which may show a part of the face only; see column sideways of %s"
-        log.warning(message, f"{sideways} crop{'s'[: sideways != 1]}", TABLE)
+        log.warning(message, count(sideways, "crop"), TABLE)
 
 
 def _report_unreadable(config: CropPhotos, rows: list[Row]) -> None:
@@ -314,7 +309,7 @@ def _report_unreadable(config: CropPhotos, rows: list[Row]) -> None:
         log.warning("%s", reason)
     if reasons and not config.skip_unreadable:
         raise DataError(
-            f"{len(reasons)} of {_count_photos(len(rows))} cannot be read, as listed in {config.out / TABLE}; the "
+            f"{len(reasons)} of {count(len(rows), 'photo')} cannot be read, as listed in {config.out / TABLE}; the "
             f"crops of the others are in {config.out}, and --skip-unreadable makes this no error.  Next:  "
             f"edgeemo {after_crop(config, config.out)}"
         )

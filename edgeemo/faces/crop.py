@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import atan2, ceil, cos, degrees, floor, hypot, isfinite, radians, sin
+from math import ceil, cos, floor, hypot, isfinite, radians, sin
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,7 @@ from PIL import Image
 from edgeemo import images
 from edgeemo.card import InputContract
 from edgeemo.errors import DataError
-from edgeemo.faces.detection import Located, Point
+from edgeemo.faces.detection import Located, Point, compute_tilt
 
 AUGMENTED = (0.9, 1.0, 1.2)  # sides of the crops that test-time augmentation averages, in sides of the contract's
 MIN_EYE_SHARE = 0.6  # eyes closer together than this share of what the box implies belong to a head turned sideways
@@ -69,7 +69,7 @@ def place(face: Located, contract: InputContract) -> Square:
     distance = max(hypot(left[0] - right[0], left[1] - right[1]), MIN_EYE_SHARE * implied)
     if not isfinite(distance) or distance <= 0:
         raise DataError(f"expected two eyes and a box with a size, got {face}")
-    tilt = degrees(atan2(left[1] - right[1], left[0] - right[0]))
+    tilt = compute_tilt(right, left)
     below = wanted.below_eyes * distance
     turned = tilt if abs(tilt) > wanted.turn_from_degrees else 0.0
     down = (-sin(radians(tilt)), cos(radians(tilt)))  # of the face, in the image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import atan2, degrees
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -11,6 +12,11 @@ from edgeemo.card.keys import Key
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
+
+
+def compute_tilt(right: Point, left: Point) -> float:
+    """Return the tilt of the person's eyes in degrees, -180..180; positive: the left one lies lower in the image."""
+    return degrees(atan2(left[1] - right[1], left[0] - right[0]))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeemo.card import InputContract
 from edgeemo.faces.crop import Square, place
-from edgeemo.faces.detection import Detection, Point
+from edgeemo.faces.detection import Detection, Point, compute_tilt
 
 SMALL = 2 / 3  # of the side of the input, or of MEASURED_SIDE if that is less: 32 of 48 px
 MEASURED_SIDE = 48  # pixels; what a model with a larger input needs of a face was not measured
@@ -67,7 +67,7 @@ def measure_tilt(detection: Detection) -> tuple[float, float]:
     if detection.eyes is None:
         return 0.0, 0.0
     right, left = detection.eyes
-    tilt = degrees(atan2(left[1] - right[1], left[0] - right[0]))
+    tilt = compute_tilt(right, left)
     if len(detection.landmarks) not in MOUTH:
         return tilt, 0.0
     mouth = _find_middle([detection.landmarks[number] for number in MOUTH[len(detection.landmarks)]])

@@ -13,6 +13,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from image_samples import encode, filter_rows, make_png
+from orientations import TRANSPOSED
 from PIL import Image, ImageCms
 
 import edgeemo
@@ -27,16 +28,6 @@ CONTRACT = InputContract(48)
 BACK = images.MID_GREY  # what transparent pixels become, so that a picture without its background stays the same
 TINTS = (1.0, 0.9, 0.8)  # of red, green, blue: a picture whose channels were swapped would not be the same
 FACES = ((60, 80, 128, 10), (400, 200, 160, 16))  # x, y, side, seed
-TRANSPOSED = {  # what turns an upright picture into the one that is stored, by EXIF orientation
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def draw_picture(*, colour: bool) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from orientations import TRANSPOSED
 from PIL import Image
 
 import edgeemo
@@ -19,18 +20,6 @@ from edgeemo.errors import DataError, MachineError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.runtime import Model
 from edgeemo.runtime.model import BATCH_SIZE
-
-TURNED_BACK = {  # what a camera did to the image, by the EXIF orientation that undoes it
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
 
 ONLY_RED = np.zeros((make_tiny.FEATURES, 3, 3, 3), np.float32)
 ONLY_RED[:, 0] = 1
@@ -93,9 +82,9 @@ def test_a_colour_model_gets_three_channels_red_first(tmp_path: Path) -> None:
         assert opened.predict(red) != opened.predict(black)
 
 
-@pytest.mark.parametrize("orientation", TURNED_BACK)
+@pytest.mark.parametrize("orientation", TRANSPOSED)
 def test_all_eight_exif_orientations_of_a_picture_agree(opened: Model, face: np.ndarray, orientation: int) -> None:
-    image, method = Image.fromarray(face), TURNED_BACK[orientation]
+    image, method = Image.fromarray(face), TRANSPOSED[orientation]
     turned = image.transpose(method) if method is not None else image
     exif = Image.Exif()
     exif[0x0112] = orientation
