@@ -2,9 +2,10 @@
 
    MASK_CPUID=avx2 hides AVX-512, VNNI and AMX; MASK_CPUID=avx512 hides VNNI, AMX and the 16-bit floats of AVX-512, which
    no processor has without VNNI. Linux on x86-64 can make the CPUID instruction fault (arch_prctl(2), ARCH_SET_CPUID);
-   the handler runs it and clears the bits. The kernels run at their own speed, so unlike an emulator this also shows
-   what they cost. A program that blocks SIGSEGV and then runs CPUID dies of it. Exit code 70: not supported here, or
-   an unknown value. */
+   the handler runs it and clears the bits. Where the processor cannot (AMD before Zen 5, many virtual machines),
+   MASK_CPUID_PATCHED=1 instead answers an undefined instruction, 0F 0A, with which masking.py replaces CPUID in a copy of
+   a library. The kernels run at their own speed, so unlike an emulator this also shows what they cost. A program that
+   blocks the signal and then runs the instruction dies of it. Exit code 70: not supported here, or an unknown value. */
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <cpuid.h>
@@ -27,16 +28,18 @@
 #define VNNI_1_EAX (BIT(4) | BIT(5))                     /* AVX_VNNI, AVX512_BF16 */
 #define VNNI_1_EDX (BIT(4) | BIT(5) | BIT(10) | BIT(19)) /* AVX_VNNI_INT8, NE_CONVERT, VNNI_INT16, AVX10 */
 
-static int hide_avx512, active;
+static int hide_avx512, active, patched;
 
-static long set_cpuid(unsigned long enabled) { return syscall(SYS_arch_prctl, ARCH_SET_CPUID, enabled); }
+static long set_cpuid(unsigned long enabled) { return patched ? 0 : syscall(SYS_arch_prctl, ARCH_SET_CPUID, enabled); }
+
+static int answered(int number) { return number == (patched ? SIGILL : SIGSEGV); }
 
 static void answer_cpuid(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const uint8_t *instruction = (const uint8_t *)registers[REG_RIP];
     uint32_t a, b, c, d, leaf = (uint32_t)registers[REG_RAX], sub_leaf = (uint32_t)registers[REG_RCX];
     (void)info;
-    if (instruction[0] != 0x0f || instruction[1] != 0xa2) { /* a real fault: let it happen again */
+    if (instruction[0] != 0x0f || instruction[1] != (patched ? 0x0a : 0xa2)) { /* a real fault: let it happen again */
         active = 0;
         signal(number, SIG_DFL);
         return;
@@ -64,15 +67,15 @@ static void answer_cpuid(int number, siginfo_t *info, void *context) {
     registers[REG_RIP] += 2;
 }
 
-/* Python's faulthandler would take SIGSEGV away; others use the older signal(). */
+/* Python's faulthandler would take the signal away; others use the older signal(). */
 __sighandler_t signal(int number, __sighandler_t wanted) {
     __sighandler_t (*next)(int, __sighandler_t) = dlsym(RTLD_NEXT, "signal");
-    return active && number == SIGSEGV ? SIG_DFL : next(number, wanted);
+    return active && answered(number) ? SIG_DFL : next(number, wanted);
 }
 
 int sigaction(int number, const struct sigaction *wanted, struct sigaction *before) {
     int (*next)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
-    if (active && number == SIGSEGV && wanted) {
+    if (active && answered(number) && wanted) {
         if (before) memset(before, 0, sizeof *before);
         return 0;
     }
@@ -85,9 +88,10 @@ __attribute__((constructor)) static void begin(void) {
     if (!wanted) return;
     hide_avx512 = !strcmp(wanted, "avx2");
     if (!hide_avx512 && strcmp(wanted, "avx512")) _exit(70);
+    patched = getenv("MASK_CPUID_PATCHED") != NULL;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = answer_cpuid;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    if (sigaction(SIGSEGV, &action, NULL) || set_cpuid(0)) _exit(70);
+    if (sigaction(patched ? SIGILL : SIGSEGV, &action, NULL) || set_cpuid(0)) _exit(70);
     active = 1;
 }

@@ -1,7 +1,7 @@
 """Run a model file as other processors would: older x86 kernels and ARM cores, masked or emulated on this machine.
 
-x86 without VNNI, with AVX-512 or AVX2 alone: the instruction sets are hidden from ONNX Runtime (mask_cpuid.c) where
-Linux and the processor allow it, which runs at full speed. Older x86, and AVX2 elsewhere: QEMU's user-mode emulation.
+x86 without VNNI, with AVX-512 or AVX2 alone: the instruction sets are hidden from ONNX Runtime (masking.py) on Linux
+with a C compiler, which runs at full speed. Older x86, and AVX2 elsewhere: QEMU's user-mode emulation.
 ARM: QEMU with a folder of Python and packages for ARM64 (benchmarks/arm64_root.sh).
 """
 
@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 
 import edgeemo
+from edgeemo.bench import masking
 from edgeemo.errors import MachineError
 from edgeemo.machine import this_machine
 from edgeemo.runtime.advice import X86
 
-MASK = Path(__file__).with_name("mask_cpuid.c")
-UNSUPPORTED = 70  # exit code of mask_cpuid.c
 MODULE = "edgeemo.bench.one_file"  # the child process
 INSTALL = "apt-get install qemu-user"
 
@@ -65,15 +64,18 @@ PROCESSORS = {
 class Launcher:
     """How to run Python as another processor: the start of a command line, and its environment."""
 
-    how: str  # for the table: masked, qemu-x86_64 7.2.22
+    how: str  # for the table: masked, patched, qemu-x86_64 7.2.22
     command: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)  # added to the environment
+    packages: Path | None = None  # folder of packages to import before the installed ones
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the process, without a library that is preloaded here: an emulator cannot load it."""
-        inherited = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MASK_CPUID")}
-        return {**inherited, **self.variables}
+        mask = ("LD_PRELOAD", "MASK_CPUID")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(mask)}
+        paths = [str(self.packages or ""), inherited.get("PYTHONPATH", "")]
+        return {**inherited, **self.variables, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def run_on_processor(
@@ -99,7 +101,9 @@ def run(launcher: Launcher, *arguments: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Only edgeemo: the rest of site-packages holds libraries for this processor, not for the emulated one.
         (Path(folder) / "edgeemo").symlink_to(Path(edgeemo.__file__).resolve().parent)
-        environment = {**launcher.environment, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        paths = [folder, str(launcher.packages or "")]
+        environment = {**launcher.environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"
         command = [*launcher.command, "-m", MODULE, *arguments]
         try:
@@ -126,34 +130,19 @@ def make_launcher(processor: Processor, *, arm64_root: Path | None = None) -> It
 
 
 def _mask_x86(processor: Processor, folder: Path) -> Launcher | None:
-    """Hide instruction sets of this processor; None if that is not possible."""
+    """Hide instruction sets of this processor from all libraries, or from ONNX Runtime alone; None if neither works."""
     features = this_machine().features or ()
     if not processor.mask or set(processor.needs) - set(features) or platform.system() != "Linux":
         return None
-    library = _compile_mask(folder)
-    if not library:
-        return None
-    launcher = Launcher("masked", (sys.executable,), {"LD_PRELOAD": str(library), "MASK_CPUID": processor.mask})
-    trial = subprocess.run([sys.executable, "-c", ""], check=False, env=launcher.environment)
-    return None if trial.returncode == UNSUPPORTED else launcher
-
-
-def _compile_mask(folder: Path) -> Path | None:
-    """Compile the mask as a shared library; None without a C compiler."""
-    compiler = shutil.which("cc")
-    if not compiler:
-        return None
-    library = folder / "mask_cpuid.so"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(MASK), "-ldl"]
-    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
-    return None if done.returncode else library
+    masked = masking.mask(processor.mask, folder)
+    return Launcher(masked.how, (sys.executable,), masked.variables, masked.packages) if masked else None
 
 
 def _emulate_x86(processor: Processor) -> Launcher:
     if not processor.qemu_cpu:
         raise MachineError(
             f"{processor.name} cannot be emulated; to mask it, a processor with {' and '.join(processor.needs)}, Linux "
-            "with CPUID faulting and a C compiler are needed"
+            "and a C compiler with objdump are needed"
         )
     emulator = _find_emulator("qemu-x86_64")
     return Launcher(_read_version(emulator), (emulator, "-cpu", processor.qemu_cpu, sys.executable))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,16 +14,18 @@ import numpy as np
 import pytest
 from full_range import full_range
 
-from edgeemo.bench import parity, processors
+from edgeemo.bench import masking, parity, processors
 from edgeemo.bench.processors import PROCESSORS, BrokenChild, make_launcher, run_on_processor
 from edgeemo.card import read_card
 from edgeemo.errors import MachineError, UsageError
+from edgeemo.machine import this_machine
 from edgeemo.runtime import shipped
 from edgeemo.runtime.backends.ort import OnnxBackend
 from edgeemo.runtime.golden import golden_batch
 from edgeemo.runtime.probe import kernels_saturate
 from edgeemo.stages import Parity
 
+ROOT = Path(__file__).parents[2]
 X86 = [name for name, one in PROCESSORS.items() if one.family == "x86"]
 
 
@@ -81,6 +85,36 @@ def test_the_probe_measures_what_the_kernels_do() -> None:
         assert done.stdout.strip() == expected
 
 
+def test_a_patched_onnx_runtime_has_the_kernels_of_older_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where CPUID cannot be made to fault, as on most AMD processors and in many virtual machines."""
+    if not this_machine().features or "avx2" not in this_machine().features or not shutil.which("objdump"):
+        pytest.skip("an x86 processor with AVX2, Linux and objdump are needed")
+    monkeypatch.setattr(masking, "_works", lambda _: False)
+    masked = masking.mask("avx2", tmp_path)
+    assert masked
+    assert masked.how == "patched"
+    script = (
+        "import onnxruntime; from edgeemo.runtime.probe import kernels_saturate as probe;"
+        "print(onnxruntime.__file__, probe())"
+    )
+    environment = {**os.environ, **masked.variables, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == [str(tmp_path / "onnxruntime" / "__init__.py"), "True"]
+
+
+def test_a_patch_at_a_wrong_address_is_an_error() -> None:
+    """It would change another instruction."""
+    header = struct.pack("<32xQ14xHH", 64, 56, 1).ljust(64, b"\0")
+    library = header + struct.pack("<IIQQQQ", 1, 1, 120, 0x1000, 0, 8).ljust(56, b"\0") + b"\x90\x0f\xa2\x90"
+    assert masking._patch(library, [0x1001]).endswith(b"\x90\x0f\x0a\x90")
+    with pytest.raises(ValueError, match="no CPUID at 0x78, the offset of address 0x1000"):
+        masking._patch(library, [0x1000])
+    with pytest.raises(ValueError, match="no segment has address 0x2000"):
+        masking._patch(library, [0x2000])
+
+
 def test_a_processor_that_cannot_be_had_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a compiler nor QEMU, and no folder for ARM64."""
     monkeypatch.setattr(processors.shutil, "which", lambda _: None)
@@ -124,11 +158,11 @@ def test_a_process_sees_this_edgeemo_and_no_library_beside_it(tmp_path: Path) ->
 
 def test_a_mask_of_another_name_is_refused(tmp_path: Path) -> None:
     """Not taken for the mildest."""
-    library = processors._compile_mask(tmp_path)
+    library = masking._compile(tmp_path)
     if not library:
         pytest.skip("no C compiler is installed")
     done = subprocess.run(["true"], check=False, env={"LD_PRELOAD": str(library), "MASK_CPUID": "avx3"})
-    assert done.returncode == processors.UNSUPPORTED
+    assert done.returncode == masking.UNSUPPORTED
 
 
 @pytest.mark.parametrize(("changed", "passed"), [(0, True), (1, False)])
