@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from hashlib import sha256
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
@@ -42,6 +43,7 @@ RESERVED = re.compile(
 # Format characters that words and emoji need: zero-width non-joiner and joiner. The others, such as U+202E, reverse or
 # hide text.
 JOINERS = "\u200c\u200d"
+MAX_STEM = 150  # bytes of a name in that of a file made from it; most file systems allow 255 in all
 CONTINUATION = re.compile(r"\s*\n\s+")  # of a message on several lines, whose next line is indented
 # What Markdown takes for more than text: code, cells, emphasis, tags, links, entities, and escapes of these.
 MARKUP = re.compile(r"[`|*]|~(?=~)|(?<!\w)_(?=\S.*_(?!\w))|<(?=[A-Za-z/!?])|(?<=\])\(|&(?=#|\w+;)|\\(?=[^\w\s]|$)")
@@ -100,6 +102,37 @@ def is_system_name(name: str) -> bool:
 def is_reserved_name(name: str) -> bool:
     """Return whether Windows refuses or changes the name of a file or folder, of characters that it allows."""
     return RESERVED.fullmatch(name) is not None
+
+
+def is_portable_name(name: str) -> bool:
+    """Return whether a file or folder can have this name on every system."""
+    return not (re.search(r'[\\/:*?"<>|]', name) or is_reserved_name(name))
+
+
+def clean_stem(name: str) -> str:
+    """Return the last part of a path with slashes as a file name on every system, without its suffix.
+
+    Names that need a change are marked, so that two of them stay apart.
+    """
+    stem = name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
+    clean = clean_name(stem)
+    return clean if clean == stem else mark_name(clean, name)
+
+
+def clean_name(name: str) -> str:
+    """Return a name of at most MAX_STEM bytes that every system allows; two names may become the same."""
+    clean = re.sub(r"[^\w .()+=@-]", "_", name).encode()[:MAX_STEM].decode(errors="ignore").strip(". ")
+    return f"_{clean}" if is_reserved_name(clean) else clean
+
+
+def mark_name(name: str, key: str) -> str:
+    """Return a name with 12 hex digits of the SHA-256 of its key, which keep it apart from others."""
+    return f"{name}-{sha256(key.encode(errors='backslashreplace')).hexdigest()[:12]}"
+
+
+def fold_name(name: str) -> str:
+    """Return a name as file systems compare them that ignore case and the form of accents."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:

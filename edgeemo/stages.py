@@ -664,6 +664,47 @@ class Detectors(Config):
 
 
 @dataclass(frozen=True)
+class Label(Config):
+    """Label the faces of your own photos, one key for each, to adapt a model with.
+
+    Faces are shown one by one, in a page of this machine or in the terminal; nothing leaves the machine. The crop of
+    each goes to OUT/LABEL/PERSON, and OUT/labels.csv lists what was labelled or skipped, so that the same command goes
+    on where it was stopped. The person is the first folder below PHOTOS; photos directly in it count as one person.
+    """
+
+    photos: tuple[Path, ...] = argument(
+        "photos: PNG, JPEG, WebP or BMP, folders of them, or patterns such as 'photos/**/*.jpg'", any_name=True
+    )
+    out: Path = option(
+        MISSING, "folder of the labelled crops, outside PHOTOS: new, or of an earlier call", unit="FOLDER"
+    )
+    model: str | None = option(
+        None,
+        MODEL + ", which orders the faces and gives crop and labels; default: small",
+        unit="MODEL",
+        may_be_path=True,
+    )
+    labels: tuple[str, ...] = option(
+        (), "offer only these of the model's labels, as a,b,c or a label set such as six", unit="LABELS"
+    )
+    order: str = option(
+        "margin",
+        "margin: first the faces whose two most probable labels are closest, person by person in turn; random: any "
+        "face of each person in turn, for an unbiased estimate of accuracy",
+        choices=("margin", "random"),
+    )
+    terminal: bool = option(False, "show and label the faces in the terminal instead of a page")
+    port: int = option(
+        0, "port of the page, on this machine only; 0: any free one", least=0, most=65535, unit="N", needs="!terminal"
+    )
+    browser: bool = option(True, "open the page; --no-browser: only print its address", needs="!terminal")
+    crop: bool = option(False, "the photos are ready crops of one face each: search no faces, take the central square")
+    faces: str | None = like(Predict, "faces", needs="!crop")
+    detector: str | None = like(Predict, "detector", needs="!crop")
+    threshold: float | None = like(Predict, "threshold", needs="!crop")
+
+
+@dataclass(frozen=True)
 class Report(Config):
     """Render result files as Markdown.
 
@@ -722,6 +763,11 @@ def after_crop(_: Config, path: Path) -> str:
     return f"train --data folder:{quote(str(path))}"
 
 
+def after_label(config: Label, path: Path) -> str:
+    """Return the command that adapts the model to a folder of labelled crops."""
+    return f"adapt {quote(config.model or 'small')} --data folder:{quote(str(path))} --people folder"
+
+
 def _made(command: str, config: type[Config], module: str, purpose: str, **about: Any) -> Stage:
     return Stage(command, config, module, purpose=purpose, makes=True, json="", **{"extra": "train", **about})
 
@@ -765,6 +811,7 @@ STAGES = (
         json="print one JSON object per line, one for each image, with its faces",
     ),
     Stage("detectors", Detectors, "edgeemo.detectors"),
+    _made("label", Label, "edgeemo.label.run", "labelling", extra="", following=after_label),
     Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )

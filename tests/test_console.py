@@ -36,6 +36,7 @@ LINES: dict[str, list[str]] = {
     "parity": ["parity", "nano", "--data", "synthetic"],
     "predict": ["predict", "--sample"],
     "detectors": ["detectors"],
+    "label": ["label", "photos", "--out", "mine", "--terminal"],
     "report": ["report", str(COMPARISON)],
     "doctor": ["doctor"],
     "doctor --check": ["doctor", "--check", "--json"],
@@ -52,7 +53,13 @@ NARROW = {"COLUMNS": "20", "TERM": "dumb", "NO_COLOR": "1"}
 def run_cases(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A function that runs cases of forked_commands.py in one process."""
     folder = tmp_path_factory.mktemp("console")
-    returned = {"data crop": "crops", "train": "run/model.safetensors", "explain": "run/plots", "build": "nano.trt"}
+    returned = {
+        "data crop": "crops",
+        "label": "mine",
+        "train": "run/model.safetensors",
+        "explain": "run/plots",
+        "build": "nano.trt",
+    }
     for name, command in {"audit": "data audit", "doctor": "doctor"}.items():
         returned[command] = str(folder / f"{name}.json")
         write(results.MADE[name], folder / f"{name}.json")

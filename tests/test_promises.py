@@ -19,7 +19,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeemo"
 HEAVY = ("torch", "torchvision", "albumentations", "onnx", "torch_pruning", "matplotlib", "cv2", "safetensors", "scipy")
 STAGES = (
-    *("train", "evaluate", "explain", "compress", "search", "build", "bench", "parity", "doctor", "report", "predict"),
+    *(
+        "train",
+        "evaluate",
+        "explain",
+        "compress",
+        "search",
+        "build",
+        "bench",
+        "parity",
+        "doctor",
+        "report",
+        "predict",
+        "label",
+    ),
 )
 COMMANDS = ([], ["data"], ["data", "audit"], ["data", "crop"], *([stage] for stage in STAGES))
 BLOCKER = """

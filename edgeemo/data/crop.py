@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import csv
 import logging
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +32,7 @@ from edgeemo.faces.crop import extract, is_sideways, place
 from edgeemo.faces.detection import compute_tilt
 from edgeemo.faces.search import SearchDetector
 from edgeemo.machine import usable_cores
-from edgeemo.names import count, escape_message, is_reserved_name
+from edgeemo.names import clean_stem, count, escape_message, fold_name, is_portable_name, mark_name
 from edgeemo.progress import track
 from edgeemo.stages import CropPhotos, after_crop
 
@@ -43,7 +40,6 @@ log = logging.getLogger(__name__)
 CROPPED, NO_FACE, SEVERAL, NO_SQUARE, UNREADABLE = "cropped", "no face", "several faces", "no square", "unreadable"
 OUTCOMES = (CROPPED, NO_FACE, SEVERAL, NO_SQUARE, UNREADABLE)
 LISTED = 10  # unreadable photos named in the log
-MAX_NAME = 150  # bytes of a photo's name in that of its crop
 CHUNK = 256  # photos handed to the threads at once
 
 
@@ -128,10 +124,11 @@ def _list_photos(opened: DataSet) -> list[Photo]:
             listed += [(split, _get_label(sample, opened), sample) for sample in opened.samples(split)]
     if not listed:
         raise DataError(f"{opened.name} lists no photo ({opened.layout}); expected labelled photos")
-    names = [f"{split}/{label}/{_clean(sample.id)}" for split, label, sample in listed]
+    names = [f"{split}/{label}/{clean_stem(sample.id)}" for split, label, sample in listed]
     keys = _number_repeats([f"{split}/{label}/{sample.id}" for split, label, sample in listed])
-    while len(counts := Counter(map(_fold, names))) < len(names):
-        names = [name if counts[_fold(name)] == 1 else _mark(name, key) for name, key in zip(names, keys, strict=True)]
+    while len(counts := Counter(map(fold_name, names))) < len(names):
+        repeated = [counts[fold_name(name)] > 1 for name in names]
+        names = [mark_name(name, key) if more else name for name, key, more in zip(names, keys, repeated, strict=True)]
     return [
         Photo(sample, split, label, f"{name}.png") for name, (split, label, sample) in zip(names, listed, strict=True)
     ]
@@ -145,7 +142,7 @@ def _get_label(sample: Sample, opened: DataSet) -> str:
             "expected one label for each photo. FER+'s faces are crops already:  edgeemo train --data ferplus:PATH"
         )
     (label,) = sample.votes
-    if re.search(r'[\\/:*?"<>|]', label) or is_reserved_name(label):
+    if not is_portable_name(label):
         raise DataError(f"{opened.name}: the label {label!r} cannot be the name of a folder on Windows; rename it")
     return label
 
@@ -158,26 +155,6 @@ def _number_repeats(keys: list[str]) -> list[str]:
         numbered.append(f"{key}:{seen[key]}")
         seen[key] += 1
     return numbered
-
-
-def _clean(name: str) -> str:
-    """Return the last part of a photo's id as a file name on every system, without its suffix.
-
-    Names that need a change are marked, so that two of them stay apart.
-    """
-    stem = name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
-    clean = re.sub(r"[^\w .()+=@-]", "_", stem).encode()[:MAX_NAME].decode(errors="ignore").strip(". ")
-    clean = f"_{clean}" if is_reserved_name(clean) else clean
-    return clean if clean == stem else _mark(clean, name)
-
-
-def _mark(name: str, key: str) -> str:
-    return f"{name}-{sha256(key.encode(errors='backslashreplace')).hexdigest()[:12]}"
-
-
-def _fold(name: str) -> str:
-    """Return a name as file systems compare them that ignore case and the form of accents."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 class Cropper:

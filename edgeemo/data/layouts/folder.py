@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeemo.data.crop_record import RECORD, TABLE, read_crop
+from edgeemo.data.label_record import LABELS, list_labelled
 from edgeemo.data.layouts import hints, holdout
 from edgeemo.data.layouts.tree import DAMAGE, Tree, open_tree
 from edgeemo.data.sample import SPLITS, DataSet, Sample, log_once
@@ -88,6 +89,7 @@ class _Index:
     others: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     folders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     filled: set[str] = field(default_factory=set)  # folders with an image somewhere below them
+    labelled: set[str] = field(default_factory=set)  # folders that edgeemo label wrote: labels below them, then people
 
     def __post_init__(self) -> None:
         for name in self.tree.files:
@@ -96,6 +98,7 @@ class _Index:
             self.folders[_get_parent(name)].append(name)
         for folder in self.images:
             self.filled.update([folder, *_list_parents(folder)])
+        self.labelled = list_labelled(self.tree)
 
     def list_below(self, folders: list[str]) -> dict[str, list[str]]:
         """Return all files below each of some sibling folders, in order."""
@@ -145,7 +148,12 @@ def _find_root(index: _Index) -> str:
 
 
 def _are_labels(index: _Index, folders: list[str]) -> bool:
-    """Return whether folders are those of labels: one has images, or is named by an emotion and has some below it."""
+    """Return whether folders are those of labels: one has images, or is named by an emotion and has some below it.
+
+    Below a folder that edgeemo label wrote, all are.
+    """
+    if any(_get_parent(one) in index.labelled for one in folders):
+        return True
     return any(index.images[one] for one in folders) or any(_is_emotion(index, one) for one in folders)
 
 
@@ -181,7 +189,7 @@ def _make_root_error(index: _Index, root: str, candidates: list[str]) -> DataErr
 def _find_splits(index: _Index, root: str) -> dict[str, str]:
     """Return the folder of each split; label folders alone are `train`."""
     folders: dict[str, str] = {}
-    for folder in index.folders[root]:
+    for folder in () if root in index.labelled else index.folders[root]:
         if split := get_split(folder):
             if split in folders and {folder, folders[split]} <= index.filled:
                 raise DataError(
@@ -304,10 +312,14 @@ def _list_unused(index: _Index, labels: dict[str, list[str]]) -> list[str]:
     rest += [one for one in empty if _get_parent(one) not in empty and not used.isdisjoint(_list_parents(one))]
     below = [name for folders in labels.values() for files in index.list_below(folders).values() for name in files]
     loose = [name for parent in above for name in index.images[parent] + index.others[parent]]
-    loose = [name for name in loose if _get_name(name) not in (RECORD, TABLE)]
+    loose = [name for name in loose if _get_name(name) not in (RECORD, TABLE) and not _is_label_table(index, name)]
     _log_loose(index, [name for name in loose if is_image_name(name)])
     loose += [name for name in below if not is_image_name(name)]
     return [*_describe_lost(index, lost), *sorted(map(escape_name, [*(f"{one}/" for one in rest), *loose]))]
+
+
+def _is_label_table(index: _Index, name: str) -> bool:
+    return _get_name(name) == LABELS and _get_parent(name) in index.labelled
 
 
 def _log_loose(index: _Index, names: list[str]) -> None:

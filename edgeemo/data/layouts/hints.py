@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeemo.data.crop_record import RECORD, TABLE
+from edgeemo.data.label_record import LABELS, list_labelled
 from edgeemo.data.layouts.codes import BY_KIND
 from edgeemo.data.layouts.tree import ARCHIVES, Tree
 from edgeemo.names import escape_name
@@ -62,6 +63,8 @@ def _suggest_archive(tree: Tree) -> str:
 def _suggest_table(tree: Tree) -> str:
     tables = [name for name in tree.files if name.lower().endswith(TABLES)]
     tables = [name for name in tables if name.rpartition("/")[2] not in (RECORD, TABLE)]  # of edgeemo data crop
+    own = {f"{folder}/{LABELS}".lstrip("/") for folder in list_labelled(tree)}  # of edgeemo label
+    tables = [name for name in tables if name not in own]
     if not tables:
         return ""
     return f"  Labels in files such as {escape_name(tables[0])} are not read: move the images to a folder per label"
