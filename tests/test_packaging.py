@@ -102,6 +102,7 @@ def test_wheel_holds_the_package_alone(built):
         "edgeemo/bench/mask_cpuid.c",
         "edgeemo/card.schema.json",
         "edgeemo/py.typed",
+        *(f"edgeemo/label/{part}" for part in ("page.html", "page.css", "page.js", "icon.svg")),
     } <= set(names)
     with tarfile.open(source) as archive:
         members = archive.getnames()

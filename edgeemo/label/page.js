@@ -23,8 +23,8 @@ async function send(path, done) {
     if (path === "label") body.label = done;
     const answer = await ask(path, body);
     say("");
-    report(path === "label" ? `${done} stored.` : path === "skip" ? "Skipped." : path === "undo" ? "Undone." : "");
     await render(answer || (await ask("state")));
+    report(path === "label" ? `Labelled ${done}.` : path === "skip" ? "Skipped." : path === "undo" ? "Undone." : "");
     if (path === "stop") close();
   } catch (error) {
     say(error instanceof TypeError ? "edgeemo label has ended; start it again to go on." : error.message);
@@ -43,8 +43,9 @@ function say(text) {
   find("error").hidden = !text;
 }
 
+// Says what was done and whose face is shown now.
 function report(text) {
-  find("status").textContent = text;
+  find("status").textContent = text && state.face ? `${text} Now: ${state.face.person}, ${state.face.image}` : text;
 }
 
 function showPrediction(shown) {
@@ -99,9 +100,7 @@ async function render(next) {
     find("face").alt = `Face of ${face.person} in ${face.image}`;
     find("caption").textContent = `${face.person} · ${face.image}`;
   } else if (!wasFinished) {
-    find("finished-title").textContent = "All faces are done.";
-    find("following").textContent = state.following;
-    find("finished").focus();
+    finish("All faces are done.");
   }
   showPrediction(false);
   const done = state.labelled + state.skipped;
@@ -113,13 +112,18 @@ async function render(next) {
   if (face) await find("face").decode().catch(() => say("The face cannot be shown; skip it."));
 }
 
-function close() {
+function finish(title) {
   find("work").hidden = true;
   find("finished").hidden = false;
-  find("finished-title").textContent = "Labelling has ended. You can close this page.";
+  find("finished-title").textContent = title;
   find("following").textContent = state.following;
-  for (const button of document.querySelectorAll("button")) button.disabled = true;
+  find("next").hidden = !state.labelled;
   find("finished").focus();
+}
+
+function close() {
+  for (const button of document.querySelectorAll("button")) button.disabled = true;
+  finish("Labelling has ended. You can close this page.");
 }
 
 function press(event) {

@@ -221,3 +221,26 @@ def test_an_unknown_or_incomplete_data_name_is_refused(data):
     """The error lists the kinds of data sets, or asks for the path."""
     with pytest.raises(UsageError, match=r"ferplus:PATH|needs a path"):
         faces.samples(data, "train", SIX)
+
+
+@pytest.mark.parametrize("content", [b"image,label\r\na.png,1\r\n", b"\xff\xfe", b""], ids=["other", "binary", "empty"])
+def test_a_table_of_labels_of_another_program_changes_nothing(put, root, content):
+    """Only the first line of edgeemo label's marks the folders beside it as labels."""
+    put("set/train/happy", 2)
+    put("set/valid/happy", 2)
+    (root / "labels.csv").write_bytes(content)
+    found = folder.open_folder(root)
+    assert found.layout == "folders by split and label"
+    assert found.unused == ["labels.csv"]
+
+
+def test_a_labelled_folder_may_be_packed_or_lie_in_another(put, root):
+    """People below the labels may be called test, and editors may add a byte order mark."""
+    put("mine/bored/test", 2)
+    put("mine/calm/anna", 2)
+    (root / "mine" / "labels.csv").write_bytes("\ufeffimage,box,person,label,when\r\n".encode())
+    shutil.make_archive(str(root.parent / "mine"), "zip", root)
+    for path in (root, root / "mine", root.parent / "mine.zip"):
+        found = folder.open_folder(path)
+        assert found.unused == []
+        assert {label for sample in found.samples("train") for label in sample.votes} == {"bored", "calm"}
