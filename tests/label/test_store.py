@@ -275,12 +275,13 @@ def test_odd_names_of_photos_come_back(out: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "person"), [(LABELS, "anna"), (LABELS, "test"), (("bored", "tired", "calm"), "anna")]
+    ("labels", "person"),
+    [(LABELS, "anna"), (LABELS, "test"), (("bored", "tired", "calm"), "anna"), (("bored", "tired", "test"), "anna")],
 )
 def test_the_folder_reads_back_as_labelled_faces(
     labels: tuple[str, ...], person: str, out: Path, crops: list[Candidate], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a warning; also people with the name of a split, and labels that are no emotions."""
+    """Without a warning; also people and labels with the name of a split, and labels that are no emotions."""
     caplog.set_level(logging.INFO)
     store = Store(out, labels, CropRecord(1, Crop(2.8, 0.3, 10.0)))
     store.prepare()
