@@ -13,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from edgeemo import card as card_package
 from edgeemo.card import sections
 from edgeemo.card.keys import Field, Key, list_keys
 
@@ -43,7 +44,7 @@ def schema_text() -> str:
 
 def rendered(text: str) -> str:
     """Return the page with every table written again."""
-    return BLOCK.sub(lambda block: block[1] + table(getattr(sections, block["section"])) + "\n" + block[3], text)
+    return BLOCK.sub(lambda block: block[1] + table(getattr(card_package, block["section"])) + "\n" + block[3], text)
 
 
 def table(section: type) -> str:

@@ -6,6 +6,7 @@ other languages.
 
     sections   the dataclasses, which are the contract: keys, types, limits, meanings
     answers    the section on unsure predictions
+    data       the section on the training faces
     files      read_card and write_card
     decode     sections ↔ JSON values
     layout     the text of the file, and its seal
@@ -14,6 +15,7 @@ other languages.
 """
 
 from edgeemo.card.answers import Answers
+from edgeemo.card.data import Data, FaceList, Recovery
 from edgeemo.card.decode import from_json, to_json
 from edgeemo.card.files import card_path, get_label_set, read_card, suggest_rebuild, write_card
 from edgeemo.card.sections import (
@@ -21,8 +23,6 @@ from edgeemo.card.sections import (
     Calibration,
     Card,
     Crop,
-    Data,
-    FaceList,
     Fidelity,
     Golden,
     HistoryEntry,
@@ -31,7 +31,6 @@ from edgeemo.card.sections import (
     Metrics,
     Overflow,
     Precision,
-    Recovery,
     Target,
 )
 

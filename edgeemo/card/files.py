@@ -17,6 +17,7 @@ from edgeemo.limits import check_shortage
 from edgeemo.reading import check_regular, read_json
 
 MAX_CARD_BYTES = 4 * 2**20  # the largest card of a packaged model has 14 kB
+PRIOR_TOLERANCE = 1e-3  # of the sum of shares, which are rounded
 MAX_MODEL_BYTES = 2 * 2**30  # protobuf's own limit for a message
 
 
@@ -146,12 +147,23 @@ def _decode_card(raw: dict[str, Any]) -> Card:
     card = from_json(Card, raw)
     for name in ("mean", "std"):
         _check_channels(name, card.input)
+    _check_prior(card)
     return card
 
 
 def _check_channels(name: str, contract: InputContract) -> None:
     if len(getattr(contract, name)) != contract.channels:
         raise ValueError(f"input.{name}: expected a number per channel, {contract.channels} for {contract.colour}")
+
+
+def _check_prior(card: Card) -> None:
+    if card.data is None or card.data.prior is None:
+        return
+    if set(card.data.prior) != set(card.labels):
+        raise ValueError(f"data.prior: expected a share of each label, {', '.join(card.labels)}")
+    total = sum(card.data.prior.values())
+    if abs(total - 1) > PRIOR_TOLERANCE:
+        raise ValueError(f"data.prior: expected shares that sum to 1, got {total:.6g}")
 
 
 def _make_foreign_error(path: Path, error: Exception) -> _CardError:

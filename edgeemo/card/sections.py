@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
 from edgeemo.card.answers import Answers
+from edgeemo.card.data import Data
 from edgeemo.card.keys import SHA256, Key
 
 FORMAT = 2
@@ -253,38 +254,6 @@ class Licences:
         """Return the stated licence terms by what they cover, in words; without those of the code."""
         stated = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name != "code")
         return {name.replace("_", " "): text for name, text in stated if text is not None}
-
-
-@dataclass(frozen=True)
-class FaceList:
-    """A list of faces by its size and its fingerprint."""
-
-    n: Annotated[int, Key("number of faces", least=1)]
-    ids_sha256: Annotated[str, Key("SHA-256 of the faces' ids, one a line", pattern=SHA256)]
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """The faces of a later training, where they are others than the first training's."""
-
-    kind: Annotated[str, Key("kind of data source, such as synthetic, ferplus or folder")]
-    n: Annotated[int, Key("number of faces", least=1)]
-    ids_sha256: Annotated[str, Key("SHA-256 of the faces' ids, one a line", pattern=SHA256)]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What the network was trained on."""
-
-    kind: Annotated[str, Key("kind of data source, such as synthetic, ferplus or folder")]
-    protocol: Annotated[str, Key("how votes became a label: plurality or majority")]
-    train: Annotated[FaceList, Key("faces that the weights were trained on")]
-    valid: Annotated[FaceList, Key("faces that the training was watched on")]
-    recovery: Annotated[Recovery | None, Key("faces of a later training; absent where they are the same")] = None
-
-    def get(self, split: str) -> FaceList | None:
-        """Return the faces of `train` or `valid`, None for any other split."""
-        return {"train": self.train, "valid": self.valid}.get(split)
 
 
 @dataclass(frozen=True)

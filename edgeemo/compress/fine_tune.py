@@ -31,6 +31,7 @@ from edgeemo.stages import Compress, Train
 from edgeemo.train import checkpoint, run_folder, teacher
 from edgeemo.train.fit import TrainingData, fit, predict_logits
 from edgeemo.train.network import EmotionNet, widths_of
+from edgeemo.train.prior import find_prior
 
 log = logging.getLogger(__name__)
 WARMUP_EPOCHS = 0.2  # already trained: a short warm-up is enough
@@ -190,11 +191,16 @@ def _measure_accuracy(network: EmotionNet, job: Job, card: Card) -> float:
 
 
 def _describe_data(job: Job, card: Card, train: Faces, inherited: str | None) -> dict[str, Any]:
-    """Return the sections of the card on data and licences, with the faces of the fine-tuning if these differ."""
+    """Return the sections of the card on data and licences, with the faces of the fine-tuning if these differ.
+
+    The prior is that of the last training.
+    """
     licences = replace(card.licences, teacher=inherited or card.licences.teacher)
+    weighting = {"sampler": job.recipe.sampler, "class_weights": job.recipe.class_weights}
+    data = card.data and replace(card.data, prior=find_prior(train.truth, card.labels, **weighting))
     if card.data and train.fingerprint == card.data.train.ids_sha256:
-        return {"licences": licences}
+        return {"data": data, "licences": licences}
     kind = kind_of(job.recipe.data)
     recovery = Recovery(kind, len(train), train.fingerprint)
-    data = card.data and replace(card.data, recovery=recovery)
+    data = data and replace(data, recovery=recovery)
     return {"data": data, "licences": replace(licences, recovery_faces=LICENCES[kind])}

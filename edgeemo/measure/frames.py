@@ -60,10 +60,10 @@ class MarkedModel(Model):
 
     mark: Callable[[], None]
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+    def probabilities(self, pixels: np.ndarray, *, views: int = 1) -> np.ndarray:
         """Mark the time, and classify as Model does."""
         self.mark()
-        return super().probabilities(pixels)
+        return super().probabilities(pixels, views=views)
 
 
 @dataclass

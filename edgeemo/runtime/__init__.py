@@ -6,5 +6,6 @@ whole image and crops them first; `Model.predict` takes ready crops.
 
 from edgeemo.runtime.backends.table import BACKENDS, Backend
 from edgeemo.runtime.model import Face, FoundFaces, Model, Prediction, load, open_model
+from edgeemo.runtime.prior import Prior
 
-__all__ = ["BACKENDS", "Backend", "Face", "FoundFaces", "Model", "Prediction", "load", "open_model"]
+__all__ = ["BACKENDS", "Backend", "Face", "FoundFaces", "Model", "Prediction", "Prior", "load", "open_model"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
 from edgeemo.runtime.find import PackagedDetector, check_detections, crop_faces
 from edgeemo.runtime.loading import Image, load_image
+from edgeemo.runtime.prior import Prior, make_correction
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,6 +88,8 @@ def load(
     threads: int = 1,
     backend: str | None = None,
     labels: str | LabelSet | None = None,
+    prior: str | Mapping[str, float] | None = None,
+    prior_strength: float = 1.0,
 ) -> Model:
     """Load a packaged model (nano, small, base; None or empty: small) or a model file, ready to predict.
 
@@ -96,11 +99,18 @@ def load(
     BACKENDS; by default the first for files of this suffix, ONNX Runtime or TensorRT. labels: report in this label set
     (a model of FER+'s eight labels can report `six`; merged probabilities are summed); by default the model's own.
 
+    prior: correct the predictions for the shares that the reported labels have where the model runs: `uniform`; shares,
+    as `neutral=0.6,happiness=0.2` or a mapping, the other labels share what is left as in training; or `auto`, which
+    estimates them from the last faces, so that a prediction depends on the faces before it. None: no correction.
+    prior_strength: 0 (no correction) to 1, the exponent of the ratio of the shares to those of training.
+
     Raises IntegrityError if file or card is missing or damaged, or they do not match; UsageError for a suffix without a
-    backend, or labels that the model cannot report; MachineError if the backend is not installed or an engine was built
-    for another machine.
+    backend, labels that the model cannot report, or a prior that it cannot use; MachineError if the backend is not
+    installed or an engine was built for another machine.
     """
-    loaded = open_model(model, threads=threads, backend=backend, labels=labels)
+    loaded = open_model(
+        model, threads=threads, backend=backend, labels=labels, prior=prior, prior_strength=prior_strength
+    )
     for sentence in loaded.advice:
         log.warning(sentence)
     return loaded
@@ -112,6 +122,8 @@ def open_model(
     threads: int = 1,
     backend: str | None = None,
     labels: str | LabelSet | None = None,
+    prior: str | Mapping[str, float] | None = None,
+    prior_strength: float = 1.0,
 ) -> Model:
     """Load a model as `load` does, but without its warnings: for code that opens files to compare them."""
     check_threads(threads)
@@ -125,13 +137,14 @@ def open_model(
         raise known(f"backend of {file.suffix} files", backend, names)
     card = read_card(file)
     reported = _resolve_labels(card, labels)
+    make_correction(prior, prior_strength, card, reported)  # before the file is opened
     opened = BACKENDS[backend or names[0]].open(file, card, threads)
     try:
         _check_shapes(card, opened, file)
     except IntegrityError:
         opened.close()
         raise
-    return Model(file, card, opened, reported, threads=threads)
+    return Model(file, card, opened, reported, threads=threads, prior=prior, prior_strength=prior_strength)
 
 
 def _make_folder_error(folder: Path) -> UsageError:
@@ -148,10 +161,21 @@ class Model:
 
     Any number of threads may share one. ONNX Runtime runs their calls in parallel; the other backends hold one input at
     a time, so a call waits for the previous one: open one model per thread to run in parallel. A model can be pickled:
-    another process (multiprocessing, joblib) opens its file again, with the same threads, backend and labels.
+    another process (multiprocessing, joblib) opens its file again, with the same threads, backend, labels and prior.
+    With the prior `auto`, calls are not independent: all threads share one estimate, and a pickled model starts anew.
     """
 
-    def __init__(self, path: Path, card: Card, backend: Backend, label_set: LabelSet, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        card: Card,
+        backend: Backend,
+        label_set: LabelSet,
+        *,
+        threads: int = 1,
+        prior: str | Mapping[str, float] | None = None,
+        prior_strength: float = 1.0,
+    ) -> None:
         """Called by `load`; the backend is closed with the model."""
         self._file, self._threads = path.absolute(), threads
         self.path = path
@@ -159,6 +183,8 @@ class Model:
         self.backend = backend
         self.label_set = label_set  # of the probabilities; not always the card's
         self._merge_matrix = merge_matrix(label_set.map_labels(card.labels))
+        self._prior = dict(prior) if isinstance(prior, Mapping) else prior, prior_strength
+        self._correction = make_correction(*self._prior, card, label_set)
         self._lock: AbstractContextManager[Any] = nullcontext() if backend.concurrent else Lock()
         self._detector = PackagedDetector(threads)
 
@@ -166,7 +192,7 @@ class Model:
         return f"<edgeemo.Model {self.path.name} in {self.backend.name}: {', '.join(self.labels)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._file, self._threads, self.backend.name, self.label_set)
+        return _reopen, (self._file, self._threads, self.backend.name, self.label_set, *self._prior)
 
     @property
     def advice(self) -> list[str]:
@@ -177,6 +203,11 @@ class Model:
     def labels(self) -> tuple[str, ...]:
         """The emotions, in the order of the probabilities."""
         return self.label_set.labels
+
+    @property
+    def prior(self) -> Prior | None:
+        """The shares of the labels that predictions are corrected for, with `auto` as estimated so far; None: none."""
+        return self._correction.describe(self.labels) if self._correction else None
 
     @property
     def least_probability(self) -> float | None:
@@ -223,7 +254,7 @@ class Model:
         found = check_detections(finder.detect(pixels), finder)
         scales = AUGMENTED if augment else (1.0,)
         kept, crops, left_out = crop_faces(pixels, found, self.card.input, scales)
-        rows = self.probabilities(crops).reshape(len(kept), len(scales), -1).mean(axis=1) if kept else ()
+        rows = self.probabilities(crops, views=len(scales)) if kept else ()
         predictions = [_make_prediction(row, self.labels, self.least_probability) for row in rows]
         height, width = pixels.shape[:2]
         flags = [find_flags(one, width, height, self.card.input) for one in kept]
@@ -267,15 +298,24 @@ class Model:
                 raise
             raise DataError(f"image {number} of the batch: {error}") from error
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Return (N, K) float64, rows sum to 1, of (N, size, size[, 3]) uint8 as the card's input defines them."""
+    def probabilities(self, pixels: np.ndarray, *, views: int = 1) -> np.ndarray:
+        """Return (N / views, K) float64, rows sum to 1, of (N, size, size[, 3]) uint8 as the card's input defines them.
+
+        views: crops of each face, in consecutive rows, whose probabilities are averaged before the prior is corrected
+        for.
+        """
         self._check_pixels(pixels)
         batches = [pixels[start : start + BATCH_SIZE] for start in range(0, max(1, len(pixels)), BATCH_SIZE)]
         logits = [self.logits(images.to_input(batch, self.card.input)) for batch in batches]
-        return self.merge_probabilities(np.concatenate(logits))
+        merged = self.merge_probabilities(np.concatenate(logits))
+        averaged = merged.reshape(-1, views, len(self.labels)).mean(axis=1)
+        return self._correction.correct(averaged) if self._correction else averaged
 
     def merge_probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return (N, M) float64 probabilities of `labels` from (N, K) logits, at the card's temperature."""
+        """Return (N, M) float64 probabilities of `labels` from (N, K) logits, at the card's temperature.
+
+        No prior is corrected for.
+        """
         merged: np.ndarray = softmax(logits, temperature=self.card.temperature) @ self._merge_matrix
         return merged
 
@@ -311,8 +351,10 @@ class Model:
             raise DataError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {pixels.shape} {pixels.dtype}")
 
 
-def _reopen(path: Path, threads: int, backend: str, labels: LabelSet) -> Model:
-    return open_model(path, threads=threads, backend=backend, labels=labels)
+def _reopen(
+    path: Path, threads: int, backend: str, labels: LabelSet, prior: str | dict[str, float] | None, strength: float
+) -> Model:
+    return open_model(path, threads=threads, backend=backend, labels=labels, prior=prior, prior_strength=strength)
 
 
 def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:

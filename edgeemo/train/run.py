@@ -41,6 +41,7 @@ from edgeemo.train import network as networks
 from edgeemo.train.fit import TrainingData, fit, predict_logits
 from edgeemo.train.network import EmotionNet
 from edgeemo.train.pretrained import check_weights_file
+from edgeemo.train.prior import find_prior
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _run(config: Train) -> Path:
         temperature=temperature,
         precision=Precision("float32", actual="float32"),
         metrics={"valid": _describe_metrics(config, valid, result)},
-        data=_describe_data(config, train, valid),
+        data=_describe_data(config, train, valid, labels),
         licences=terms,
     )
     seconds = sum(row["seconds"] for row in history)
@@ -175,9 +176,10 @@ def _describe_metrics(config: Train, valid: data.Faces, result: Scores) -> Metri
     return from_json(Metrics, {**about, **result.to_dict()})
 
 
-def _describe_data(config: Train, train: data.Faces, valid: data.Faces) -> Data:
+def _describe_data(config: Train, train: data.Faces, valid: data.Faces, labels: LabelSet) -> Data:
     seen, watched = (FaceList(**_describe_faces(side)) for side in (train, valid))
-    return Data(data.kind_of(config.data), config.protocol, train=seen, valid=watched)
+    shares = find_prior(train.truth, labels.labels, sampler=config.sampler, class_weights=config.class_weights)
+    return Data(data.kind_of(config.data), config.protocol, train=seen, valid=watched, prior=shares)
 
 
 def _describe_faces(faces: data.Faces) -> dict[str, Any]:
