@@ -9,7 +9,7 @@ A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT i
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
 model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
 `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
-face_quality.py), or the first word of a table in bench's report of one result: accuracy, recall, selective, robustness,
+face_quality.py), `uniform` and `mixes` (of priors.py), or the first word of a table in bench's report of one result: accuracy, recall, selective, robustness,
 against, latency, footprint, gates.
 """
 
@@ -29,6 +29,7 @@ import install_size
 import large_dataset
 import overview
 import peers
+import priors
 import selective
 
 from edgeemo.report import plots, render
@@ -65,6 +66,8 @@ OTHERS = {  # of one result, by WHAT
     "found": face_quality.found_table,
     "thresholds": selective.table,
     "transfer": selective.transfer_table,
+    "uniform": priors.uniform_table,
+    "mixes": priors.mix_table,
 }
 
 

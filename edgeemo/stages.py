@@ -644,6 +644,16 @@ class Predict(Config):
     )
     model: str | None = option(None, MODEL + "; default: small", unit="MODEL", may_be_path=True)
     label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS")
+    prior: str | None = option(
+        None,
+        "correct the predictions for the mix of emotions where the images are from: uniform; shares of the reported "
+        "labels, as neutral=0.6,happiness=0.2, the others share what is left as in training; or auto, estimated from "
+        "the faces so far, so that a prediction depends on those before it; default: no correction",
+        unit="PRIOR",
+    )
+    prior_strength: float = option(
+        1.0, "0: no correction, 1: in full; the exponent of the ratio of shares", needs="prior", **FRACTION
+    )
     draw: Path | None = option(
         None,
         "also draw boxes, labels and probabilities: a file, .png, .jpg, .webp or .bmp, or for several images a folder "

@@ -19,6 +19,7 @@ from edgeemo.predict.result import NO_SCORE, ImageFaces, Predictions
 from edgeemo.predict.sources import SAMPLE, Source, list_sources
 from edgeemo.progress import track
 from edgeemo.runtime import Face, FoundFaces, Model, load
+from edgeemo.runtime.prior import AUTO, MINIMUM
 from edgeemo.stages import Predict
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,12 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
     sources = [SAMPLE] if config.sample else list_sources(config.images, failed)
     try:
         with (
-            load(config.model, labels=config.label_set) as model,
+            load(
+                config.model, labels=config.label_set, prior=config.prior, prior_strength=config.prior_strength
+            ) as model,
             open_outputs(config, sources, model) as write,
         ):
+            _log_assumed(config, model)
             find = _make_finder(config, model)
             for source in _count(sources, prints=show is not None):
                 if (row := _predict(source, find, write, failed, crop=config.crop or config.sample)) is None:
@@ -61,6 +65,7 @@ def run(config: Predict, *, show: Callable[[ImageFaces], None] | None = None) ->
                 (show or kept.append)(row)
                 counts.images += 1
                 counts.faces, counts.without = counts.faces + len(row.faces), counts.without + (not row.faces)
+            _log_estimated(model)
     except ClosedPipeError:
         _log_incomplete(config, counts, len(sources))
         raise
@@ -105,6 +110,22 @@ def _count(sources: Sequence[Source], *, prints: bool) -> Iterator[Source]:
     if len(sources) < 2:
         return iter(sources)
     return track(sources, "predicting", total=len(sources), unit="images", prints=prints)
+
+
+def _log_assumed(config: Predict, model: Model) -> None:
+    if (prior := model.prior) and prior.kind != AUTO:
+        log.info("assumed mix of emotions, at strength %g: %s", config.prior_strength, prior)
+
+
+def _log_estimated(model: Model) -> None:
+    prior = model.prior
+    if not prior or prior.kind != AUTO:
+        return
+    faces = count(prior.faces, "face")
+    if prior.acting:
+        log.info("mix of emotions, estimated from the last %s: %s", faces, prior)
+    else:
+        log.info("nothing was corrected: %s so far, the mix of emotions is estimated from %d faces on", faces, MINIMUM)
 
 
 def _log_summary(config: Predict, counts: Counts, total: int) -> None:

@@ -137,7 +137,7 @@ def open_model(
         raise known(f"backend of {file.suffix} files", backend, names)
     card = read_card(file)
     reported = _resolve_labels(card, labels)
-    make_correction(prior, prior_strength, card, reported)  # before the file is opened
+    make_correction(prior, prior_strength, card, reported, file)  # before the file is opened
     opened = BACKENDS[backend or names[0]].open(file, card, threads)
     try:
         _check_shapes(card, opened, file)
@@ -184,7 +184,7 @@ class Model:
         self.label_set = label_set  # of the probabilities; not always the card's
         self._merge_matrix = merge_matrix(label_set.map_labels(card.labels))
         self._prior = dict(prior) if isinstance(prior, Mapping) else prior, prior_strength
-        self._correction = make_correction(*self._prior, card, label_set)
+        self._correction = make_correction(*self._prior, card, label_set, path)
         self._lock: AbstractContextManager[Any] = nullcontext() if backend.concurrent else Lock()
         self._detector = PackagedDetector(threads)
 

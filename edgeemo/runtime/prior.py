@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -20,7 +22,7 @@ from edgeemo.labels import LabelSet, normalize_label
 UNIFORM, AUTO = "uniform", "auto"
 TOLERANCE = 0.01  # of a sum of shares, which may be rounded
 EXPECTED = f"expected {UNIFORM}, {AUTO}, or the share of each label, 0 to 1, as neutral=0.6,happiness=0.2"
-# Chosen on a half of FER+ valid: `python benchmarks/priors.py --choose`.
+# Chosen on a half of FER+ valid: `python benchmarks/priors.py`.
 WINDOW = 500  # faces
 MINIMUM = 30  # faces from which on an estimate is used
 PSEUDO_FACES = 100.0  # faces with the shares of training that count beside those of the window
@@ -98,6 +100,11 @@ class EstimatedCorrection:
             factors = self._limit() ** self._strength
         return correct(probabilities, factors)
 
+    def find_factors(self) -> np.ndarray:
+        """Return the (K,) factors of the probabilities; ones while there are too few faces."""
+        with self._lock:
+            return self._limit() ** self._strength
+
     def describe(self, labels: Sequence[str]) -> Prior:
         """Return the estimate by label, with the limits on the factors applied."""
         with self._lock:
@@ -113,33 +120,35 @@ Correction = FixedCorrection | EstimatedCorrection
 
 
 def make_correction(
-    prior: str | Mapping[str, float] | None, strength: float, card: Card, labels: LabelSet
+    prior: str | Mapping[str, float] | None, strength: float, card: Card, labels: LabelSet, file: Path
 ) -> Correction | None:
     """Return the correction for a prior, as `edgeemo.load` takes it, in the reported labels; None without a prior.
+
+    file: the model's, for errors.
 
     Raises UsageError for a prior or a strength that is not as expected, or a card that does not state the shares of
     training.
     """
-    if not 0 <= strength <= 1:
+    if not isinstance(strength, Real) or not 0 <= strength <= 1:
         raise UsageError(f"prior strength {strength!r}: expected 0 (no correction) to 1 (full correction)")
     if prior is None:
         return None
-    training = find_training_shares(card, labels)
+    training = find_training_shares(card, labels, file)
     if prior == AUTO:
         return EstimatedCorrection(training, strength)
     kind = UNIFORM if prior == UNIFORM else "given"
     return FixedCorrection(kind, find_shares(prior, labels.labels, training), training, strength)
 
 
-def find_training_shares(card: Card, labels: LabelSet) -> np.ndarray:
+def find_training_shares(card: Card, labels: LabelSet, file: Path) -> np.ndarray:
     """Return (K,) shares of the reported labels among the training faces, summed as their probabilities are.
 
     Raises UsageError for a card that does not state them.
     """
     if card.data is None or card.data.prior is None:
         raise UsageError(
-            "the card does not state the shares of the labels in training (data.prior), without which no prior can be "
-            "corrected for; load the model without a prior, or train it again with  edgeemo train"
+            f"the card of {file} does not state the shares of the labels in training (data.prior), without which no "
+            "prior can be corrected for; use it without a prior, or train it again with  edgeemo train"
         )
     shares = np.bincount(labels.map_labels(card.labels), [card.data.prior[label] for label in card.labels])
     scaled: np.ndarray = shares / shares.sum()
