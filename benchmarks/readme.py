@@ -9,8 +9,8 @@ A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT i
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
 model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
 `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
-face_quality.py), `uniform` and `mixes` (of priors.py), or the first word of a table in bench's report of one result: accuracy, recall, selective, robustness,
-against, latency, footprint, gates.
+face_quality.py), `uniform` and `mixes` (of priors.py), or the first word of a table in bench's report of one result:
+accuracy, recall, selective, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations

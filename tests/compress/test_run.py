@@ -269,12 +269,23 @@ def test_fine_tuning_corrupts_faces_if_requested(compressed: Path, trained: Path
 
 
 def test_fine_tuning_on_other_faces_is_recorded_in_the_card(trained: Path, tmp_path: Path) -> None:
-    """Trained on 120 synthetic faces, fine-tuned on 180: both counts, and metrics with the hash of their faces."""
+    """Trained on 120 synthetic faces, fine-tuned on 180: both counts, their shares, metrics with the hash of theirs."""
     path = run(replace(PLAIN, run=str(trained), out=str(tmp_path), prune=0.5, epochs=1, data="synthetic:180"))
     card = read_card(path)
     assert (card.data.train.n, card.data.recovery.n) == (120, 180)
     assert card.metrics["valid"].ids_sha256 != card.data.valid.ids_sha256
     assert card.licences.recovery_faces
+    listed = faces.list_labelled("synthetic:180", "train", LABEL_SETS[card.label_set]).truth
+    shares = np.bincount(listed) / len(listed)
+    assert list(card.data.prior.values()) == pytest.approx(shares, abs=1e-6)
+
+
+def test_the_shares_of_training_stay_in_the_card(everything: Path, trained: Path) -> None:
+    """Of pruned, tuned and quantized models too, in the order of the labels."""
+    stated = read_card(trained / "model.safetensors").data.prior
+    assert tuple(stated) == read_card(trained / "model.safetensors").labels
+    for name in ("model.int8.onnx", "model.int8.tensorrt.onnx"):
+        assert read_card(everything / name).data.prior == stated
 
 
 def test_a_second_compression_removes_the_files_of_the_first(everything: Path, trained: Path, tmp_path: Path) -> None:
