@@ -54,6 +54,7 @@ MIXES = {  # as `prior` takes them, but that the other labels share what is left
 }
 DRAWS, FACES = 20, 300
 AFTER = (30, 100, 300)  # faces that the estimate has seen
+SEEN = (*AFTER, 500, 1000)  # to choose the settings
 PSEUDO, BOUNDS = (0.0, 30.0, 100.0, 200.0, 400.0), (2.0, 4.0, 8.0)
 HEADS = {"given": "mix given", "auto": "auto", **{f"auto after {n}": f"auto after {n}" for n in AFTER}}
 Fix = Callable[[np.ndarray], np.ndarray]
@@ -161,7 +162,7 @@ def one_by_one(probabilities: np.ndarray, estimate: EstimatedCorrection) -> np.n
 
 def choose(cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
     """`auto` after some faces, with several settings: mean over models, label sets and draws, and the worst mean."""
-    settings = [(n, pseudo, bound) for n in AFTER for pseudo in PSEUDO for bound in BOUNDS]
+    settings = [(n, pseudo, bound) for n in SEEN for pseudo in PSEUDO for bound in BOUNDS]
     means: dict[tuple[Any, ...], list[float]] = {}
     for case, name in product(cases, MIXES):
         for setting, gain in try_settings(case, name, settings, case.training).items():
@@ -197,7 +198,7 @@ def try_settings(
     mix, rng, half = case.find_mix(name), np.random.default_rng(2), case.halves[0]
     found: dict[tuple[int, float, float], list[float]] = {setting: [] for setting in settings}
     for _ in range(DRAWS):
-        rows, seen = case.draw(rng, half, mix, FACES), case.draw(rng, half, mix, max(AFTER))
+        rows, seen = case.draw(rng, half, mix, FACES), case.draw(rng, half, mix, max(SEEN))
         for n, pseudo in dict.fromkeys(setting[:2] for setting in settings):
             ratios = estimate_shares(case.probabilities[seen[:n]], training, pseudo_faces=pseudo) / training
             for bound in dict.fromkeys(setting[2] for setting in settings):
@@ -226,13 +227,12 @@ def _cell(row: dict[str, Any]) -> str:
 def mix_table(result: Measurement) -> Table:
     """A row per mix and label set: the mean of the models, and the worst."""
     rows = [row for row in result.rows if row["what"] == "mix"]
-    ways = tuple(rows[0]["differences"])
     body = []
     for mix, labels in product(MIXES, (8, 6)):
         some = [row for row in rows if (row["mix"], row["labels"]) == (mix, labels)]
-        cells = (_spread([row["differences"][way] for row in some]) for way in ways)
+        cells = (_spread([row["differences"][way] for row in some]) for way in HEADS)
         body.append((mix, str(labels), f"{np.mean([row['accuracy'] for row in some]):.1f} %", *cells))
-    head = ("mix", "labels", "no prior", *(HEADS[way] for way in ways))
+    head = ("mix", "labels", "no prior", *HEADS.values())
     about = (
         f"Half of FER+ valid, mean of {DRAWS} draws of {FACES} faces and of the three models (in brackets the model "
         "with the least): accuracy without a prior, and points gained by the others. auto: face by face, from the "

@@ -23,7 +23,7 @@ from fake_tensorrt import BuilderFlag, DeviceType, HardwareCompatibilityLevel, M
 import edgeemo
 from edgeemo import build
 from edgeemo.build import run
-from edgeemo.card import Precision, card_path, read_card, write_card
+from edgeemo.card import Data, FaceList, Precision, card_path, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.compress.quantize import fp16
 from edgeemo.compress.quantize.qdq import quantize
@@ -42,6 +42,15 @@ def source(tmp_path: Path) -> Path:
 
 def make_config(source: Path, **options: Any) -> Build:
     return Build(model=str(source), library="tensorrt", **options)
+
+
+@pytest.mark.usefixtures("orin")
+def test_the_card_of_an_engine_keeps_the_shares_of_training(source: Path) -> None:
+    """So that an engine corrects for a prior as its file does."""
+    about, shares = FaceList(10, sections.HASH), dict.fromkeys(make_tiny.LABELS, 1 / 6)
+    data = Data("synthetic", "plurality", train=about, valid=about, prior=shares)
+    write_card(source, replace(make_tiny.card(), data=data))
+    assert read_card(run(make_config(source))).data == data
 
 
 @pytest.mark.usefixtures("orin")

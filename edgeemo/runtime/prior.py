@@ -22,9 +22,9 @@ from edgeemo.labels import LabelSet, normalize_label
 UNIFORM, AUTO = "uniform", "auto"
 TOLERANCE = 0.01  # of a sum of shares, which may be rounded
 EXPECTED = f"expected {UNIFORM}, {AUTO}, or the share of each label, 0 to 1, as neutral=0.6,happiness=0.2"
-# Chosen on a half of FER+ valid by benchmarks/priors.py: the fewest pseudo-faces with which no model
-# loses 0.3 points on faces mixed as there.
-WINDOW = 500  # faces
+# Chosen on a half of FER+ valid by benchmarks/priors.py: of those tried, the fewest pseudo-faces with
+# which no model loses 0.5 points on faces mixed as there.
+WINDOW = 500  # faces; twice as many bring little
 MINIMUM = 30  # faces from which on an estimate is used
 PSEUDO_FACES = 100.0  # faces with the shares of training that count beside those of the window
 BOUND = 4.0  # largest factor of a label, and the inverse of the smallest one

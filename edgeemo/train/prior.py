@@ -21,8 +21,8 @@ def find_prior(truth: np.ndarray, labels: Sequence[str], *, sampler: str, class_
 
     The rest changes the prior too little, or in no known way, and is left out: the votes in the targets and label
     smoothing move little between the classes, focal loss depends on the faces, and teachers pass on the prior of their
-    own training. On FER+ valid as it is, estimates by EM lose next to nothing with the weighted shares, and up to three
-    points with the plain ones (benchmarks/results/adapt/prior.json, `training`).
+    own training. On FER+ valid as it is, estimates by EM lose next to nothing with the weighted shares, and two to
+    three points of nano and small with the plain ones (benchmarks/results/adapt/prior.json, `training`).
 
     Every label must have a face, which `faces.check_classes` ensures.
     """
