@@ -237,7 +237,7 @@ def test_an_estimate_acts_from_the_least_number_of_faces_on(rng: np.random.Gener
 
 def test_an_estimate_improves_predictions_where_the_mix_is_another(rng: np.random.Generator) -> None:
     probabilities, truth = draw_probabilities(rng, np.array([0.05, 0.15, 0.8]), 400)
-    corrected = np.concatenate([EstimatedCorrection(TRAINING).correct(probabilities)])
+    corrected = EstimatedCorrection(TRAINING).correct(probabilities)
     assert (corrected.argmax(1) == truth).mean() > (probabilities.argmax(1) == truth).mean() + 0.02
 
 
