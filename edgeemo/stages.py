@@ -666,6 +666,48 @@ class Predict(Config):
 
 
 @dataclass(frozen=True)
+class Adapt(Config):
+    """Adapt a model to the place where it runs.
+
+    Fits a small change of the model's logits to labelled face crops from there, of other people than it will meet, and
+    measures the gain on people that took no part in the fit. Writes the same model file with a new card. Exit code 1,
+    and no file, if the faces show no gain.
+    """
+
+    model: str = argument(MODEL, may_be_path=True)
+    data: str | None = option(None, DATA, **FACES, needs="!undo")
+    people: str | None = option(
+        None,
+        "who is on each face, so that whole people are held out: folder (LABEL/PERSON/FACE.png), name:PATTERN (a "
+        "regular expression on the file name; its first group) or csv:FILE[:COLUMN] (columns image and person)",
+        unit="PEOPLE",
+        may_be_path=True,
+        any_name=True,
+        needs="data",
+    )
+    out: Path | None = option(
+        None, "the adapted model; default: MODEL-adapted.onnx in this folder", unit="FILE", needs="data"
+    )
+    label_set: str | None = option(None, REPORTED_LABELS, unit="LABELS", needs="data")
+    closed: bool = option(
+        False,
+        "no other emotions occur in this place than those of the faces; else an emotion without a face is left alone",
+        needs="data",
+    )
+    check: str | None = option(
+        None, "also measure what the change does to faces of another place", **FACES, needs="data"
+    )
+    plot: Path | None = option(
+        None, "draw the learning curve, accuracy by number of faces, as PNG", unit="FILE", needs="data"
+    )
+    unproven: bool = option(False, "write the adapted model even if no gain is shown; its card says so", needs="data")
+    undo: bool = option(False, "remove the adaptation from MODEL's card")
+    split: str | None = option(None, "split to use; default: all that the data have", choices=SPLIT_NAMES, needs="data")
+    protocol: str = option("plurality", PROTOCOL, choices=PROTOCOLS, needs="data")
+    skip_unreadable: bool = option(False, SKIP_UNREADABLE, needs="data")
+
+
+@dataclass(frozen=True)
 class Detectors(Config):
     """List the known face detectors.
 
@@ -820,6 +862,7 @@ STAGES = (
         streams=True,
         json="print one JSON object per line, one for each image, with its faces",
     ),
+    Stage("adapt", Adapt, "edgeemo.adapt.run"),
     Stage("detectors", Detectors, "edgeemo.detectors"),
     _made("label", Label, "edgeemo.label.run", "labelling", extra="", following=after_label),
     Stage("report", Report, "edgeemo.report.run", json=""),

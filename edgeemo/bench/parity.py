@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeemo import options
+from edgeemo.adaptation import adapt_logits
 from edgeemo.bench.processors import PROCESSORS, BrokenChild, Processor, run_on_processor
 from edgeemo.bench.run import describe_model
 from edgeemo.card import Card, get_label_set, read_card
@@ -150,7 +151,8 @@ def _run_model(model: Model, backend: str, faces: Faces) -> Output:
 def _to_probabilities(logits: np.ndarray, card: Card) -> np.ndarray:
     """Return (N, K) probabilities; zeros where a logit is not finite."""
     finite = np.isfinite(logits).all(1, keepdims=True)
-    probabilities: np.ndarray = softmax(np.where(finite, logits, 0.0), temperature=card.temperature) * finite
+    adapted = adapt_logits(np.where(finite, logits, 0.0), card.adaptation)
+    probabilities: np.ndarray = softmax(adapted, temperature=card.temperature) * finite
     return probabilities
 
 

@@ -5,6 +5,7 @@ and what was measured travel with it; nothing is guessed from a file name. docs/
 other languages.
 
     sections   the dataclasses, which are the contract: keys, types, limits, meanings
+    adaptation the section on the fit to one place
     answers    the section on unsure predictions
     data       the section on the training faces
     files      read_card and write_card
@@ -14,6 +15,7 @@ other languages.
     keys       what a section declares about a key
 """
 
+from edgeemo.card.adaptation import Adaptation, HeldOut
 from edgeemo.card.answers import Answers
 from edgeemo.card.data import Data, FaceList, Recovery
 from edgeemo.card.decode import from_json, to_json
@@ -35,6 +37,7 @@ from edgeemo.card.sections import (
 )
 
 __all__ = [
+    "Adaptation",
     "Answers",
     "Architecture",
     "Calibration",
@@ -44,6 +47,7 @@ __all__ = [
     "FaceList",
     "Fidelity",
     "Golden",
+    "HeldOut",
     "HistoryEntry",
     "InputContract",
     "Licences",

@@ -12,7 +12,8 @@ from edgeemo.card.keys import Key
 class Answers:
     """From which probability on an answer counts, instead of being flagged as unsure (selective classification).
 
-    Fitted on the faces of `metrics.valid`, at the card's temperature, for the model's own labels.
+    Fitted on the faces of `metrics.valid`, at the card's temperature, for the model's own labels; in an adapted model
+    on the held-out faces of `adaptation`, for its labels.
     """
 
     least_probability: Annotated[

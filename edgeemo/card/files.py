@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeemo.artifact import hash_file, write_text
 from edgeemo.card import format1
+from edgeemo.card.adaptation import Adaptation
 from edgeemo.card.decode import from_json, to_json
 from edgeemo.card.layout import compute_seal, to_text
 from edgeemo.card.sections import FORMAT, Card, InputContract
@@ -148,6 +149,8 @@ def _decode_card(raw: dict[str, Any]) -> Card:
     for name in ("mean", "std"):
         _check_channels(name, card.input)
     _check_prior(card)
+    if card.adaptation:
+        _check_adaptation(card, card.adaptation)
     return card
 
 
@@ -164,6 +167,18 @@ def _check_prior(card: Card) -> None:
     total = sum(card.data.prior.values())
     if abs(total - 1) > PRIOR_TOLERANCE:
         raise ValueError(f"data.prior: expected shares that sum to 1, got {total:.6g}")
+
+
+def _check_adaptation(card: Card, adaptation: Adaptation) -> None:
+    labels = len(card.labels)
+    if {len(adaptation.bias), len(adaptation.matrix), *map(len, adaptation.matrix)} != {labels}:
+        raise ValueError(f"adaptation: expected {labels} x {labels} factors and {labels} numbers, one per label")
+    fits = [card.sha256, card.target.source_sha256 if card.target else ""]
+    if adaptation.model_sha256 not in fits:
+        raise ValueError(
+            f"adaptation.model_sha256: fitted on another model, {adaptation.model_sha256[:12]}…, expected "
+            f"{card.sha256[:12]}…; adapt this model on the same faces with  edgeemo adapt"
+        )
 
 
 def _make_foreign_error(path: Path, error: Exception) -> _CardError:

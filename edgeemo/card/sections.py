@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
+from edgeemo.card.adaptation import Adaptation
 from edgeemo.card.answers import Answers
 from edgeemo.card.data import Data
 from edgeemo.card.keys import SHA256, Key
@@ -328,6 +329,9 @@ class Card:
     temperature: Annotated[float, Key("logits are divided by it before the softmax", least=0.01, most=100)] = field(
         default=1.0, kw_only=True
     )
+    adaptation: Annotated[
+        Adaptation | None, Key("change of the logits before the temperature, fitted to one place; absent: none")
+    ] = field(default=None, kw_only=True)
     precision: Annotated[Precision, Key("requested and actual arithmetic")] = field(
         default_factory=Precision, kw_only=True
     )

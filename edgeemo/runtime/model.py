@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeemo import images
+from edgeemo.adaptation import adapt_logits, explain_refusal
 from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.faces import Detector, find_flags
@@ -21,7 +22,7 @@ from edgeemo.faces.detection import Box, Framing, Point
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import check_threads
 from edgeemo.metrics import merge_matrix, softmax
-from edgeemo.runtime import shipped
+from edgeemo.runtime import adapting, shipped
 from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
 from edgeemo.runtime.find import PackagedDetector, check_detections, crop_faces
@@ -192,7 +193,7 @@ class Model:
         return f"<edgeemo.Model {self.path.name} in {self.backend.name}: {', '.join(self.labels)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._file, self._threads, self.backend.name, self.label_set, *self._prior)
+        return _reopen, (self._file, self._threads, self.backend.name, self.label_set, self.card, *self._prior)
 
     @property
     def advice(self) -> list[str]:
@@ -314,10 +315,50 @@ class Model:
     def merge_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return (N, M) float64 probabilities of `labels` from (N, K) logits, at the card's temperature.
 
-        No prior is corrected for.
+        The card's adaptation is applied; no prior is corrected for.
         """
-        merged: np.ndarray = softmax(logits, temperature=self.card.temperature) @ self._merge_matrix
+        adapted = adapt_logits(logits, self.card.adaptation)
+        merged: np.ndarray = softmax(adapted, temperature=self.card.temperature) @ self._merge_matrix
         return merged
+
+    def adapt(
+        self,
+        crops: Iterable[Image],
+        labels: Sequence[str],
+        *,
+        people: Sequence[str] | None = None,
+        color: str = "rgb",
+        closed: bool = False,
+        proof: bool = True,
+    ) -> Model:
+        """Return this model, adapted to labelled face crops from the place where it runs; opened anew, so close both.
+
+        crops: face crops, as for `predict_batch`. labels: the emotion of each, as in `labels`. people: who is on each;
+        people are then held out whole when the change is chosen and its gain is measured. Without them the faces of a
+        label should be in order of recording, because neighbours are held out together. closed: no other emotions occur
+        than those of the faces; else an emotion without a face is left alone. proof: where the faces do not show a
+        gain, return the model without an adaptation, and log why; False: adapt it anyway.
+
+        What was fitted, and what it gained on held-out faces, is in `card.adaptation`, None without one; `save` writes
+        it to a file. Method and limits: docs/adapt.md.
+
+        Raises UsageError for a model that is adapted already or corrects for a prior, other numbers of labels or people than of crops, or an
+        unknown label; DataError for no crop, or one that cannot be read.
+        """
+        pixels = [self._read(image, color, number) for number, image in enumerate(crops)]
+        faces = adapting.check_faces(pixels, labels, people, self.label_set)
+        fitted, card = adapting.adapt(self, faces, closed=closed)
+        if proof and not fitted.shown:
+            log.warning("not adapted: %s", explain_refusal(fitted))
+            card = None
+        return _reopen(self._file, self._threads, self.backend.name, self.label_set, card or self.card)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model file and its card, with an adaptation, to a new path with the same suffix; return the path.
+
+        Raises UsageError if the file exists, or the suffix is another.
+        """
+        return adapting.save(self._file, self.card, Path(path))
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Run (N, channels, size, size) float32 from images.to_input; return (N, K) float32 logits.
@@ -352,9 +393,18 @@ class Model:
 
 
 def _reopen(
-    path: Path, threads: int, backend: str, labels: LabelSet, prior: str | dict[str, float] | None, strength: float
+    path: Path,
+    threads: int,
+    backend: str,
+    labels: LabelSet,
+    card: Card,
+    prior: str | dict[str, float] | None = None,
+    strength: float = 1.0,
 ) -> Model:
-    return open_model(path, threads=threads, backend=backend, labels=labels, prior=prior, prior_strength=strength)
+    """Open a model again, with an adaptation that its file does not have."""
+    model = open_model(path, threads=threads, backend=backend, labels=labels, prior=prior, prior_strength=strength)
+    model.card = replace(model.card, adaptation=card.adaptation, answers=card.answers)
+    return model
 
 
 def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:

@@ -128,12 +128,17 @@ def make_correction(
     file: the model's, for errors.
 
     Raises UsageError for a prior or a strength that is not as expected, or a card that does not state the shares of
-    training.
+    training, or has an adaptation.
     """
     if not isinstance(strength, Real) or not 0 <= strength <= 1:
         raise UsageError(f"prior strength {strength!r}: expected 0 (no correction) to 1 (full correction)")
     if prior is None:
         return None
+    if card.adaptation:
+        raise UsageError(
+            f"{file} is adapted to a place, and with it to the mix of emotions there; open it without a prior, or open "
+            "the model that it was made from"
+        )
     training = find_training_shares(card, labels, file)
     if prior == AUTO:
         return EstimatedCorrection(training, strength)
