@@ -22,10 +22,10 @@ def draw_curve(evidence: Evidence, path: Path) -> Path:
         axes.axhline(shares[0], color="black", linestyle=":", label="as shipped")
         axes.set_xscale("symlog", linthresh=5)
         axes.set_xticks(sizes, [str(one) for one in sizes])
+        axes.set_xlim(left=0)
         axes.minorticks_off()
     held_out = "people" if evidence.folds.by_people else "faces"
-    axes.set(xlabel="labelled faces", ylabel=f"accuracy on held-out {held_out} in %, with 95 % interval")
-    axes.set_title(f"{n} labelled faces", fontsize=10)
+    axes.set(xlabel="labelled faces", ylabel="accuracy in %", title=f"on held-out {held_out}, with 95 % interval")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
     return plots.save_png(axes.figure, path)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import reduce
-from operator import add as concatenate
 from pathlib import Path
 from time import perf_counter
 
@@ -19,7 +18,9 @@ from edgeemo.artifact import check_file
 from edgeemo.card import Card, write_card
 from edgeemo.card.history import make_entry
 from edgeemo.data import faces
+from edgeemo.data.sample import NoSuchSplit, Sample
 from edgeemo.errors import UsageError
+from edgeemo.labels import LabelSet
 from edgeemo.metrics import compare_paired, scores, softmax
 from edgeemo.runtime import Model, open_model
 from edgeemo.runtime.adapting import LabelledFaces, adapt, compute_logits, remove, save
@@ -65,26 +66,21 @@ def _choose_path(config: Adapt, model: Model) -> Path:
 
 
 def _load(config: Adapt, data: str, model: Model, *, people: str | None) -> LabelledFaces:
-    parts = [
-        faces.load(
-            data,
-            split,
-            model.label_set,
-            contract=model.card.input,
-            protocol=config.protocol,
-            skip_unreadable=config.skip_unreadable,
-        )
-        for split in _list_splits(config, data)
-    ]
-    found = reduce(concatenate, parts)
+    labelled = faces.label(_list_samples(config, data, model.label_set), model.label_set, protocol=config.protocol)
+    faces.warn_of_other_crop(data, model.card.input)
+    found = faces.decode(labelled, model.card.input, what="labelled faces")
     who = find_people(people, found.ids, model.labels) if people else None
     return LabelledFaces(found.pixels[:], found.truth, who, faces.kind_of(data))
 
 
-def _list_splits(config: Adapt, data: str) -> list[str]:
-    """Return the splits to read: that of --split, or all that the data have."""
+def _list_samples(config: Adapt, data: str, labels: LabelSet) -> list[Sample]:
+    """Return the faces of --split, or of all splits that the data have, in the order of their names."""
     opened = None if config.split else faces.open_data(data)
-    return [config.split or "train"] if opened is None else list(opened.sources)
+    samples: list[Sample] = []
+    for split in [config.split or "train"] if opened is None else opened.sources:
+        with nullcontext() if config.split else suppress(NoSuchSplit):  # few faces leave none for a valid split
+            samples += faces.list_split(data, split, labels, skip_unreadable=config.skip_unreadable)
+    return sorted(samples, key=lambda one: one.id)
 
 
 def _check(config: Adapt, model: Model, card: Card) -> Check | None:

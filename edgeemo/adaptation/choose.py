@@ -165,7 +165,7 @@ class _Search:
     def measure_curve(self, truth: np.ndarray, merge: np.ndarray) -> tuple[CurvePoint, ...]:
         """Return the accuracy by number of faces, as if only so many had been labelled; each fold is held out once."""
         most = int(min(self._without(fold).sum() for fold in range(self.folds.count)))
-        sizes = [size for size in CURVE_SIZES if size < most]
+        sizes = [size for size in CURVE_SIZES if size <= 0.7 * most]
         points = [CurvePoint(0, self._measure_part(truth, merge, 0))]
         return (*points, *(CurvePoint(size, self._measure_part(truth, merge, size)) for size in [*sizes, most]))
 

@@ -54,7 +54,6 @@ class Adaptation:
         float, Key("strength of the shrinkage towards no change: half of it times the sum of squares", above=0)
     ]
     faces: Annotated[int, Key("number of faces it was fitted on", least=1)]
-    people: Annotated[int | None, Key("number of people on them; absent: not stated", least=1)]
     labels: Annotated[dict[str, int], Key("number of these faces by reported label", least=0)]
     data: Annotated[str, Key("kind of data source, such as folder, or python")]
     content_sha256: Annotated[
@@ -67,6 +66,7 @@ class Adaptation:
         float, Key("of the gain in log-likelihood on held-out people, one-sided sign-flip test", least=0, most=1)
     ]
     shown: Annotated[bool, Key("whether these faces show a gain; false: it was written in spite of that")]
+    people: Annotated[int | None, Key("number of people on the faces; absent: not stated", least=1)] = None
     answers_before: Annotated[
         Answers | None, Key("`answers` of the model without it; that of the card is fitted on `after`, or absent")
     ] = None
