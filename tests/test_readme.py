@@ -10,6 +10,7 @@ import backbones
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from place import write_faces
 from scenes import draw
 
 from edgeemo import cli, options
@@ -96,10 +97,11 @@ def test_commands_were_found():
 
 @pytest.mark.parametrize("body", PYTHON)
 def test_python_blocks_run(body, tmp_path, monkeypatch, face):
-    """In a folder with the image that they need."""
+    """In a folder with the images that they need."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(face).save("face.jpg")
     Image.fromarray(face).save("photo.jpg")
+    write_faces(Path("mine"), range(3))
     exec(compile(body, "page", "exec"), {})  # noqa: S102  our own pages
 
 
