@@ -1,38 +1,48 @@
-"""The order in which faces are shown: person by person in turn, the most informative face of each first."""
+"""The order in which faces are shown: person by person in turn, of each the most informative face and any in turn."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from edgeemo.label.find import Candidate
 
 
 def sort_candidates(
-    candidates: Iterable[Candidate], *, order: str = "margin", labelled: Mapping[str, int] | None = None
+    candidates: Iterable[Candidate], *, order: str = "mixed", labelled: Mapping[str, int] | None = None
 ) -> list[Candidate]:
     """Return the faces in the order in which they are shown.
 
     Whoever has the fewest labelled faces comes first, so that few labels cover many people, which tells more about a
     place than many faces of one. Of one person, `margin` takes the face whose two most probable labels are closest
-    (margin sampling; Scheffer, Decomain, Wrobel 2001); `random` any, always the same for the same photo and box.
+    (margin sampling; Scheffer, Decomain, Wrobel 2001); `random` any, always the same for the same photo and box;
+    `mixed` one of each in turn, every second person starting with any, because margins alone never show the faces
+    that a model is wrongly sure of (benchmarks/results/adapt/orders.json).
 
     labelled: number of labelled faces by person, so far.
     """
-    rank = {"margin": _get_margin, "random": _draw}[order]
     people: dict[str, list[Candidate]] = defaultdict(list)
     for one in candidates:
         people[one.person].append(one)
     turns: list[tuple[int, float, int, Candidate]] = []
-    for person, faces in people.items():
+    for number, (person, faces) in enumerate(sorted(people.items())):
         done = (labelled or {}).get(person, 0)
-        turns += [(done + turn, rank(one), one.number, one) for turn, one in enumerate(sorted(faces, key=rank))]
+        ranked = _rank(faces, order, start=number + done)
+        turns += [(done + turn, one.margin, one.number, one) for turn, one in enumerate(ranked)]
     return [one for *_, one in sorted(turns, key=lambda turn: turn[:3])]
 
 
-def _get_margin(one: Candidate) -> float:
-    return one.margin
+def _rank(faces: Sequence[Candidate], order: str, *, start: int) -> list[Candidate]:
+    """Return the faces of a person in order; start: even to begin with the least margin where they are mixed."""
+    drawn, closest = sorted(faces, key=_draw), sorted(faces, key=lambda one: one.margin)
+    if order != "mixed":
+        return {"margin": closest, "random": drawn}[order]
+    ranked: dict[int, Candidate] = {}
+    for turn in range(start, start + len(faces)):
+        following = next(one for one in (drawn if turn % 2 else closest) if one.number not in ranked)
+        ranked[following.number] = following
+    return list(ranked.values())
 
 
 def _draw(one: Candidate) -> float:

@@ -11,7 +11,7 @@ from candidates import make_candidate
 from edgeemo.errors import UsageError
 from edgeemo.label.keys import RESERVED, assign_keys, find_label
 from edgeemo.label.photos import NOBODY, name_photos
-from edgeemo.label.queue import sort_candidates
+from edgeemo.label.queue import _rank, sort_candidates
 from edgeemo.label.run import choose_labels
 from edgeemo.labels import FERPLUS8, LABEL_SETS
 from edgeemo.predict.sources import list_sources
@@ -30,12 +30,12 @@ def list_numbers(**about: object) -> list[int]:
 
 def test_people_take_turns_and_the_smallest_margin_comes_first() -> None:
     """In each turn, and among the faces of a person."""
-    assert list_numbers() == [0, 5, 4, 1, 3, 2]
+    assert list_numbers(order="margin") == [0, 5, 4, 1, 3, 2]
 
 
 def test_whoever_has_fewer_labelled_faces_comes_first() -> None:
     """After a stop, the turns go on where they were."""
-    assert list_numbers(labelled={"anna": 2, "ben": 1}) == [5, 4, 0, 3, 1, 2]
+    assert list_numbers(order="margin", labelled={"anna": 2, "ben": 1}) == [5, 4, 0, 3, 1, 2]
 
 
 def test_the_random_order_takes_turns_and_does_not_depend_on_the_list() -> None:
@@ -45,6 +45,21 @@ def test_the_random_order_takes_turns_and_does_not_depend_on_the_list() -> None:
     assert {name.partition("/")[0] for name in first[:3]} == {"anna", "ben", "cy"}
     several = [make_candidate(number, Path(f"{number}.png"), margin=number / 100) for number in range(20)]
     assert [one.number for one in sort_candidates(several, order="random")] != list(range(20))
+
+
+def test_mixed_takes_the_least_margin_and_any_face_in_turn() -> None:
+    """From where the labels of a person are; every second person starts with any face."""
+    faces = [make_candidate(k, Path(f"{k}.png"), person="anna", margin=k / 100) for k in range(40)]
+    closest, drawn = (sort_candidates(faces, order=order) for order in ("margin", "random"))
+    ranked = _rank(faces, "mixed", start=0)
+    assert (ranked[0], ranked[2]) == (closest[0], next(one for one in closest[1:] if one not in ranked[:2]))
+    assert ranked[1] == next(one for one in drawn if one != closest[0])
+    assert _rank(faces, "mixed", start=1)[0] == drawn[0]
+    assert sorted(one.number for one in ranked) == list(range(40))
+    others = [make_candidate(40 + k, Path(f"b{k}.png"), person="ben", margin=k / 100) for k in range(40)]
+    first = sort_candidates([*faces, *others])[:2]
+    assert {one.number for one in first} == {0, sort_candidates(others, order="random")[0].number}
+    assert sort_candidates(faces, labelled={"anna": 1}) == _rank(faces, "mixed", start=1)
 
 
 def touch(folder: Path, *names: str) -> None:
