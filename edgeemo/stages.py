@@ -669,9 +669,9 @@ class Predict(Config):
 class Adapt(Config):
     """Adapt a model to the place where it runs.
 
-    Fits a small change of the model's logits to labelled face crops from there, of other people than it will meet, and
-    measures the gain on people that took no part in the fit. Writes the same model file with a new card. Exit code 1,
-    and no file, if the faces show no gain.
+    Fits a small change of the model's logits to labelled face crops from there, of people other than those it will
+    meet, and measures the gain on people who took no part in the fit. Writes the same model file with a new card. Exit
+    code 1, and no file, if the faces show no gain.
     """
 
     model: str = argument(MODEL, may_be_path=True)

@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 from edgeemo.errors import DataError, UsageError
 from edgeemo.labels import normalize_label
 from edgeemo.names import escape_name
+from edgeemo.reading import check_regular
 
 KINDS = "folder, name:PATTERN or csv:FILE[:COLUMN]"
 COLUMN = "person"
 IMAGE_COLUMNS = ("image", "path", "file", "name")
 MAX_TABLE_BYTES = 64 * 2**20
 SHOWN = 3  # faces in an error
+SHOWN_NAME = 60  # characters of a name in an error
 
 
 def find_people(spec: str, ids: list[str], labels: tuple[str, ...]) -> list[str]:
@@ -41,9 +43,10 @@ def find_people(spec: str, ids: list[str], labels: tuple[str, ...]) -> list[str]
 
 
 def _read_folder(one: str, labels: tuple[str, ...]) -> str:
-    """Return the folder above a file, unless it is that of a label."""
-    folder = PurePosixPath(one).parent.name
-    return "" if normalize_label(folder) in labels else folder
+    """Return the folder below that of the label, which is the first with a label's name; empty if there is none."""
+    folders = PurePosixPath(one).parent.parts
+    below = [place + 1 for place, folder in enumerate(folders) if normalize_label(folder) in labels]
+    return folders[below[0]] if below and below[0] < len(folders) else ""
 
 
 def _match_names(pattern: str, ids: list[str]) -> list[str]:
@@ -51,18 +54,22 @@ def _match_names(pattern: str, ids: list[str]) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--people name:{pattern}: no regular expression: {error}") from error
+        raise UsageError(f"--people name:{pattern}: not a valid regular expression: {error}") from error
     matches = [compiled.search(PurePosixPath(one).name) for one in ids]
     return [(match[1] if match.re.groups else match[0]) or "" if match else "" for match in matches]
 
 
 def _read_table(rest: str, ids: list[str]) -> list[str]:
     """Return the column of a table in which a row names each file, by its id or by its name alone."""
-    path, column = (Path(rest), COLUMN) if Path(rest).exists() or ":" not in rest else _split(rest)
     try:
+        path, column = (Path(rest), COLUMN) if Path(rest).exists() or ":" not in rest else _split(rest)
+    except OSError as error:
+        raise DataError(f"{rest[:SHOWN_NAME]}… cannot be read as a table: {error.strerror}") from error
+    try:
+        check_regular(path, max_bytes=MAX_TABLE_BYTES)
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path} cannot be read as a table: {reason}") from error
     columns = list(rows[0]) if rows else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgeemo.adaptation import Fitted, explain_refusal, list_left_alone, list_warnings
@@ -49,7 +50,7 @@ class Adapted:
         if self.check:
             lines += [_compare(f"other place, {self.check.data}", self.check), ""]
         lines += [f"note: {one}" for one in self.list_notes()]
-        lines += [f"{self.path}", f"next:  edgeemo predict --model {self.path} PHOTO"] if self.path else []
+        lines += [f"{self.path}", f"next:  edgeemo predict --model {quote(str(self.path))} PHOTO"] if self.path else []
         return "\n".join(lines)
 
     def _describe(self) -> str:

@@ -23,7 +23,7 @@ from edgeemo.errors import UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.metrics import compare_paired, scores, softmax
 from edgeemo.runtime import Model, open_model
-from edgeemo.runtime.adapting import LabelledFaces, adapt, compute_logits, remove, save
+from edgeemo.runtime.adapting import LabelledFaces, adapt, check_new, compute_logits, remove, save
 from edgeemo.stages import Adapt
 
 
@@ -59,9 +59,11 @@ def _undo(model: Model, config: Adapt) -> Undone:
 def _choose_path(config: Adapt, model: Model) -> Path:
     """Return the path of the adapted model; raise an error before anything is measured if it cannot be written."""
     out = config.out or Path(f"{model.path.stem}-adapted{model.path.suffix}")
-    if out.exists():
-        raise UsageError(f"{out} exists already, and is not overwritten; give another name with --out, or delete it")
-    check_file(out)
+    check_new(out, model.path.suffix)
+    if config.plot and config.plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {config.plot}: expected a name that ends with .png")
+    for path in filter(None, (out, config.plot)):
+        check_file(path)
     return out
 
 

@@ -13,18 +13,22 @@ def explain_refusal(fitted: Fitted) -> str:
     """Return why the faces do not show a gain, and how many more would be needed."""
     evidence = fitted.evidence
     faces, labels = evidence.before.n, sum(map(bool, evidence.before.support.values()))
-    if evidence.folds.count < FEWEST_FOLDS or labels < 2:
-        return f"{count(faces, 'face')} of {count(labels, 'label')}; expected at least {FEWEST_FOLDS} faces of 2 labels"
-    change = f"{100 * evidence.before.accuracy:.1f} % right before, {100 * evidence.after.accuracy:.1f} % after"
-    held_out = f"on held-out {'people' if evidence.folds.by_people else 'faces'}, {change}"
+    if labels < 2:
+        return f"all {count(faces, 'face')} have one label; expected two labels or more"
+    if evidence.folds.count < FEWEST_FOLDS:
+        return f"{count(faces, 'face')}, expected {FEWEST_FOLDS} or more that differ"
+    who = "people" if evidence.folds.by_people else "faces"
+    change = (
+        f"(held-out {who}: {100 * evidence.before.accuracy:.1f} % before, {100 * evidence.after.accuracy:.1f} % after)"
+    )
     if fitted.candidate is None or evidence.gain <= 0:
-        return f"no change of the logits is better than none {held_out}; {_advise(evidence, faces)}"
+        return f"no adaptation improves on the model as it is {change}; {_advise(evidence, faces)}"
     if evidence.p_value >= SIGNIFICANT:
-        return f"the gain may be chance (p = {evidence.p_value:.2f}) {held_out}; {_advise(evidence, faces)}"
+        return f"the gain may be due to chance, p = {evidence.p_value:.2f} {change}; {_advise(evidence, faces)}"
     if evidence.paired.difference <= 0:
-        return f"probabilities improve, but not the predicted labels {held_out}; {_advise(evidence, faces)}"
-    gain = f"{evidence.gain:.3f} nats a face, expected {LEAST_GAIN} or more"
-    return f"the gain is too small to count ({gain}) {held_out}; the model suits these faces as it is"
+        return f"probabilities improve, but not the predicted labels {change}; {_advise(evidence, faces)}"
+    gain = f"{evidence.gain:.3f} nats per face, expected {LEAST_GAIN} or more"
+    return f"the gain is too small, {gain} {change}; the model suits these faces as it is"
 
 
 def _advise(evidence: Evidence, faces: int) -> str:
@@ -32,7 +36,7 @@ def _advise(evidence: Evidence, faces: int) -> str:
     if evidence.needed and evidence.needed > faces and evidence.gain >= LEAST_GAIN:
         return f"about {evidence.needed - faces} more faces would show such a gain, if it is real"
     if faces < FEW_FACES:
-        return f"{count(faces, 'face')} can hardly show a gain: label {FEW_FACES - faces} more, of more people"
+        return f"{count(faces, 'face')} are too few to show a gain: label {FEW_FACES - faces} more, of more people"
     return "the model may suit these faces as it is; more faces may still show a small gain"
 
 
@@ -40,13 +44,13 @@ def list_warnings(evidence: Evidence) -> list[str]:
     """Return what limits the evidence: unknown people, or few."""
     people = evidence.folds.people
     if people is None:
-        note = "people are not stated, so the same person may be fitted and tested on: new people may gain less"
-        return [f"{note}; state them"]
+        note = "the same person may be fitted on and tested on, so new people may gain less"
+        return [f"{note}; name who is on each face with --people"]
+    known = "one person" if people == 1 else f"{people} people"
     if people < FEWEST_PEOPLE:
-        known = "one person" if people == 1 else f"{people} people"
-        return [f"only {known}: nothing shows what others gain; label faces of {FEWEST_PEOPLE} people or more"]
+        return [f"only {known}: the gain on other people is not measured; label faces of {FEWEST_PEOPLE} or more"]
     if people < FEWEST_UNITS:
-        return [f"only {people} people: the test is over their faces, and says little on others"]
+        return [f"only {known}: the test is over their faces, and says little about other people"]
     return []
 
 

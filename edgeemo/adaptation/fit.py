@@ -1,4 +1,4 @@
-"""A change of the logits, fitted by penalized maximum likelihood, which is convex: at most 72 numbers for 8 labels."""
+"""A change of the logits, fitted by penalized maximum likelihood: at most 72 numbers for 8 labels."""
 
 from __future__ import annotations
 
@@ -74,6 +74,11 @@ class Problem:
         labels = self.logits.shape[1]
         return np.arange(labels) if self.closed else np.flatnonzero(self.allowed.any(0))
 
+    @property
+    def is_convex(self) -> bool:
+        """Whether the loss has one minimum: that of merged labels may have several."""
+        return bool((self.allowed.sum(1) == 1).all())
+
     def fit(self, candidate: Candidate, start: np.ndarray | None = None) -> tuple[Change, np.ndarray]:
         """Return the best change, and its coefficients, from which similar fits start; by Newton's method.
 
@@ -99,7 +104,7 @@ class Problem:
         """Return the (P * F, M) basis of a form: changes of P fitted labels by F = 1 + K features, bias first.
 
         The mean over the fitted labels does not change, which costs nothing if no label is left alone, because softmax
-        does not see it. A diagonal's factors are free of that.
+        does not see it; then a diagonal need not be centred.
         """
         count, features = len(self.fitted), 1 + self.logits.shape[1]
         centred = np.linalg.qr(np.column_stack([np.ones(count), np.eye(count)[:, 1:]]))[0][:, 1:]
@@ -111,6 +116,8 @@ class Problem:
             return bias
         factors = np.zeros((count, features, count))
         factors[np.arange(count), 1 + self.fitted, np.arange(count)] = 1
+        if count < self.logits.shape[1]:
+            factors -= factors.mean(0)
         return np.column_stack([bias, factors.reshape(count * features, count)])
 
     @cached_property

@@ -9,7 +9,10 @@ import numpy as np
 
 FOLDS = 5
 FEWEST_PEOPLE = 3  # with fewer, leaving out a person leaves too little, or nothing, to choose by
-BLOCKS = 20  # of faces in order, label by label: the frames of a burst stay together
+BLOCKS = 20  # of faces in order, label by label
+ALIKE = (
+    2.0  # distance of logits below which neighbours are frames of one burst; one in ten pairs of strangers is as close
+)
 FEWEST_UNITS = 6  # independent units that a test can reach 0.05 with: 1 / 2**5 is 0.03
 
 
@@ -33,29 +36,38 @@ class Folds:
         return int(self.fold.max()) + 1
 
 
-def make_folds(truth: np.ndarray, people: Sequence[str] | None) -> Folds:
-    """Assign (N,) faces with integer labels to folds; people: a name per face."""
+def make_folds(logits: np.ndarray, truth: np.ndarray, people: Sequence[str] | None) -> Folds:
+    """Assign faces to folds, by (N, K) logits over the temperature, (N,) integer labels, and a person's name per face."""
     _, person = np.unique(
         np.asarray(people, dtype=str) if people is not None else np.empty(0, str), return_inverse=True
     )
     count = int(person.max()) + 1 if len(person) else None
     by_people = count is not None and count >= FEWEST_PEOPLE
-    held = person if by_people else _make_blocks(truth)
-    enough = len(np.unique(held)) >= FEWEST_UNITS
-    return Folds(_assign(held), held if enough else np.arange(len(truth)), count, by_people)
+    held = person if by_people else _make_blocks(logits, truth)
+    alone = by_people and len(np.unique(held)) < FEWEST_UNITS
+    return Folds(_assign(held), np.arange(len(truth)) if alone else held, count, by_people)
 
 
-def _make_blocks(truth: np.ndarray) -> np.ndarray:
-    """Return (N,) int: the faces of each label in order, in at most BLOCKS parts, one of each label to a block."""
+def _make_blocks(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return (N,) int: the bursts of each label in order, in at most BLOCKS parts, one of each label to a block."""
     block = np.empty(len(truth), int)
     following = 0
     for label in np.unique(truth):
         rows = np.flatnonzero(truth == label)
-        parts = min(BLOCKS, len(rows))
-        block[rows] = (following + np.arange(len(rows)) * parts // len(rows)) % BLOCKS
+        burst = _number_bursts(logits[rows])
+        parts = min(BLOCKS, burst[-1] + 1)
+        block[rows] = (following + burst * parts // (burst[-1] + 1)) % BLOCKS
         following += parts  # labels with few faces fill different blocks
     numbered: np.ndarray = np.unique(block, return_inverse=True)[1]
     return numbered
+
+
+def _number_bursts(logits: np.ndarray) -> np.ndarray:
+    """Return (N,) int from 0: a face has the number of the one before it if the network sees both almost alike."""
+    centred = logits - logits.mean(1, keepdims=True)
+    steps = np.linalg.norm(np.diff(centred, axis=0), axis=1)
+    numbers: np.ndarray = np.concatenate([[0], np.cumsum(steps >= ALIKE)])
+    return numbers
 
 
 def _assign(held: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class Adaptation:
     form: Annotated[
         str,
         Key(
-            "what was fitted: `bias` (identity matrix), `diagonal` (a diagonal matrix and a bias) or `matrix`",
+            "what was fitted: `bias` (identity matrix), `diagonal` (a factor and a bias per label) or `matrix`",
             choices=FORMS,
         ),
     ]

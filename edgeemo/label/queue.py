@@ -39,8 +39,9 @@ def _rank(faces: Sequence[Candidate], order: str, *, start: int) -> list[Candida
     if order != "mixed":
         return {"margin": closest, "random": drawn}[order]
     ranked: dict[int, Candidate] = {}
+    left = (iter(closest), iter(drawn))
     for turn in range(start, start + len(faces)):
-        following = next(one for one in (drawn if turn % 2 else closest) if one.number not in ranked)
+        following = next(one for one in left[turn % 2] if one.number not in ranked)
         ranked[following.number] = following
     return list(ranked.values())
 

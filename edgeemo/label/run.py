@@ -122,7 +122,8 @@ def _make_record(config: Label, contract: InputContract, detector: SearchDetecto
 def _sort(config: Label, faces: Sequence[Candidate], store: Store) -> list[Candidate]:
     new = store.leave_out_known(faces)
     people = len({one.person for one in faces})
-    log.info("%s of %d people; %d to label", count(len(faces), "face"), people, len(new))
+    who = "one person" if people == 1 else f"{people} people"
+    log.info("%s of %s; %d to label", count(len(faces), "face"), who, len(new))
     return sort_candidates(new, order=config.order, labelled=store.count_people())
 
 

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from glob import escape
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
@@ -124,7 +125,8 @@ class Store:
         row = self.rows[-1]
         self._check_size()
         if row.label:
-            file = self.out / row.file
+            moved = self.out.glob(f"*/*/{escape(PurePath(row.file).name)}")  # by hand, to another label's folder
+            file = next(moved, self.out / row.file)
             with _explaining(file):
                 file.unlink(missing_ok=True)
             for folder in (file.parent, file.parent.parent):  # an empty folder of a label is refused when it is read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,9 @@ import numpy as np
 
 from edgeemo import images
 from edgeemo.adaptation import Fitted, fit_adaptation
-from edgeemo.artifact import atomic_write
+from edgeemo.artifact import atomic_write, hash_file
 from edgeemo.card import Adaptation, Card, HeldOut, card_path, write_card
-from edgeemo.errors import DataError, UsageError
+from edgeemo.errors import DataError, IntegrityError, UsageError
 from edgeemo.labels import LabelSet
 from edgeemo.metrics import Scores
 from edgeemo.selective import fit_answers
@@ -50,21 +51,46 @@ def check_faces(
     for what, given in (("labels", labels), ("people", people)):
         if given is not None and (isinstance(given, str) or len(given) != len(pixels)):
             raise UsageError(f"expected {len(pixels)} {what}, one for each crop, got {len(given)}: {given!r:.60}")
+    if people is not None and not all(isinstance(one, str) and one for one in people):
+        raise UsageError("expected a name of each person, as text; leave people out if they are not known")
+    if wrong := [label for label in labels if not isinstance(label, str)]:
+        raise UsageError(f"expected names of labels, such as {label_set.labels[0]}, got {wrong[0]!r:.60}")
     truth = np.array([label_set.index(label) for label in labels], np.int64)
     return LabelledFaces(np.stack(pixels), truth, people, "python")
 
 
 def save(file: Path, card: Card, path: Path) -> Path:
-    """Copy a model file, and write its card beside it; UsageError if one exists or the suffix is another."""
-    if path.suffix != file.suffix:
-        raise UsageError(f"{path}: expected a name that ends with {file.suffix}, as {file.name} does")
-    for one in (path, card_path(path)):
-        if one.exists():
-            raise UsageError(f"{one} exists already, and is not overwritten; choose another name, or delete it")
+    """Copy a model file, and write its card beside it; neither is left if one cannot be written.
+
+    Raises UsageError if one exists or the suffix is another, IntegrityError if the file is not that of the card.
+    """
+    check_new(path, file.suffix)
     with atomic_write(path) as temporary:
         shutil.copyfile(file, temporary)
-    write_card(path, card)
+        if hash_file(temporary) != card.sha256:
+            raise make_changed_error(file, card)
+    try:
+        write_card(path, card)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return path
+
+
+def check_new(path: Path, suffix: str) -> None:
+    """Raise UsageError if a model cannot be written to a path: it exists, or has another suffix."""
+    if path.suffix != suffix:
+        raise UsageError(f"{path}: expected a name that ends with {suffix}, as the model's does")
+    for one in (path, card_path(path)):
+        if os.path.lexists(one):
+            raise UsageError(f"{one} exists already, and is not overwritten; choose another name, or delete it")
+
+
+def make_changed_error(file: Path, card: Card) -> IntegrityError:
+    """Return the error for a model file that was replaced after its card was read."""
+    return IntegrityError(
+        f"{file} is not the file that was opened, {card.sha256[:12]}…: it was replaced meanwhile; adapt it again"
+    )
 
 
 def adapt(model: Model, faces: LabelledFaces, *, closed: bool = False) -> tuple[Fitted, Card | None]:

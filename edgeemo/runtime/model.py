@@ -342,9 +342,11 @@ class Model:
         What was fitted, and what it gained on held-out faces, is in `card.adaptation`, None without one; `save` writes
         it to a file. Method and limits: docs/adapt.md.
 
-        Raises UsageError for a model that is adapted already or corrects for a prior, other numbers of labels or people than of crops, or an
-        unknown label; DataError for no crop, or one that cannot be read.
+        Raises UsageError for a model that is adapted already or corrects for a prior, other numbers of labels or people
+        than of crops, or an unknown label; DataError for no crop, or one that cannot be read.
         """
+        if isinstance(crops, (str, bytes, bytearray, memoryview, Path)) or not isinstance(crops, Iterable):
+            raise DataError(f"expected several face crops, got one {type(crops).__name__}")
         pixels = [self._read(image, color, number) for number, image in enumerate(crops)]
         faces = adapting.check_faces(pixels, labels, people, self.label_set)
         fitted, card = adapting.adapt(self, faces, closed=closed)
@@ -401,8 +403,11 @@ def _reopen(
     prior: str | dict[str, float] | None = None,
     strength: float = 1.0,
 ) -> Model:
-    """Open a model again, with an adaptation that its file does not have."""
+    """Open a model again, with an adaptation that its file does not have; IntegrityError if it is another file now."""
     model = open_model(path, threads=threads, backend=backend, labels=labels, prior=prior, prior_strength=strength)
+    if model.card.sha256 != card.sha256:
+        model.close()
+        raise adapting.make_changed_error(path, card)
     model.card = replace(model.card, adaptation=card.adaptation, answers=card.answers)
     return model
 

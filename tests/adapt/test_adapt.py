@@ -16,8 +16,8 @@ from place import LABELS, write_faces
 import edgeemo
 from edgeemo.card import Adaptation, Answers, HeldOut, Target, card_path, read_card, write_card
 from edgeemo.cli import main
-from edgeemo.errors import DataError, IntegrityError, UsageError
-from edgeemo.runtime import Model, shipped
+from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError
+from edgeemo.runtime import Model, adapting, shipped
 
 NANO = shipped.find("nano")
 
@@ -164,6 +164,7 @@ def test_nothing_is_overwritten(place: Path, tmp_path: Path, monkeypatch: pytest
         (["nano"], "no faces: name them with --data"),
         (["nano", "--undo"], "nothing to undo"),
         (["nano", "--data", "synthetic:80", "--out", "x.trt"], "expected a name that ends with .onnx"),
+        (["nano", "--data", "synthetic:80", "--plot", "curve.pdf"], "expected a name that ends with .png"),
         (["nano", "--data", "synthetic:80", "--people", "faces"], "expected folder, name:PATTERN"),
         (["nano", "--data", "synthetic:80", "--undo"], "undo"),
     ],
@@ -196,6 +197,36 @@ def test_from_python_it_is_pure_and_serialisable(place: Path, tmp_path: Path) ->
                 adapted.adapt(paths, labels)
 
 
+def test_an_adaptation_never_goes_with_another_file(place: Path, tmp_path: Path) -> None:
+    """Neither where a pickled model is opened, nor where one is saved, after the file was replaced."""
+    paths, labels, people = read_faces(place)
+    copy = tmp_path / "copy.onnx"
+    with edgeemo.load("nano") as nano:
+        nano.save(copy)
+    with edgeemo.load(copy) as model, model.adapt(paths, labels, people=people) as adapted:
+        sent = pickle.dumps(adapted)
+        other = shipped.find("small")
+        copy.write_bytes(other.read_bytes())
+        with pytest.raises(IntegrityError, match="was replaced meanwhile"):
+            adapted.save(tmp_path / "saved.onnx")
+        assert not (tmp_path / "saved.onnx").exists()
+        card_path(copy).write_bytes(card_path(other).read_bytes())
+        with pytest.raises(IntegrityError, match="was replaced meanwhile"):
+            pickle.loads(sent)  # noqa: S301
+
+
+def test_a_card_that_cannot_be_written_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be opened, and would stand in the way."""
+
+    def fail(*_: object) -> None:
+        raise MachineError("disk full")
+
+    monkeypatch.setattr(adapting, "write_card", fail)
+    with edgeemo.load("nano") as model, pytest.raises(MachineError):
+        model.save(tmp_path / "saved.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_from_python_a_refusal_is_logged(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The model is returned as it is; without proof it may be adapted."""
     paths, labels, _ = read_faces(place)
@@ -222,6 +253,8 @@ def test_merged_labels_can_be_adapted(place: Path) -> None:
         (["happiness"], None, "expected 2 labels, one for each crop, got 1"),
         (["happiness", "joyless"], None, "unknown label"),
         (["happiness", "anger"], ["anna"], "expected 2 people"),
+        (["happiness", "anger"], ["anna", None], "expected a name of each person"),
+        (["happiness", 3], None, "expected names of labels, such as neutral, got 3"),
         ("ab", None, "expected 2 labels"),
     ],
 )
@@ -233,6 +266,8 @@ def test_labels_and_people_must_fit_the_crops(
         model.adapt(paths[:2], labels, people=people)
     with edgeemo.load("nano") as model, pytest.raises(DataError, match="got none"):
         model.adapt([], [])
+    with edgeemo.load("nano") as model, pytest.raises(DataError, match="expected several face crops, got one"):
+        model.adapt(str(paths[0]), ["anger"])
 
 
 def make_adaptation(sha256: str, labels: int = len(make_tiny.LABELS)) -> Adaptation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ IDS = ["happiness/anna/1.png", "anger/ben/2.png", "anger/ben/3.png"]
 def test_the_folder_of_a_face_is_its_person() -> None:
     assert find_people("folder", IDS, LABELS) == ["anna", "ben", "ben"]
     assert find_people("folder", ["train/anger/ben/2.png"], LABELS) == ["ben"]
+    assert find_people("folder", ["happiness/joy/1.png", "anger/ben/monday/2.png"], LABELS) == ["joy", "ben"]
 
 
 @pytest.mark.parametrize("one", ["anger/4.png", "train/Happy/4.png", "4.png"])
@@ -36,7 +38,7 @@ def test_a_pattern_finds_the_person_in_the_file_name(pattern: str, expected: lis
 def test_a_name_without_a_match_is_an_error() -> None:
     with pytest.raises(DataError, match=r"2 of 3 faces have no person: anger/ben/2.png.*no match of '1' in the file"):
         find_people("name:1", IDS, LABELS)
-    with pytest.raises(UsageError, match="name:\\(: no regular expression"):
+    with pytest.raises(UsageError, match="name:\\(: not a valid regular expression"):
         find_people("name:(", IDS, LABELS)
 
 
@@ -79,8 +81,11 @@ def test_a_table_that_lacks_something_is_an_error(tmp_path: Path, content: str, 
 
 
 def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="cannot be read as a table: File name too long"):
+        find_people(f"csv:{'a' * 300}", IDS, LABELS)
     (tmp_path / "latin.csv").write_bytes(b"image,person\n1.png,Andr\xe9\n")
-    for name in ("absent.csv", "latin.csv"):
+    for name in ("absent.csv", "latin.csv", "pipe.csv"):
         with pytest.raises(DataError, match=f"{name} cannot be read as a table"):
             find_people(f"csv:{tmp_path / name}", IDS, LABELS)
 
