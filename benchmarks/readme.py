@@ -9,7 +9,8 @@ A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT i
 `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
 model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
 `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
-face_quality.py), `uniform` and `mixes` (of priors.py), or the first word of a table in bench's report of one result:
+face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of adapt_shifts.py), `orders` (of
+adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), or the first word of a table in bench's report of one result:
 accuracy, recall, selective, robustness, against, latency, footprint, gates.
 """
 
@@ -20,6 +21,9 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import adapt_hosts
+import adapt_orders
+import adapt_shifts
 import cli_reference
 import detector_cards
 import face_chain
@@ -68,6 +72,11 @@ OTHERS = {  # of one result, by WHAT
     "transfer": selective.transfer_table,
     "uniform": priors.uniform_table,
     "mixes": priors.mix_table,
+    "shifts": adapt_shifts.table,
+    "unproven": adapt_shifts.unproven_table,
+    "cost": adapt_hosts.table,
+    "hosts": adapt_hosts.hosts_table,
+    "orders": adapt_orders.table,
 }
 
 

@@ -37,7 +37,7 @@ class Folds:
 
 
 def make_folds(logits: np.ndarray, truth: np.ndarray, people: Sequence[str] | None) -> Folds:
-    """Assign faces to folds, by (N, K) logits over the temperature, (N,) integer labels, and a person's name per face."""
+    """Assign faces to folds, from (N, K) logits over the temperature, (N,) integer labels, and who is on each face."""
     _, person = np.unique(
         np.asarray(people, dtype=str) if people is not None else np.empty(0, str), return_inverse=True
     )
