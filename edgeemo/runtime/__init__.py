@@ -5,7 +5,8 @@ whole image and crops them first; `Model.predict` takes ready crops.
 """
 
 from edgeemo.runtime.backends.table import BACKENDS, Backend
-from edgeemo.runtime.model import Face, FoundFaces, Model, Prediction, load, open_model
+from edgeemo.runtime.model import Model, load, open_model
+from edgeemo.runtime.prediction import Face, FoundFaces, Prediction
 from edgeemo.runtime.prior import Prior
 
 __all__ = ["BACKENDS", "Backend", "Face", "FoundFaces", "Model", "Prediction", "Prior", "load", "open_model"]

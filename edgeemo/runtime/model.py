@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
 from edgeemo.faces import Detector, find_flags
 from edgeemo.faces.crop import AUGMENTED
-from edgeemo.faces.detection import Box, Framing, Point
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import check_threads
 from edgeemo.metrics import merge_matrix, softmax
@@ -27,6 +26,7 @@ from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
 from edgeemo.runtime.find import PackagedDetector, check_detections, crop_faces
 from edgeemo.runtime.loading import Image, load_image
+from edgeemo.runtime.prediction import Face, FoundFaces, Prediction, make_prediction
 from edgeemo.runtime.prior import Prior, make_correction
 
 if TYPE_CHECKING:
@@ -34,53 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 64  # images run at once: limits the memory of activations, and a CPU is no faster with more
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The emotion that a face expresses, as predicted by the model; not what the person feels."""
-
-    label: str
-    probability: float  # of `label`, 0..1
-    probabilities: dict[str, float]  # of every label, most probable first; they sum to 1
-    unsure: bool | None = None  # whether `probability` is below the card's threshold; None: it has none
-
-    def __str__(self) -> str:
-        others = [f"{name} {100 * share:.1f} %" for name, share in list(self.probabilities.items())[1:3]]
-        unsure = "unsure: " if self.unsure else ""
-        return f"{unsure}{self.label} {100 * self.probability:.1f} % ({', '.join(others)})"
-
-
-@dataclass(frozen=True)
-class Face:
-    """A face in a whole image, in pixels of the upright image, with the emotion that the model predicts for it.
-
-    box: x, y, width, height, x and y of the top left corner; it may extend over the edges of the image. score: the
-    detector's, 0..1, which is no probability. landmarks: (x, y) of the points that the detector finds, its right and
-    left eye first (the person's); empty if it finds none. flags: why the prediction may be poor, as
-    `faces.find_flags` says: `small`, `tilted`, `clipped`. framing: how the detector's boxes lie about the eyes, for
-    `faces.crop`; None: not known.
-    """
-
-    box: Box
-    score: float
-    landmarks: tuple[Point, ...]
-    prediction: Prediction
-    flags: tuple[str, ...] = ()
-    framing: Framing | None = None
-
-    def __str__(self) -> str:
-        x, y, width, height = (round(value) for value in self.box)
-        notes = "".join(f", {flag}" for flag in self.flags)
-        return f"{self.prediction}; face of {width}x{height} px at {x}, {y}, score {self.score:.2f}{notes}"
-
-
-@dataclass(frozen=True)
-class FoundFaces:
-    """The faces of an image, the highest score first, and why each of the others was left out."""
-
-    faces: list[Face]
-    left_out: list[str]
 
 
 def load(
@@ -256,7 +209,7 @@ class Model:
         scales = AUGMENTED if augment else (1.0,)
         kept, crops, left_out = crop_faces(pixels, found, self.card.input, scales)
         rows = self.probabilities(crops, views=len(scales)) if kept else ()
-        predictions = [_make_prediction(row, self.labels, self.least_probability) for row in rows]
+        predictions = [make_prediction(row, self.labels, self.least_probability) for row in rows]
         height, width = pixels.shape[:2]
         flags = [find_flags(one, width, height, self.card.input) for one in kept]
         faces = [
@@ -275,7 +228,7 @@ class Model:
         Raises DataError for an image that cannot be read.
         """
         row = self.probabilities(self._read(image, color)[None])[0]
-        return _make_prediction(row, self.labels, self.least_probability)
+        return make_prediction(row, self.labels, self.least_probability)
 
     def predict_batch(self, batch: Iterable[Image], *, color: str = "rgb") -> list[Prediction]:
         """Return one prediction per image, in order; images may differ in size. Both arguments are as in `predict`.
@@ -288,7 +241,7 @@ class Model:
         if not pixels:
             return []
         rows = self.probabilities(np.stack(pixels))
-        return [_make_prediction(row, self.labels, self.least_probability) for row in rows]
+        return [make_prediction(row, self.labels, self.least_probability) for row in rows]
 
     def _read(self, image: Image, color: str, number: int | None = None) -> np.ndarray:
         """Return the pixels that the card's input defines; number: of the image in its batch, for errors."""
@@ -417,14 +370,6 @@ def _resolve_labels(card: Card, labels: str | LabelSet | None) -> LabelSet:
     resolved = (label_set(labels) if isinstance(labels, str) else labels) if labels else get_label_set(card)
     resolved.map_labels(card.labels)
     return resolved
-
-
-def _make_prediction(row: np.ndarray, labels: tuple[str, ...], least_probability: float | None) -> Prediction:
-    ranked = {labels[k]: float(row[k]) for k in np.argsort(-row, kind="stable")}
-    label, probability = next(iter(ranked.items()))
-    return Prediction(
-        label, probability, ranked, None if least_probability is None else probability < least_probability
-    )
 
 
 def _check_shapes(card: Card, backend: Backend, file: Path) -> None:
