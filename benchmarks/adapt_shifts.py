@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -290,8 +290,14 @@ def _share(rows: Sequence[dict[str, Any]]) -> float:
 
 def table(result: Measurement) -> Table:
     """A row per shift, a column per size: the mean of the models, as `edgeemo adapt` decides."""
-    note = f"{_describe(result)} In brackets, the share of the draws that show a gain; the others change nothing."
-    return _make_table(result, "shifts", lambda rows: f"{_mean(rows, 'gain'):+.1f} ({100 * _share(rows):.0f} %)", note)
+    worst = result.facts["worst_mean"]
+    note = (
+        f"{_describe(result)} In brackets, the share of the draws that show a gain; the others change nothing. Lowest "
+        f"mean of one model: {worst['gain']:+.1f} ({worst['model']}, {worst['shift']}, {worst['size']} faces)."
+    )
+    return _make_table(
+        result, "shifts", lambda rows: f"{_format(_mean(rows, 'gain'))} ({100 * _share(rows):.0f} %)", note
+    )
 
 
 def unproven_table(result: Measurement) -> Table:
@@ -299,12 +305,16 @@ def unproven_table(result: Measurement) -> Table:
     note = f"{_describe(result)} The chosen change, whether or not a gain is shown; in brackets, the worst draw."
 
     def make_cell(rows: list[dict[str, Any]]) -> str:
-        return f"{_mean(rows, 'gain_always'):+.1f} ({min(row['worst_always'] for row in rows):+.1f})"
+        return f"{_format(_mean(rows, 'gain_always'))} ({_format(min(row['worst_always'] for row in rows))})"
 
     return _make_table(result, "unproven", make_cell, note)
 
 
-def _make_table(result: Measurement, title: str, make_cell: Any, note: str) -> Table:
+def _format(points: float) -> str:
+    return f"{round(points, 1) + 0.0:+.1f}"  # without -0.0
+
+
+def _make_table(result: Measurement, title: str, make_cell: Callable[[list[dict[str, Any]]], str], note: str) -> Table:
     body = []
     for shift in dict.fromkeys(row["shift"] for row in result.rows):
         of = [row for row in result.rows if row["shift"] == shift]
