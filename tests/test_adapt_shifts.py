@@ -49,7 +49,6 @@ def test_committed_gains_keep_their_limits() -> None:
     assert min(row["gain"] for row in result.rows) >= -0.5
 
 
-@pytest.mark.xfail(strict=True, reason="6 % of the draws of 30 faces: the test's level is as high as the limit")
 def test_unshifted_faces_are_rarely_adapted_to() -> None:
     """At most one draw in 20, whatever their number."""
     accepted = read_as(Measurement, adapt_shifts.OUT).facts["accepted_unshifted"]
