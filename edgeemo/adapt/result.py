@@ -7,12 +7,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from edgeemo.adaptation import Fitted, explain_refusal, list_left_alone, list_warnings
+from edgeemo.adaptation import Fitted, count_more_faces, explain_refusal, list_left_alone, list_warnings
 from edgeemo.metrics import PairedComparison, Scores
 from edgeemo.names import count
 from edgeemo.report.table import Table
 
 DIGITS = 4  # of shares in JSON
+LOSS = -0.1  # of recall, from which on a label is named
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Adapted:
             return f"not adapted: {explain_refusal(self.fitted)}"
         candidate, evidence = self.fitted.candidate, self.fitted.evidence
         form = f"{candidate.form}, penalty {candidate.penalty:g}" if candidate else ""
-        doubt = "" if self.fitted.shown else f"; written although {explain_refusal(self.fitted)}"
+        doubt = "" if self.fitted.shown else f"; written without a shown gain: {explain_refusal(self.fitted)}"
         return f"adapted ({form}; p = {evidence.p_value:.4f}){doubt}"
 
     def _describe_curve(self) -> str:
@@ -70,7 +71,12 @@ class Adapted:
         notes = list_warnings(self.fitted.evidence)
         if left := list_left_alone(self.fitted, closed=self.closed):
             notes.append(f"no face of {', '.join(left)}: left alone; if none occurs in this place, add --closed")
-        return notes
+        fallen = self.fitted.evidence.paired.recall_difference.items()
+        return notes + [
+            f"recall of {label} falls by {-100 * points:.1f} points"
+            for label, points in fallen
+            if points and points <= LOSS
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON-ready form."""
@@ -87,7 +93,7 @@ class Adapted:
             "held_out_people": evidence.folds.by_people,
             "gain_nats": round(evidence.gain, DIGITS),
             "p_value": evidence.p_value,
-            "faces_needed": evidence.needed,
+            "more_faces_needed": None if self.fitted.shown else count_more_faces(evidence),
             "before": evidence.before.to_dict(),
             "after": evidence.after.to_dict(),
             "paired": asdict(evidence.paired),
@@ -125,7 +131,7 @@ class Undone:
 
     def __str__(self) -> str:
         """Return the path."""
-        return f"{self.path}: as before it was adapted"
+        return f"{self.path}: the adaptation is removed"
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON-ready form."""

@@ -71,7 +71,7 @@ def _load(config: Adapt, data: str, model: Model, *, people: str | None) -> Labe
     labelled = faces.label(_list_samples(config, data, model.label_set), model.label_set, protocol=config.protocol)
     faces.warn_of_other_crop(data, model.card.input)
     found = faces.decode(labelled, model.card.input, what="labelled faces")
-    who = find_people(people, found.ids, model.labels) if people else None
+    who = find_people(people, found.ids, (*model.card.labels, *model.labels)) if people else None
     return LabelledFaces(found.pixels[:], found.truth, who, faces.kind_of(data))
 
 

@@ -15,13 +15,14 @@ regularisation).
 
 from edgeemo.adaptation.apply import adapt_logits
 from edgeemo.adaptation.choose import Fitted, fit_adaptation
-from edgeemo.adaptation.explain import explain_refusal, list_left_alone, list_warnings
+from edgeemo.adaptation.explain import count_more_faces, explain_refusal, list_left_alone, list_warnings
 from edgeemo.adaptation.fit import Change
 
 __all__ = [
     "Change",
     "Fitted",
     "adapt_logits",
+    "count_more_faces",
     "explain_refusal",
     "fit_adaptation",
     "list_left_alone",

@@ -31,12 +31,21 @@ def explain_refusal(fitted: Fitted) -> str:
     return f"the gain is too small, {gain} {change}; the model suits these faces as it is"
 
 
-def _advise(evidence: Evidence, faces: int) -> str:
-    """Return how many more faces would show such a gain."""
+def count_more_faces(evidence: Evidence) -> int | None:
+    """Return how many more faces would show the gain, or FEW_FACES in all where there are fewer; None if none would."""
+    faces = evidence.before.n
     if evidence.needed and evidence.needed > faces and evidence.gain >= LEAST_GAIN:
-        return f"about {evidence.needed - faces} more faces would show such a gain, if it is real"
-    if faces < FEW_FACES:
-        return f"{count(faces, 'face')} are too few to show a gain: label {FEW_FACES - faces} more, of more people"
+        return evidence.needed - faces
+    return FEW_FACES - faces if faces < FEW_FACES else None
+
+
+def _advise(evidence: Evidence, faces: int) -> str:
+    """Return what to do about a gain that is not shown."""
+    more = count_more_faces(evidence)
+    if more and faces + more == evidence.needed:
+        return f"about {more} more faces would show such a gain, if it is real"
+    if more:
+        return f"{count(faces, 'face')} are too few to show a gain: label {more} more, of more people"
     return "the model may suit these faces as it is; more faces may still show a small gain"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,7 +121,22 @@ def test_the_result_as_json(place: Path, tmp_path: Path) -> None:
     assert (found["adapted"], found["shown"], found["form"]) == (str(out), True, card.adaptation.form)
     assert found["after"]["accuracy"] == card.adaptation.after.accuracy
     assert found["check"]["before"]["n"] == 300
-    assert found["notes"] == ["no face of disgust, contempt: left alone; if none occurs in this place, add --closed"]
+    assert found["notes"][0] == "no face of disgust, contempt: left alone; if none occurs in this place, add --closed"
+    fallen = {label for label, points in found["paired"]["recall_difference"].items() if points and points <= -0.1}
+    assert {note.split()[2] for note in found["notes"][1:]} == fallen
+    assert found["more_faces_needed"] is None
+
+
+def test_people_of_merged_labels_are_found(place: Path, tmp_path: Path) -> None:
+    """The folders have the model's labels, though fewer are reported."""
+    mine = tmp_path / "mine"
+    shutil.copytree(place, mine)
+    (mine / "fear").rename(mine / "disgust")  # counts as anger
+    done = adapt(
+        "nano", "--data", f"folder:{mine}", "--people", "folder", "--label-set", "six", "--out", tmp_path / "x.onnx"
+    )
+    assert done.exit_code in (0, 1)
+    assert "120 labelled faces of 10 people" in done.output
 
 
 def test_the_learning_curve_is_drawn(place: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from edgeemo.adaptation import explain_refusal, fit_adaptation, list_left_alone, list_warnings
+from edgeemo.adaptation import count_more_faces, explain_refusal, fit_adaptation, list_left_alone, list_warnings
 from edgeemo.adaptation.choose import compute_p_value
 from edgeemo.adaptation.fit import (
     MANY,
@@ -232,7 +232,8 @@ def test_a_gain_that_may_be_chance_says_how_many_more_faces_would_show_it() -> N
         fitted = fit_adaptation(*draw(14, shift=SHIFT / 2, seed=seed), LABELS)
         if not fitted.shown and "more faces would show such a gain" in explain_refusal(fitted):
             assert fitted.evidence.needed is not None
-            assert f"about {fitted.evidence.needed - 14} more" in explain_refusal(fitted)
+            assert f"about {count_more_faces(fitted.evidence)} more" in explain_refusal(fitted)
+            assert count_more_faces(fitted.evidence) == fitted.evidence.needed - 14
             found.append(seed)
     assert found
 
