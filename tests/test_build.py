@@ -54,6 +54,14 @@ def test_the_card_of_an_engine_keeps_the_shares_of_training(source: Path) -> Non
 
 
 @pytest.mark.usefixtures("orin")
+def test_an_engine_keeps_the_adaptation_of_its_file(source: Path) -> None:
+    """It was fitted on that file, which the engine's card names."""
+    adaptation = make_tiny.make_adaptation(read_card(source).sha256)
+    write_card(source, replace(make_tiny.card(), adaptation=adaptation))
+    assert read_card(run(make_config(source))).adaptation == adaptation
+
+
+@pytest.mark.usefixtures("orin")
 def test_the_card_has_source_and_target_of_the_engine(source: Path) -> None:
     """Library, version, GPU, driver and the hash of the file; the engine runs where it was built."""
     path = run(make_config(source))

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from place import LABELS, write_faces
 
 import edgeemo
-from edgeemo.card import Adaptation, Answers, HeldOut, Target, card_path, read_card, write_card
+from edgeemo.card import Answers, Target, card_path, read_card, write_card
 from edgeemo.cli import main
 from edgeemo.errors import DataError, IntegrityError, MachineError, UsageError
 from edgeemo.runtime import Model, adapting, shipped
@@ -286,39 +286,17 @@ def test_labels_and_people_must_fit_the_crops(
         model.adapt(str(paths[0]), ["anger"])
 
 
-def make_adaptation(sha256: str, labels: int = len(make_tiny.LABELS)) -> Adaptation:
-    """A bias of 1 on the first label."""
-    held_out = HeldOut(0.5, 0.4, 0.6, 0.1, {})
-    return Adaptation(
-        form="bias",
-        matrix=tuple(tuple(row) for row in np.eye(labels).tolist()),
-        bias=(1.0, *([0.0] * (labels - 1))),
-        model_sha256=sha256,
-        penalty=1.0,
-        faces=10,
-        people=None,
-        labels={"anger": 10},
-        data="folder",
-        content_sha256="0" * 64,
-        fitted_at="2026-01-31T12:00:00Z",
-        before=held_out,
-        after=held_out,
-        p_value=0.01,
-        shown=True,
-    )
-
-
 def test_an_adaptation_of_another_model_is_refused(tmp_path: Path) -> None:
     """Copied from one card to another; an engine keeps that of the file it was built from."""
     path = make_tiny.write(tmp_path / "tiny.onnx")
     card = read_card(path)
-    write_card(path, replace(card, adaptation=make_adaptation(card.sha256)))
+    write_card(path, replace(card, adaptation=make_tiny.make_adaptation(card.sha256)))
     edgeemo.load(path).close()
-    write_card(path, replace(card, adaptation=make_adaptation("a" * 64)))
+    write_card(path, replace(card, adaptation=make_tiny.make_adaptation("a" * 64)))
     with pytest.raises(IntegrityError, match=r"fitted on another model, aaaaaaaaaaaa….*edgeemo adapt"):
         edgeemo.load(path)
     target = Target("rtx", "1", ("8.7",), "", "", "linux", 1, False, False, -1, 0, "tiny.onnx", "a" * 64, "")
-    write_card(path, replace(card, adaptation=make_adaptation("a" * 64), target=target))
+    write_card(path, replace(card, adaptation=make_tiny.make_adaptation("a" * 64), target=target))
     assert read_card(path).adaptation is not None
 
 
@@ -327,7 +305,7 @@ def test_an_adaptation_of_another_size_is_refused(tmp_path: Path, change: dict[s
     """It could not be applied."""
     path = make_tiny.write(tmp_path / "tiny.onnx")
     card = read_card(path)
-    write_card(path, replace(card, adaptation=replace(make_adaptation(card.sha256), **change)))
+    write_card(path, replace(card, adaptation=replace(make_tiny.make_adaptation(card.sha256), **change)))
     with pytest.raises(IntegrityError, match="expected 6 x 6 factors and 6 numbers"):
         read_card(path)
 
