@@ -17,11 +17,12 @@ PACKAGE = Path(turns.__file__).parents[1]
 TINY = Path(__file__).parent / "fixtures" / "tiny.onnx"
 CLOCKS = {"time", "time_ns", "now", "utcnow", "today", "localtime", "gmtime"}  # of the modules time and datetime
 MODIFIED = {"st_mtime", "st_mtime_ns", "st_ctime", "st_ctime_ns", "getmtime"}
-# The date of a result and of a label, and files whose decoded faces are kept as long as size and times are equal, never
-# by order.
+# The date of a result, a label and an adaptation, and files whose decoded faces are kept as long as size and times are
+# equal, never by order.
 ALLOWED = {
     "report/facts.py": {"now"},
     "label/store.py": {"now"},
+    "runtime/adapting.py": {"now"},
     "data/cache.py": {"st_mtime_ns", "st_ctime_ns"},
 }
 

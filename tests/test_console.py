@@ -35,6 +35,7 @@ LINES: dict[str, list[str]] = {
     "bench": ["bench"],
     "parity": ["parity", "nano", "--data", "synthetic"],
     "predict": ["predict", "--sample"],
+    "adapt": ["adapt", "nano", "--data", "synthetic"],
     "detectors": ["detectors"],
     "label": ["label", "photos", "--out", "mine", "--terminal"],
     "report": ["report", str(COMPARISON)],
