@@ -26,12 +26,9 @@ from PIL import Image
 from edgeemo.adaptation import Fitted, fit_adaptation
 from edgeemo.bench.robustness import corrupt
 from edgeemo.data import faces
+from edgeemo.data.drawing import camera
 from edgeemo.data.drawing.actions import sample_actions
-from edgeemo.data.drawing.camera import SUPERSAMPLE, photograph
-from edgeemo.data.drawing.canvas import SHADE_GRID, Scene, projection
-from edgeemo.data.drawing.geometry import shape_face
-from edgeemo.data.drawing.paint import paint_scene
-from edgeemo.data.drawing.person import sample_identity, sample_light, sample_pose
+from edgeemo.data.drawing.person import sample_identity
 from edgeemo.labels import FERPLUS8
 from edgeemo.metrics import ece, softmax
 from edgeemo.progress import track
@@ -105,18 +102,7 @@ def draw_person(number: int, label: str, shot: int, *, size: int) -> np.ndarray:
     who = np.random.default_rng((7, number))
     identity = sample_identity(who)
     rng = np.random.default_rng((8, number, shot, zlib.crc32(label.encode())))
-    actions, pose = SUBTLE * sample_actions(label, rng), sample_pose(rng)
-    scene = Scene(
-        identity=identity,
-        features=shape_face(identity, actions),
-        actions=actions,
-        pose=pose,
-        light=sample_light(rng),
-        canvas_px=size * SUPERSAMPLE,
-        to_px=projection(pose, size * SUPERSAMPLE),
-        texture=rng.standard_normal((SHADE_GRID, SHADE_GRID)),
-    )
-    return photograph(paint_scene(scene, rng), scene.light, size=size, rng=rng)
+    return camera.draw_person(identity, SUBTLE * sample_actions(label, rng), rng, size=size)
 
 
 def widen(pixels: np.ndarray) -> np.ndarray:

@@ -39,7 +39,8 @@ def name_photos(sources: Sequence[Source]) -> list[Photo]:
         photo = Photo(source, escape_name(path.as_posix()), _name_person(folder))
         if (other := photos.setdefault(photo.name, photo)) is not photo:
             raise UsageError(
-                f"{other.source.name} and {source.name} cannot be told apart in a list; name the folder above both"
+                f"{other.source.name} and {source.name} would have the same name in labels.csv; give the folder that "
+                "contains both"
             )
     return list(photos.values())
 

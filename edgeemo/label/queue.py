@@ -14,8 +14,8 @@ def sort_candidates(
 ) -> list[Candidate]:
     """Return the faces in the order in which they are shown.
 
-    Whoever has the fewest labelled faces comes first, so that few labels cover many people, which tells more about a
-    place than many faces of one. Of one person, `margin` takes the face whose two most probable labels are closest
+    Whoever has the fewest labelled faces comes first, so that few labels cover many people, which represents a place
+    better than many faces of one. Of one person, `margin` takes the face whose two most probable labels are closest
     (margin sampling; Scheffer, Decomain, Wrobel 2001); `random` any, always the same for the same photo and box;
     `mixed` one of each in turn, every second person starting with any, because margins alone never show the faces
     that a model is wrongly sure of (benchmarks/results/adapt/orders.json).

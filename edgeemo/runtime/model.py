@@ -116,7 +116,7 @@ class Model:
     Any number of threads may share one. ONNX Runtime runs their calls in parallel; the other backends hold one input at
     a time, so a call waits for the previous one: open one model per thread to run in parallel. A model can be pickled:
     another process (multiprocessing, joblib) opens its file again, with the same threads, backend, labels and prior.
-    With the prior `auto`, calls are not independent: all threads share one estimate, and a pickled model starts anew.
+    With the prior `auto`, calls are not independent: threads share one estimate; a pickled model starts without one.
     """
 
     def __init__(
@@ -284,7 +284,7 @@ class Model:
         closed: bool = False,
         proof: bool = True,
     ) -> Model:
-        """Return this model, adapted to labelled face crops from the place where it runs; opened anew, so close both.
+        """Return a new model, adapted to labelled face crops from the place where it runs; close both models.
 
         crops: face crops, as for `predict_batch`. labels: the emotion of each, as in `labels`. people: who is on each;
         people are then held out whole when the change is chosen and its gain is measured. Without them the faces of a

@@ -11,7 +11,7 @@ from edgeemo.data.drawing.actions import PROTOTYPES, sample_actions
 from edgeemo.data.drawing.canvas import SHADE_GRID, Scene, projection, soften
 from edgeemo.data.drawing.geometry import shape_face
 from edgeemo.data.drawing.paint import paint_scene
-from edgeemo.data.drawing.person import Light, sample_identity, sample_light, sample_pose
+from edgeemo.data.drawing.person import Identity, Light, sample_identity, sample_light, sample_pose
 
 SUPERSAMPLE = 3  # canvas pixels per image pixel: Pillow's polygons are not anti-aliased
 
@@ -36,7 +36,13 @@ def draw_face(label: str, *, seed: int, size: int = 64) -> np.ndarray:
         raise ValueError(f"no synthetic face for the label {label!r}; known: {', '.join(PROTOTYPES)}")
     # crc32, because Python's hash of a string differs between processes.
     rng = np.random.default_rng(np.random.SeedSequence([zlib.crc32(label.encode()), seed]))
-    person, actions, pose = sample_identity(rng), sample_actions(label, rng), sample_pose(rng)
+    person, actions = sample_identity(rng), sample_actions(label, rng)
+    return draw_person(person, actions, rng, size=size)
+
+
+def draw_person(person: Identity, actions: np.ndarray, rng: np.random.Generator, *, size: int) -> np.ndarray:
+    """Draw a person with these action units, (2, 28) of 0..1, in a random pose and light: (size, size) uint8, grey."""
+    pose = sample_pose(rng)
     scene = Scene(
         identity=person,
         features=shape_face(person, actions),
