@@ -72,7 +72,7 @@ def label_in_page(session: Session, *, port: int, browser: bool, following: str)
     """
     with PageServer(session, port, following) as server:
         print_text(f"label in your browser:  {server.url}")
-        log.info("stop with the page's button or Ctrl-C; what is labelled is kept")
+        log.info("stop with the page's button or Ctrl-C; labels are saved")
         if browser and _has_display():
             webbrowser.open(server.url)
         with suppress(KeyboardInterrupt):
