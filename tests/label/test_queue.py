@@ -101,7 +101,7 @@ def test_folders_below_several_folders_are_the_people(tmp_path: Path) -> None:
 def test_photos_of_the_same_name_are_refused(tmp_path: Path) -> None:
     """labels.csv could not tell them apart."""
     touch(tmp_path, "x/anna/a.png", "y/anna/a.png")
-    with pytest.raises(UsageError, match="name the folder above both"):
+    with pytest.raises(UsageError, match="give the folder that contains both"):
         name_all(tmp_path / "x" / "anna", tmp_path / "y" / "anna")
 
 
