@@ -28,6 +28,7 @@ PERCENT: dict[str, Any] = {"least": 0, "most": 100, "unit": options.PERCENT}
 FRACTION: dict[str, Any] = {"least": 0, "most": 1}
 RATE: dict[str, Any] = {"above": 0}  # of learning
 COUNT: dict[str, Any] = {"least": 1, "unit": "N"}
+SMOOTHING: dict[str, Any] = {"group": "Smoothing", "rare": True}
 SIDE: dict[str, Any] = {"least": 32, "most": 512, "unit": "PIXELS"}
 FACES: dict[str, Any] = {"unit": "FACES", "may_be_path": True, "any_name": True}
 DATA = "synthetic[:COUNT], or ferplus, fer2013, rafdb, affectnet or folder, as KIND:PATH (folder, archive or table)"
@@ -45,6 +46,7 @@ PROTOCOL = "how votes become a label: plurality (most votes), or majority (more 
 PROTOCOLS = ("plurality", "majority")
 SKIP_UNREADABLE = "pass over faces that cannot be read, and list them, instead of stopping"
 FACE_COUNTS = ("few", "many")
+EVENTS = ("frames", "changes")
 SPLIT_NAMES = ("train", "valid", "test")
 BACKENDS = (
     *("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),  # of .onnx files
@@ -754,6 +756,143 @@ class Label(Config):
     faces: str | None = like(Predict, "faces", needs="!crop")
     detector: str | None = like(Predict, "detector", needs="!crop")
     threshold: float | None = like(Predict, "threshold", needs="!crop")
+
+
+@dataclass(frozen=True)
+class Watch(Config):
+    """Watch a camera, a stream or a video: faces, followed over time, with steady emotions.
+
+    Prints a line when a face appears, when its emotion changes and when it has left. No image is stored or sent unless
+    an option says so. Ctrl-C or SIGTERM ends it with complete files; SIGHUP loads the model file again.
+    """
+
+    source: str | None = argument(
+        "a camera (0, /dev/video0, picamera2), a video file, a stream (rtsp://, http://), a folder of frames, or "
+        "synthetic[:PEOPLE], a rendered scene",
+        default=None,
+        may_be_path=True,
+        any_name=True,
+    )
+    model: str | None = like(Predict, "model")
+    label_set: str | None = like(Predict, "label_set")
+    prior: str | None = option(
+        None,
+        "correct the predictions for the mix of emotions where the camera is: uniform, or shares of the reported "
+        "labels, as neutral=0.6,happiness=0.2; the others share what is left as in training; default: no correction",
+        unit="PRIOR",
+    )
+    prior_strength: float = like(Predict, "prior_strength")
+    detect_every: int = option(5, "search faces in every Nth frame, and follow them in between", **COUNT)
+    detector: str | None = like(Predict, "detector", needs="")
+    faces: str = option(
+        "few",
+        "few: search each frame as a whole, which finds faces from 1/15 of its longer side on; many: also overlapping "
+        "tiles of it, in 2 to 5 times the time",
+        choices=FACE_COUNTS,
+    )
+    threshold: float | None = like(Predict, "threshold", needs="")
+    augment: bool = option(False, "average three crops of each face in every frame, in three times the time")
+    threads: int = option(1, "CPU threads of model and detector", most=MAX_THREADS, **COUNT)
+    seconds: float | None = option(None, "stop after this time", above=0, unit="SECONDS")
+
+    jsonl: str | None = option(
+        None,
+        "append one JSON object per face and frame to a file; -: standard output",
+        unit="FILE",
+        may_be_path=True,
+        group="Output",
+    )
+    csv: str | None = option(
+        None, "append a row per face and frame to a table", unit="FILE", may_be_path=True, group="Output"
+    )
+    mqtt: str | None = option(
+        None,
+        "publish events to a broker, mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://; password: the environment variable "
+        "EDGEEMO_MQTT_PASSWORD",
+        unit="URL",
+        group="Output",
+    )
+    webhook: str | None = option(None, "post events as JSON to a URL", unit="URL", group="Output")
+    events: str = option(
+        "frames",
+        "what files get: frames, every face of every frame; changes: a face appears, its emotion changes, it leaves",
+        choices=EVENTS,
+        group="Output",
+    )
+    publish: str = option("changes", "what broker and webhook get", choices=EVENTS, group="Output")
+    save: Path | None = option(None, "save a video with boxes and labels, .mp4", unit="FILE", group="Output")
+    show: bool = option(False, "show boxes and labels in a window; q ends", group="Output")
+
+    aggregate: float | None = option(
+        None,
+        "write only counts per period of this length, instead of events of single faces",
+        above=0,
+        unit="SECONDS",
+        group="Privacy",
+    )
+    least_people: int = option(
+        5, "withhold the counts of a period with fewer people", needs="aggregate", group="Privacy", **COUNT
+    )
+    blur: bool = option(
+        False, "make faces unrecognisable in the video and the window", needs="save|show", group="Privacy"
+    )
+
+    time_constant: float = option(
+        150.0, "of the filter of a face's probabilities; 0: none", least=0, most=10_000, unit="MS", **SMOOTHING
+    )
+    hysteresis: float = option(
+        0.1, "an emotion must be more probable than the one shown by this much to replace it", **FRACTION, **SMOOTHING
+    )
+    dwell: float = option(
+        200.0, "shortest time for which an emotion is shown", least=0, most=60_000, unit="MS", **SMOOTHING
+    )
+
+    size: str | None = option(
+        None,
+        "of a camera's frames, as 640x480; default: the camera's own",
+        unit="WIDTHxHEIGHT",
+        group="Source",
+        rare=True,
+    )
+    fps: float | None = option(
+        None,
+        "of a camera, or of a folder of frames (default: 25)",
+        above=0,
+        most=1000,
+        unit="N",
+        group="Source",
+        rare=True,
+    )
+    realtime: bool = option(
+        False, "play a file at its own speed and drop frames, as from a camera", group="Source", rare=True
+    )
+    wait: bool = option(False, "wait for a source that cannot be opened at first", group="Source", rare=True)
+    timeout: float = option(
+        10.0,
+        "a source that delivers nothing, or the same image, for so long is lost, or frozen",
+        above=0,
+        most=3600,
+        unit="SECONDS",
+        group="Source",
+        rare=True,
+    )
+
+    config: Path | None = option(
+        None, "read options from a TOML file; the command line wins", unit="FILE", group="Operation"
+    )
+    print_config: bool = option(False, "print all options as a TOML file and stop", group="Operation")
+    print_unit: bool = option(False, "print a systemd unit of this command and stop", group="Operation")
+    health: int | None = option(
+        None,
+        "serve /health and /metrics (Prometheus) on this port of the machine itself; 0: any free one",
+        least=0,
+        most=65535,
+        unit="PORT",
+        group="Operation",
+    )
+    health_address: str = option(
+        "127.0.0.1", "address of health and metrics", unit="ADDRESS", needs="health", group="Operation", rare=True
+    )
 
 
 @dataclass(frozen=True)
