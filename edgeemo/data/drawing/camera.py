@@ -11,7 +11,7 @@ from edgeemo.data.drawing.actions import PROTOTYPES, sample_actions
 from edgeemo.data.drawing.canvas import SHADE_GRID, Scene, projection, soften
 from edgeemo.data.drawing.geometry import shape_face
 from edgeemo.data.drawing.paint import paint_scene
-from edgeemo.data.drawing.person import Identity, Light, sample_identity, sample_light, sample_pose
+from edgeemo.data.drawing.person import Identity, Light, Pose, sample_identity, sample_light, sample_pose
 
 SUPERSAMPLE = 3  # canvas pixels per image pixel: Pillow's polygons are not anti-aliased
 
@@ -40,15 +40,23 @@ def draw_face(label: str, *, seed: int, size: int = 64) -> np.ndarray:
     return draw_person(person, actions, rng, size=size)
 
 
-def draw_person(person: Identity, actions: np.ndarray, rng: np.random.Generator, *, size: int) -> np.ndarray:
-    """Draw a person with these action units, (2, 28) of 0..1, in a random pose and light: (size, size) uint8, grey."""
-    pose = sample_pose(rng)
+def draw_person(
+    person: Identity,
+    actions: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    pose: Pose | None = None,
+    light: Light | None = None,
+) -> np.ndarray:
+    """Draw a person with these action units, (2, 28) of 0..1: (size, size) uint8, grey; pose and light are random."""
+    pose = pose or sample_pose(rng)
     scene = Scene(
         identity=person,
         features=shape_face(person, actions),
         actions=actions,
         pose=pose,
-        light=sample_light(rng),
+        light=light or sample_light(rng),
         canvas_px=size * SUPERSAMPLE,
         to_px=projection(pose, size * SUPERSAMPLE),
         texture=rng.standard_normal((SHADE_GRID, SHADE_GRID)),
