@@ -1,0 +1,65 @@
+"""Records: each face of each frame, and what changes."""
+
+from __future__ import annotations
+
+import json
+
+from watched import LABELS, make_face, make_watched
+
+from edgeemo.watch.events import Changes, list_faces
+
+
+def test_a_face_is_recorded_with_time_place_and_both_predictions() -> None:
+    """As JSON, rounded; the label is the smoothed one."""
+    (record,) = list_faces(make_watched(3, make_face(1, "neutral", raw="anger")))
+    assert json.loads(json.dumps(record)) == record
+    shares = record.pop("probabilities")
+    assert record == {
+        "event": "face",
+        "time": "2027-01-15T08:00:00.120Z",
+        "position": None,
+        "frame": 3,
+        "track": 1,
+        "label": "neutral",
+        "probability": 0.8,
+        "box": [80.0, 30.0, 48.0, 48.0],
+        "unsure": False,
+        "flags": [],
+        "detected": True,
+    }
+    assert shares["smoothed"]["neutral"] == shares["raw"]["anger"] == 0.8
+    assert set(shares["smoothed"]) == set(shares["raw"]) == set(LABELS)
+
+
+def test_a_file_has_positions() -> None:
+    """Seconds since its start."""
+    (record,) = list_faces(make_watched(3, make_face(1), live=False))
+    assert record["position"] == 0.12
+
+
+def test_a_frame_without_faces_has_no_record() -> None:
+    """Nothing was seen."""
+    assert list_faces(make_watched(0)) == []
+
+
+def test_changes_tell_when_a_track_appears_changes_and_ends() -> None:
+    """And nothing in between, also when the label of single frames changes."""
+    changes = Changes()
+    assert [one["event"] for one in changes.update(make_watched(0, make_face(1)))] == ["appeared"]
+    assert changes.update(make_watched(1, make_face(1, raw="anger", seconds=0.04))) == []
+    (changed,) = changes.update(make_watched(2, make_face(1, "anger", seconds=0.08)))
+    assert (changed["event"], changed["previous"], changed["label"]) == ("changed", "neutral", "anger")
+    (ended,) = changes.update(make_watched(50, ended=(1,)))
+    assert (ended["event"], ended["reason"], ended["label"]) == ("ended", "lost", "anger")
+    assert (ended["frame"], ended["time"], ended["lasted"]) == (50, "2027-01-15T08:00:02.000Z", 0.08)
+    assert changes.finish() == []
+
+
+def test_every_track_that_appeared_ends_once() -> None:
+    """Those that are there at the end are stopped; a track that was never shown does not end."""
+    changes = Changes()
+    changes.update(make_watched(0, make_face(1), make_face(2)))
+    changes.update(make_watched(1, make_face(2, seconds=0.04), ended=(1, 7)))
+    (ended,) = changes.finish()
+    assert (ended["track"], ended["reason"], ended["lasted"]) == (2, "stopped", 0.04)
+    assert changes.finish() == []
