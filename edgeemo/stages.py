@@ -802,9 +802,7 @@ class Watch(Config):
         may_be_path=True,
         group="Output",
     )
-    csv: str | None = option(
-        None, "append a row per face and frame to a table", unit="FILE", may_be_path=True, group="Output"
-    )
+    csv: Path | None = option(None, "append a row per face and frame to a table", unit="FILE", group="Output")
     mqtt: str | None = option(
         None,
         "publish events to a broker, mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://; password: the environment variable "
@@ -813,15 +811,25 @@ class Watch(Config):
         group="Output",
     )
     webhook: str | None = option(None, "post events as JSON to a URL", unit="URL", group="Output")
-    events: str = option(
-        "frames",
-        "what files get: frames, every face of every frame; changes: a face appears, its emotion changes, it leaves",
+    events: str | None = option(
+        None,
+        "what files get: frames, every face of every frame; changes: a face appears, its emotion changes, it leaves; "
+        "default: frames",
         choices=EVENTS,
+        needs="jsonl|csv & !aggregate",
         group="Output",
     )
-    publish: str = option("changes", "what broker and webhook get", choices=EVENTS, group="Output")
-    save: Path | None = option(None, "save a video with boxes and labels, .mp4", unit="FILE", group="Output")
-    show: bool = option(False, "show boxes and labels in a window; q ends", group="Output")
+    publish: str | None = option(
+        None,
+        "what broker and webhook get; default: changes",
+        choices=EVENTS,
+        needs="mqtt|webhook & !aggregate",
+        group="Output",
+    )
+    save: Path | None = option(
+        None, "save a video with boxes and labels, .mp4", unit="FILE", needs="!aggregate", group="Output"
+    )
+    show: bool = option(False, "show boxes and labels in a window; q ends", needs="!aggregate", group="Output")
 
     aggregate: float | None = option(
         None,
