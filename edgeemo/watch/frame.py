@@ -58,7 +58,8 @@ class WatchedFrame:
     """What was found in a frame.
 
     faces: the oldest track first. ended: tracks that were given up in this frame. latency: seconds from capture to this
-    answer. dropped: frames of the source that were never answered, so far.
+    answer. dropped: frames of the source that were never answered, so far. unclassified: boxes of further faces, such
+    as those that are not confirmed yet or too small, which a blurred video hides as well.
     """
 
     frame: Frame
@@ -66,3 +67,4 @@ class WatchedFrame:
     ended: tuple[int, ...] = ()
     latency: float = 0.0
     dropped: int = 0
+    unclassified: tuple[Box, ...] = ()

@@ -13,7 +13,7 @@ from math import isfinite
 import numpy as np
 
 from edgeemo.errors import DataError, UsageError
-from edgeemo.faces.detection import Detection, Framing
+from edgeemo.faces.detection import Box, Detection, Framing
 from edgeemo.faces.merge import compute_iou
 from edgeemo.watch.motion import Motion
 
@@ -81,6 +81,15 @@ class Tracker:
     def needs_detection(self) -> bool:
         """Whether the next frame should be searched: a face is new and unconfirmed, or was just missed."""
         return any(not one.number or (one.missed and self._is_shown(one)) for one in self._faces)
+
+    @property
+    def hidden(self) -> tuple[Box, ...]:
+        """Boxes of the faces that are not answered: not confirmed yet, or missed for longer than `show`."""
+        return tuple(
+            (x, y, width, height)
+            for one, (x, y, width, height) in zip(self._faces, self._motion.boxes.tolist(), strict=True)
+            if not (one.number and self._is_shown(one))
+        )
 
     def update(self, detections: Sequence[Detection], seconds: float) -> list[Track]:
         """Return the confirmed faces of a frame that was searched, the oldest first.

@@ -51,7 +51,16 @@ class Watcher:
         for number in self._tracker.ended:
             self._smoother.drop(number)
         faces = self._classify(frame, tracks)
-        return WatchedFrame(frame, faces, self._tracker.ended, monotonic() - frame.captured, dropped)
+        shown = {face.track for face in faces}
+        left = [track.detection.box for track in tracks if track.number not in shown]
+        return WatchedFrame(
+            frame,
+            faces,
+            ended=self._tracker.ended,
+            latency=monotonic() - frame.captured,
+            dropped=dropped,
+            unclassified=(*left, *self._tracker.hidden),
+        )
 
     def replace_model(self, model: Model) -> None:
         """Predict with another model of the same labels from the next frame on; tracks and smoothing continue."""

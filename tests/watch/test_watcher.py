@@ -87,8 +87,19 @@ def test_a_track_that_is_lost_ends(model: edgeemo.Model) -> None:
 
 def test_a_face_outside_the_frame_is_not_classified(model: edgeemo.Model) -> None:
     watcher = Watcher(model, Scripted([make_detection(500, 50), make_detection(20, 20)]))
-    (face,) = watcher.process(make_frame(0)).faces
-    assert face.box[:2] == pytest.approx((20, 20))
+    watched = watcher.process(make_frame(0))
+    assert [face.box[:2] for face in watched.faces] == [pytest.approx((20, 20))]
+    assert [box[:2] for box in watched.unclassified] == [pytest.approx((500, 50))]
+
+
+def test_faces_that_are_not_shown_are_named_for_blurring(model: edgeemo.Model) -> None:
+    """One that is not confirmed, and one that was missed for longer than it is shown."""
+    unsure = make_detection(50, 50, score=0.6)
+    watcher = Watcher(model, Scripted([unsure], [unsure], []), detect_every=1)
+    watched = [watcher.process(make_frame(number)) for number in range(2 + FPS)]
+    assert (len(watched[0].faces), len(watched[0].unclassified)) == (0, 1)
+    assert (len(watched[1].faces), len(watched[1].unclassified)) == (1, 0)
+    assert (len(watched[-1].faces), len(watched[-1].unclassified)) == (0, 1)
 
 
 def test_smoothing_keeps_the_label_of_a_flicker(model: edgeemo.Model) -> None:
