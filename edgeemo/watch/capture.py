@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from edgeemo.watch.sources.source import Source, SourceLostError
 PAUSES = (0.5, 30.0)  # seconds before the first attempt to reconnect, which double up to the second
 CLOSING = 1.0  # seconds that `close` waits for the thread, which a read may block for longer
 SAMPLED = 4  # of a frame, each fourth row and column shows whether it is the very same as the one before
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +98,7 @@ class Capture:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(CLOSING)
 
-    def __enter__(self) -> Capture:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -176,6 +180,7 @@ class Capture:
         """Open the source again and again until a frame comes; None if meanwhile closed."""
         with self._changed:
             self._report_loss(str(error))
+        self.frozen, self._sample = False, None
         if self._clock() - self._connected_since >= self._lost_after:  # otherwise it comes and goes: do not hurry
             self._next_pause = self._pauses[0]
         while not self._stopped.is_set():
@@ -213,14 +218,14 @@ class Capture:
 
     def _note_arrival(self, frame: Frame) -> None:
         now = self._clock()
+        if self._lost or self._arrived is None:
+            self._connected_since = now
         if self._lost:
             self._lost = False
             self.reconnects += self._arrived is not None
             log.warning("%s delivers frames again", self.source.name)
-        if self._arrived is None or now - self._arrived > self._lost_after:
-            self._connected_since = now
         if self.source.live:  # it may number frames that nobody could read in time
-            self.dropped += frame.number - self._number - 1
+            self.dropped += max(0, frame.number - self._number - 1)
         self._arrived, self._number = now, frame.number
         self.frames += 1
 

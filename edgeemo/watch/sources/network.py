@@ -14,9 +14,9 @@ from edgeemo.watch.sources.source import SourceLostError, make_frame, mask_secre
 from edgeemo.watch.sources.video import FileClock
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-# TCP, since lost packets of UDP smear faces; no frames held back for reordering: with several threads FFmpeg decodes as
-# many frames at once, each of which then waits for the others.
-OPTIONS = {"rtsp": "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay", "http": "fflags;nobuffer|flags;low_delay"}
+# TCP, since lost packets of UDP smear faces. low_delay: without it FFmpeg decodes as many frames at once as there are
+# cores, and each waits for the ones after it.
+OPTIONS = {"rtsp": "rtsp_transport;tcp|flags;low_delay", "http": "flags;low_delay"}
 OPTIONS |= {"rtsps": OPTIONS["rtsp"], "https": OPTIONS["http"]}
 
 
@@ -51,8 +51,8 @@ class NetworkStream:
             self.url,
             backend=cv2.CAP_FFMPEG,
             settings=(
-                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
-                *(cv2.CAP_PROP_ORIENTATION_AUTO, 1),
+                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
+                *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
             ),
             options=OPTIONS[parts.scheme],
         )

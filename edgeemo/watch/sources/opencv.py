@@ -22,7 +22,11 @@ _lock = threading.Lock()  # of the environment, which FFmpeg's options travel in
 
 
 def require_opencv(purpose: str) -> Any:
-    """Import cv2; MachineError with the command that installs it."""
+    """Import cv2, without its messages and FFmpeg's unless the user has set their levels.
+
+    Raises MachineError with the command that installs it.
+    """
+    os.environ.setdefault(FFMPEG_LOG_LEVEL, QUIET)  # read once, when a video is first opened or written
     cv2 = require("cv2", purpose=purpose, extra="video")
     if LOG_LEVEL not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -40,11 +44,9 @@ class Reader:
         self, cv2: Any, source: int | str, *, backend: int, settings: Sequence[int] = (), options: str = ""
     ) -> None:
         self.cv2 = cv2
-        with _set_environment({FFMPEG_LOG_LEVEL: QUIET, FFMPEG_OPTIONS: options}):
-            try:
-                self._capture = cv2.VideoCapture(source, backend, list(settings))
-            except cv2.error:  # a property that this build of OpenCV does not know
-                self._capture = cv2.VideoCapture(source, backend)
+        with _set_environment({FFMPEG_OPTIONS: options}):
+            self._capture = cv2.VideoCapture(source, backend, list(settings))
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
 
     @property
     def is_open(self) -> bool:

@@ -38,9 +38,7 @@ class VideoFile:
             raise UsageError(f"{self.name}: its name is not UTF-8, which OpenCV needs; rename it")
         cv2 = require_opencv("reading a video")
         # An absolute path, because FFmpeg would take the start of another for a protocol, as in concat:FILE.
-        reader = Reader(
-            cv2, str(self.path.absolute()), backend=cv2.CAP_FFMPEG, settings=(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        )
+        reader = Reader(cv2, str(self.path.absolute()), backend=cv2.CAP_FFMPEG)
         if not reader.is_open:
             reader.close()
             raise DataError(
