@@ -417,7 +417,7 @@ def test_a_synthetic_scene_is_paced_and_skips_what_is_read_too_late():
     source.open()
     numbers = [source.read().number for _ in range(3)]
     assert clock.now == pytest.approx(100.1)
-    clock.now += 0.5
+    clock.now += 0.51
     late = source.read()
     assert numbers == [0, 1, 2]
     assert late.number == 12
