@@ -152,5 +152,5 @@ def check_replacement(new: Model, current: Model) -> None:
     if found and (found.changed or (new.backend.name == EXACT and not found.passed)):
         raise IntegrityError(
             f"{new.path} fails its self-check: {found.changed} of {found.faces} labels differ from its card, and "
-            f"logits by up to {found.largest:.3f} (at most {golden.TOLERANCE} is allowed).  See  edgeemo doctor --check FILE"
+            f"logits by up to {found.largest:.3f} (at most {golden.TOLERANCE}).  See  edgeemo doctor --check FILE"
         )
