@@ -237,12 +237,13 @@ def hide_secret(one: Typed, config: Any) -> str | None:
 
 
 def _explain(one: Typed) -> list[str]:
-    """Return comments with the help, the choices or range, and the options that it needs."""
+    """Return comments with the help, the choices or unit and range, and the options that it needs."""
     about = one.about
-    notes = [" or ".join(about.choices)] if about.choices else [about.expected] if about.expected else []
+    unit = about.unit if one.type in (int, float) and about.unit not in ("", "N", one.name.upper()) else ""
+    notes = [" or ".join(about.choices) or " ".join(filter(None, (unit, about.expected)))]
     needs = [" or ".join(name.replace("_", "-").replace("=", " = ") for name in each) for each in clauses(about.needs)]
     notes += [f"needs {names}" for names in needs]
-    text = f"{about.help} ({'; '.join(notes)})" if notes else about.help
+    text = f"{about.help} ({'; '.join(filter(None, notes))})" if any(notes) else about.help
     return [f"# {line}" for line in wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
 
 

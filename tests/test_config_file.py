@@ -201,7 +201,8 @@ def test_the_example_explains_each_option() -> None:
     assert "# search faces in every Nth frame (1 or more)\ndetect-every = 5\n" in example
     assert '# what is written (frames or changes)\nevents = "frames"\n' in example
     assert "# hide faces (needs save)\nblur = false\n" in example
-    assert "# a port (0 to 65535)\n# health = PORT\n" in example
+    assert "# a port (PORT 0 to 65535)\n# health = PORT\n" in example
+    assert "# shortest time of a label (MS 0 or more)\ndwell = 200.0\n" in example
     assert example.count("# --- Output ---") == 1
 
 
