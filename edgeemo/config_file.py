@@ -35,6 +35,7 @@ MAX_BYTES = 2**20
 SECRET = "env:"  # noqa: S105  before the name of an environment variable
 TYPED_ONLY = ("config", "print_config", "print_unit")  # options that a file cannot give
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+SOURCES = re.compile(r"\d+|(?:picamera2|synthetic)(?::\d+)?")  # names of sources that are no files
 WIDTH = 100  # of the comments of an example
 _NAMES = {
     bool: "true or false",
@@ -91,7 +92,7 @@ def anchor(one: Typed, value: Any, folder: Path) -> Any:
     """Return the value of an option with a relative path made relative to a folder; other values as they are.
 
     Of options that are a path or something else, such as a model's name, text is a path if it has a separator or a
-    suffix, or if a file of this name is in the folder.
+    suffix; of a source also if a file or folder of this name is in the folder.
     """
     if one.many and isinstance(value, (list, tuple)):
         return type(value)(anchor(one, item, folder) for item in value)
@@ -100,7 +101,8 @@ def anchor(one: Typed, value: Any, folder: Path) -> Any:
     if not one.about.may_be_path or not isinstance(value, str) or value in ("", "-") or URL.match(value):
         return value
     is_path = one.about.unit == "FILE" or "/" in value or os.sep in value or Path(value).suffix
-    return str(folder / value) if is_path or _is_there(folder / value) else value
+    is_there = one.about.argument and not SOURCES.fullmatch(value) and _is_there(folder / value)
+    return str(folder / value) if is_path or is_there else value
 
 
 def _is_there(path: Path) -> bool:
@@ -212,15 +214,16 @@ def write_example(config: Any) -> str:
 
 
 def has_secret(one: Typed, value: Any) -> bool:
-    """Return whether a value is a URL with a password or a query, or one to post to, whose path is often a token."""
+    """Return whether a value is a URL with a password or query, or one to post to, whose path is often a token."""
     if not isinstance(value, str) or not URL.match(value):
         return False
     try:
         parts = urlsplit(value)
     except ValueError:
         return True
-    posted = one.about.unit == "URL" and parts.scheme in ("http", "https")
-    return bool(parts.password or parts.query or posted)
+    if parts.scheme in ("mqtt", "mqtts"):  # the query has the version
+        return bool(parts.password)
+    return bool(parts.password or parts.query or one.about.unit == "URL")
 
 
 def hide_secret(one: Typed, config: Any) -> str | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeemo.config_file import make_config, read_options, write_example
+from edgeemo.config_file import has_secret, make_config, read_options, write_example
 from edgeemo.errors import UsageError
-from edgeemo.options import Config, argument, check, option
+from edgeemo.options import Config, argument, check, option, options
 from edgeemo.stages import Watch
 
 if sys.version_info >= (3, 11):
@@ -166,7 +166,9 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, line: str, name
     ],
 )
 def test_what_is_no_relative_path_stays(tmp_path: Path, line: str) -> None:
-    """Names of cameras and models, streams, standard output."""
+    """Names of cameras and models, streams, standard output; whatever files there are."""
+    for name in ("0", "picamera2", "small"):
+        (tmp_path / name).mkdir()
     assert list(read_options(Sample, write(tmp_path, line)).values()) == [line.split('"')[1]]
 
 
@@ -230,6 +232,12 @@ def test_the_example_does_not_show_secrets(
     assert "word" not in text
     monkeypatch.setenv(f"EDGEEMO_{name.upper()}", value)
     assert getattr(make_config(Sample, {}, write(tmp_path, text)), name) == value
+
+
+def test_the_version_of_a_broker_is_no_secret() -> None:
+    one = next(one for one in options(Watch) if one.name == "mqtt")
+    assert not has_secret(one, "mqtt://me@broker/a?version=3.1.1")
+    assert has_secret(one, "mqtt://me:word@broker/a")
 
 
 def test_the_example_shows_a_variable_as_its_file_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

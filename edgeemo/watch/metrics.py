@@ -46,8 +46,8 @@ class StatusCollector(Collector):
         numbers, healthy = self._status.read(), not self._status.find_faults()
         yield CounterMetricFamily("edgeemo_frames_answered", "Frames that were answered.", numbers.answered)
         yield CounterMetricFamily("edgeemo_frames_dropped", "Frames that were never answered.", numbers.dropped)
-        yield GaugeMetricFamily("edgeemo_faces", "Faces in the last frame.", numbers.faces)
         if not self._status.aggregate:
+            yield GaugeMetricFamily("edgeemo_faces", "Faces in the last frame.", numbers.faces)
             yield CounterMetricFamily("edgeemo_tracks", "Faces that were followed.", numbers.tracks)
         yield _make_histogram(numbers)
         yield CounterMetricFamily("edgeemo_source_reconnects", "Reconnections of the source.", numbers.reconnects)

@@ -63,7 +63,7 @@ class Status:
     ) -> None:
         """stale_seconds: without an answer for so long, the program counts as unhealthy.
 
-        aggregate: people want counts only, so the number of tracks is not published.
+        aggregate: only counts per period may be known, so the numbers of faces and tracks are not published.
         """
         self.stale_seconds, self.aggregate = stale_seconds, aggregate
         self._clock, self._lock = clock, Lock()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeemo.config_file import SECRET, URL, anchor, has_secret, hide_secret, make_config
+from edgeemo.config_file import SECRET, URL, anchor, hide_secret, make_config
 from edgeemo.options import Typed, options
 from edgeemo.stages import Watch
 
@@ -95,8 +95,7 @@ def make_unit(config: Watch, *, program: list[str] | None = None, folder: Path |
     words, variables = _list_words(config, folder or Path.cwd())
     command = [*(program or find_program()), "watch", *words]
     source = config.source or ""
-    if config.mqtt and not has_secret(_find("mqtt"), config.mqtt):
-        variables.append("EDGEEMO_MQTT_PASSWORD")
+    variables += _list_passwords(config, variables)
     in_home = [found[1] for word in command if (found := IN_HOME.match(word))]
     return UNIT.format(
         command=" \\\n    ".join(map(quote, command)),
@@ -149,8 +148,10 @@ def _list_words(config: Watch, folder: Path) -> tuple[list[str], list[str]]:
     return words, [one.removeprefix(SECRET) for one in hidden if one]
 
 
-def _find(name: str) -> Typed:
-    return next(one for one in options(Watch) if one.name == name)
+def _list_passwords(config: Watch, variables: list[str]) -> list[str]:
+    """Return the variables from which outputs read passwords that their URL does not have."""
+    broker = ["EDGEEMO_MQTT_PASSWORD"] if config.mqtt and "EDGEEMO_MQTT" not in variables else []
+    return [*broker, "EDGEEMO_WEBHOOK_TOKEN"] if config.webhook else broker
 
 
 def _write_option(one: Typed, value: Any) -> list[str]:
@@ -165,7 +166,8 @@ def _write_notes(variables: list[str], in_home: list[str]) -> str:
     notes = ""
     if variables:
         lines = "\n".join(f"#   {name}=..." for name in variables)
-        notes += f"# Secrets are not in this file.  Write them to {SECRETS}, mode 600, owner root:\n{lines}\n"
+        notes += f"# Secrets are not in this file.  Write those that are needed to {SECRETS},\n"
+        notes += f"# mode 600, owner root:\n{lines}\n"
     if in_home:
         shown = ", ".join(dict.fromkeys(in_home))
         notes += (

@@ -133,8 +133,10 @@ def test_a_secret_of_the_file_is_neither_shown_nor_typed(tmp_path: Path, monkeyp
     assert read_command(unit)[2:] == [f"--config={file}"]
 
 
-def test_the_password_of_a_broker_has_its_own_variable() -> None:
+def test_passwords_of_outputs_have_their_own_variables() -> None:
     assert "#   EDGEEMO_MQTT_PASSWORD=..." in make(Watch(source="0", mqtt="mqtt://me@broker/a"))
+    assert "MQTT_PASSWORD" not in make(Watch(source="0", mqtt="mqtt://me:word@broker/a"))
+    assert "#   EDGEEMO_WEBHOOK_TOKEN=..." in make(Watch(source="0", webhook="https://hooks.example/a"))
     assert "EnvironmentFile" not in make(Watch(source="0"))
 
 
