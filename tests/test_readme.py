@@ -77,6 +77,7 @@ def test_every_command_is_understood(words, tmp_path, monkeypatch):
     configs = []
     monkeypatch.setattr(cli, "run_stage", lambda _, config, **__: configs.append(config))
     monkeypatch.chdir(tmp_path)
+    Path("watch.toml").write_text('source = "synthetic"\n', encoding="utf-8")  # of --config
     done = CliRunner().invoke(main, list(words))
     assert done.exit_code == 0, done.output
     for config in configs:
