@@ -91,10 +91,11 @@ def _name_drawing(source: Source) -> Path:
     return Path(source.inside.with_name(source.inside.name + suffix))
 
 
-def check_targets(targets: Sequence[Path], read: Mapping[Path, str]) -> None:
+def check_targets(targets: Sequence[Path], read: Mapping[Path, str], *, options: str = "--csv and --draw") -> None:
     """Raise UsageError if a file to write is one that is read, by any name, the same as another one, or no file.
 
-    read: what each file is. Raises UsageError also as `check_file` does, MachineError if a file cannot be written.
+    read: what each file is. options: those that name the targets. Raises UsageError also as `check_file` does,
+    MachineError if a file cannot be written.
     """
     for target in targets:
         check_file(target)
@@ -106,7 +107,7 @@ def check_targets(targets: Sequence[Path], read: Mapping[Path, str]) -> None:
     times = Counter(paths)
     for target, path in zip(targets, paths, strict=True):
         if path in folders or times[path] > 1:
-            raise UsageError(f"--csv and --draw would both write to {target}; choose different names")
+            raise UsageError(f"{options} would both write to {target}; choose different names")
     if existing := {target: found for target in targets if (found := _identify(target))}:
         kinds = {_identify(path): what for path, what in read.items()}
         for target, found in existing.items():

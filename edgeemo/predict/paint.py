@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 
 import numpy as np
@@ -36,8 +37,10 @@ class Text:
     height: int
 
 
-def paint(image: np.ndarray, faces: Sequence[Face]) -> Image.Image:
+def paint(image: np.ndarray, faces: Sequence[Face], *, names: Sequence[str] = ()) -> Image.Image:
     """Return a copy of an upright image, (H, W) or (H, W, 3) uint8, with a box, label and probability per face.
+
+    names: of the faces, in the same order, written before their labels; by default, none.
 
     An image of less than LEAST_SIDE pixels is enlarged by a whole factor, so that a label does not cover its face.
     Lines and letters scale with the image and the face. A label stands above its box, or where it covers less of the
@@ -45,14 +48,15 @@ def paint(image: np.ndarray, faces: Sequence[Face]) -> Image.Image:
     alone. Boxes that extend over the edges of the image are drawn along them.
     """
     factor = ceil(LEAST_SIDE / max(image.shape[:2]))
-    painted = Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1)).convert("RGB")
+    enlarged = image if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
+    painted = Image.fromarray(enlarged).convert("RGB")  # a copy
     draw = ImageDraw.Draw(painted)
     boxes = [_clip([factor * value for value in face.box], painted) for face in faces]
     for box in boxes:
         _draw_box(draw, box, painted)
     labels: list[Area] = []
-    for face, box in zip(faces, boxes, strict=True):
-        if text := _fit_text(face.prediction, box, draw, painted):
+    for face, box, name in zip(faces, boxes, names or [""] * len(faces), strict=True):
+        if text := _fit_text(face.prediction, name, box, draw, painted):
             labels.append(_place(text, box, labels, boxes, painted))
             _draw_text(draw, text, labels[-1])
     return painted
@@ -78,23 +82,30 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Area, image: Image.Image) -> None:
         draw.rectangle(inner, outline=COLOUR, width=line)
 
 
-def _fit_text(prediction: Prediction, box: Area, draw: ImageDraw.ImageDraw, image: Image.Image) -> Text | None:
+def _fit_text(
+    prediction: Prediction, name: str, box: Area, draw: ImageDraw.ImageDraw, image: Image.Image
+) -> Text | None:
     """Return the label as large as the face suggests, on two lines or smaller in a narrow image; None if none fits."""
     longest = max(image.size)
     wanted = TEXT * max(box[2] - box[0], box[3] - box[1])
     size = max(LEGIBLE, round(min(max(wanted, SMALLEST_TEXT * longest), LARGEST_TEXT * longest)))
     share = f"{100 * prediction.probability:.0f} %"
-    label = f"{prediction.label}?" if prediction.unsure else prediction.label
+    label = f"{name} {prediction.label}{'?' * bool(prediction.unsure)}".lstrip()
     choices = [(f"{label} {share}", size), *((f"{label}\n{share}", smaller) for smaller in range(size, LEAST - 1, -1))]
     texts = (_measure(lines, height, draw) for lines, height in choices)
     return next((text for text in texts if text.width <= image.width and text.height <= image.height), None)
 
 
 def _measure(lines: str, size: int, draw: ImageDraw.ImageDraw) -> Text:
-    font, padding = ImageFont.load_default(size), max(2, round(PADDING * size))
+    font, padding = _load_font(size), max(2, round(PADDING * size))
     left, top, right, bottom = draw.multiline_textbbox((0, 0), lines, font, spacing=padding)
     width, height = ceil(right - left) + 2 * padding, ceil(bottom - top) + 2 * padding
     return Text(lines, font, padding, padding - left, padding - top, width, height)
+
+
+@lru_cache(maxsize=64)
+def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # it is decoded each time
 
 
 def _place(text: Text, box: Area, labels: Sequence[Area], boxes: Sequence[Area], image: Image.Image) -> Area:
