@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, get_args
 
+from edgeemo.names import count
 from edgeemo.runtime.prediction import Prediction
 from edgeemo.watch.frame import Frame, TrackedFace, WatchedFrame
 
@@ -91,6 +92,30 @@ def list_faces(watched: WatchedFrame) -> list[Record]:
         }
         for face in watched.faces
     ]
+
+
+def describe(record: Record) -> str:
+    """Return a record as text on one line."""
+    at = record["time"] if record.get("position") is None else f"{record['position']:.2f} s"
+    if record["event"] == "period":
+        return f"{at}: {_describe_period(record)}"
+    shown = f"{record['label']}{'?' * bool(record.get('unsure'))} {100 * record['probability']:.0f} %"
+    said = {
+        "face": "{shown}",
+        "appeared": "appears: {shown}",
+        "changed": "changes: {previous} -> {shown}",
+        "ended": "has left after {lasted:.1f} s" if record.get("reason") == "lost" else "was there for {lasted:.1f} s",
+    }[record["event"]]
+    return f"{at}: face {record['track']} {said.format(shown=shown, **record)}"
+
+
+def _describe_period(record: Record) -> str:
+    length = f"{record['seconds']:g} s{', in part' * record['partial']}"
+    if record["withheld"]:
+        return f"{length}: withheld, too few people"
+    shares = sorted(record["labels"].items(), key=lambda item: -item[1]["share"])
+    seen = ", ".join(f"{label} {row['people']} ({100 * row['share']:.0f} %)" for label, row in shares if row["share"])
+    return f"{length}: {count(record['people'], 'face')}" + (f": {seen}" if seen else "")
 
 
 def format_time(seconds: float) -> str:

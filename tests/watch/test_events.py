@@ -6,7 +6,8 @@ import json
 
 from watched import LABELS, make_face, make_watched
 
-from edgeemo.watch.events import Changes, list_faces
+from edgeemo.watch.aggregate import Aggregate
+from edgeemo.watch.events import Changes, describe, list_faces
 
 
 def test_a_face_is_recorded_with_time_place_and_both_predictions() -> None:
@@ -63,3 +64,30 @@ def test_every_track_that_appeared_ends_once() -> None:
     (ended,) = changes.finish()
     assert (ended["track"], ended["reason"], ended["lasted"]) == (2, "stopped", 0.04)
     assert changes.finish() == []
+
+
+def test_changes_are_told_in_words() -> None:
+    """A line each, with the position in a file."""
+    changes = Changes()
+    records = changes.update(make_watched(0, make_face(1), live=False))
+    records += changes.update(make_watched(25, make_face(1, "anger", seconds=1.0), live=False))
+    records += changes.finish()
+    assert [describe(record) for record in records] == [
+        "0.00 s: face 1 appears: neutral 80 %",
+        "1.00 s: face 1 changes: neutral -> anger 80 %",
+        "1.00 s: face 1 was there for 1.0 s",
+    ]
+    (face,) = list_faces(make_watched(0, make_face(1)))
+    assert describe(face) == "2027-01-15T08:00:00.000Z: face 1 neutral 80 %"
+
+
+def test_periods_are_told_in_words() -> None:
+    """The labels that were seen, the most frequent first; nothing of too few people."""
+    aggregate = Aggregate(60, LABELS, least_people=2)
+    records = aggregate.update(make_watched(0, make_face(1), seconds=0.0))
+    records += aggregate.update(make_watched(1, *map(make_face, (1, 2, 3)), make_face(4, "anger"), seconds=60.0))
+    records += aggregate.finish()
+    assert [describe(record) for record in records] == [
+        "2027-01-15T08:00:00.000Z: 60 s: withheld, too few people",
+        "2027-01-15T08:01:00.000Z: 60 s, in part: 4 faces: neutral 3 (75 %), anger 1 (25 %)",
+    ]

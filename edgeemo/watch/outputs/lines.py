@@ -1,4 +1,4 @@
-"""JSON Lines and CSV: files that grow by whole lines for as long as the program runs, and standard output.
+"""JSON Lines and CSV: files that grow by whole lines for as long as the program runs; and text, on standard output.
 
 - Lines are appended, each in one piece, without a buffer: after a SIGKILL every line is whole. They are in the system's
   cache; a power loss may cost the last seconds.
@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from edgeemo.artifact import check_file, make_folder
 from edgeemo.console import writing_output
 from edgeemo.errors import MachineError, UsageError
-from edgeemo.watch.events import Record
+from edgeemo.watch.events import Record, describe
 from edgeemo.watch.outputs.background import UndeliveredError
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,21 @@ class Csv:
         text = io.StringIO()
         csv.writer(text).writerows(rows)
         return text.getvalue().encode()
+
+
+class Text:
+    """A line per record for people."""
+
+    header = b""
+
+    def format(self, records: Sequence[Record]) -> bytes:
+        """Return a line per record."""
+        return "".join(f"{describe(record)}\n" for record in records).encode()
+
+    def owns(self, start: bytes) -> bool:
+        """Return False: text goes to standard output alone."""
+        del start
+        return False
 
 
 def to_json(value: Any) -> bytes:

@@ -38,7 +38,8 @@ class Broker:
 
     def __str__(self) -> str:
         """Return the address without user and password."""
-        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}/{self.topic}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt{'s' if self.tls else ''}://{host}:{self.port}/{self.topic}"
 
 
 def parse_broker(url: str) -> Broker:

@@ -15,7 +15,7 @@ from edgeemo.watch.aggregate import LEAST_PEOPLE, Aggregate
 from edgeemo.watch.events import Changes, Record, Stream, list_faces
 from edgeemo.watch.frame import WatchedFrame
 from edgeemo.watch.outputs.background import Background, Sink
-from edgeemo.watch.outputs.lines import Csv, JsonLines, LineFile, StandardOutput
+from edgeemo.watch.outputs.lines import Csv, JsonLines, LineFile, StandardOutput, Text
 from edgeemo.watch.outputs.mqtt import Mqtt, parse_broker
 from edgeemo.watch.outputs.overlay import Overlay
 from edgeemo.watch.outputs.terminal import Terminal
@@ -31,12 +31,14 @@ VIDEO_CAPACITY = 8  # frames in the queue of a video: 7 MB of 640x480, 50 MB of 
 class OutputOptions:
     """What is to be written where; nothing by default.
 
-    jsonl: a file, or - for standard output. csv: a file. mqtt, webhook: URLs. events, publish: which records go to
-    files, and to MQTT and the webhook; None: `frames` and `changes`. aggregate: seconds of a period whose counts all of
-    these get instead. least_people: for `aggregate`; None: LEAST_PEOPLE. save: a video; fps: its frame rate; blur: hide
-    faces in it and in the window. show: a window. status: a line on standard error.
+    text: lines for people on standard output, of changes. jsonl: a file, or - for standard output. csv: a file. mqtt,
+    webhook: URLs. events, publish: which records go to files, and to MQTT and the webhook; None: `frames` and
+    `changes`. aggregate: seconds of a period whose counts all of these get instead. least_people: for `aggregate`.
+    save: a video; fps: its frame rate; blur: hide faces in it and in the window. show: a window. status: a line on
+    standard error.
     """
 
+    text: bool = False
     jsonl: str | None = None
     csv: Path | None = None
     mqtt: str | None = None
@@ -44,7 +46,7 @@ class OutputOptions:
     events: Stream | None = None
     publish: Stream | None = None
     aggregate: float | None = None
-    least_people: int | None = None
+    least_people: int = LEAST_PEOPLE
     save: Path | None = None
     fps: float = FPS
     blur: bool = False
@@ -150,8 +152,7 @@ def open_outputs(
     check_targets(_list_targets(options), read or {}, options="two of --jsonl, --csv and --save")
     period, aggregate = options.aggregate, None
     if period is not None:
-        least = LEAST_PEOPLE if options.least_people is None else options.least_people
-        aggregate = Aggregate(period, labels, least_people=least)
+        aggregate = Aggregate(period, labels, least_people=options.least_people)
     with ExitStack() as stack:  # closes what is open if a later output cannot be
 
         def start(sink: Sink, **settings: Any) -> Background:
@@ -180,7 +181,9 @@ def _open_videos(options: OutputOptions) -> Iterator[Sink]:
 
 
 def _open_files(options: OutputOptions, labels: Sequence[str]) -> Iterator[tuple[str, Sink]]:
-    kind = options.events or "frames" if options.aggregate is None else "periods"
+    kind = "periods" if options.aggregate is not None else options.events or "frames"
+    if options.text:
+        yield "changes" if options.aggregate is None else "periods", StandardOutput(Text())
     if options.jsonl:
         form = JsonLines()
         yield kind, StandardOutput(form) if options.jsonl == STDOUT else LineFile(Path(options.jsonl), form)
@@ -189,7 +192,7 @@ def _open_files(options: OutputOptions, labels: Sequence[str]) -> Iterator[tuple
 
 
 def _open_peers(options: OutputOptions) -> Iterator[tuple[str, Sink]]:
-    kind = options.publish or "changes" if options.aggregate is None else "periods"
+    kind = "periods" if options.aggregate is not None else options.publish or "changes"
     if options.mqtt:
         yield kind, Mqtt(parse_broker(options.mqtt))
     if options.webhook:
@@ -203,16 +206,16 @@ def _list_targets(options: OutputOptions) -> list[Path]:
 
 def _check(options: OutputOptions) -> None:
     """Raise UsageError for options that contradict each other, or would do nothing."""
+    if options.text and options.jsonl == STDOUT:
+        raise UsageError("--jsonl - writes to standard output; text goes there already")
     files, peers = bool(options.jsonl or options.csv), bool(options.mqtt or options.webhook)
     if options.aggregate is not None:
         if options.save or options.show:
             raise UsageError("--aggregate records nothing about one person, --save and --show do; choose one of them")
         if options.events or options.publish:
             raise UsageError("--aggregate records counts, --events and --publish choose other records; leave them out")
-        if not (files or peers):
+        if not (files or peers or options.text):
             raise UsageError("--aggregate: say where its counts go, with --jsonl, --csv, --mqtt or --webhook")
-    elif options.least_people is not None:
-        raise UsageError("--least-people would do nothing without --aggregate")
     if options.blur and not (options.save or options.show):
         raise UsageError("--blur would do nothing without --save or --show")
     if options.events and not files:

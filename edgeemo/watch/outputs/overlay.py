@@ -35,7 +35,7 @@ class Overlay:
         pixels = watched.frame.pixels
         if self._blur:
             pixels = hide(pixels, self._find_hidden(watched))
-        names = [] if self._blur else [f"{face.track}" for face in watched.faces]
+        names = [] if self._blur else [f"#{face.track}" for face in watched.faces]
         painted: np.ndarray = np.asarray(paint(pixels, [_to_face(face) for face in watched.faces], names=names))
         return painted
 

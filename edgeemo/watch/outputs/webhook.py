@@ -109,7 +109,7 @@ def _check_url(url: str) -> str:
     """Return scheme and host of a URL, for people: its path may be a secret; raise UsageError if it is not allowed."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
+        host, _ = parts.hostname or "", parts.port  # reading a port that is none fails
     except ValueError as error:
         raise UsageError("--webhook: this is no URL; expected https://HOST[:PORT]/PATH") from error
     if parts.scheme not in ("https", "http") or not host:
@@ -121,7 +121,7 @@ def _check_url(url: str) -> str:
             f"--webhook: http://{host} would send records through the internet unencrypted; use https, or set "
             f"{ALLOW_HTTP}=1 if this host is in your own network"
         )
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _is_local(host: str) -> bool:
