@@ -200,3 +200,37 @@ def test_every_line_is_whole_after_a_kill(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert path.read_bytes().endswith(b"\n")
     assert [row["frame"] for row in rows] == list(range(len(rows)))
+
+
+def start_printing(code: str) -> subprocess.Popen[bytes]:
+    """Start a program that prints 5,000 records, which no pipe can hold, and then runs `code`."""
+    begin = (
+        "import sys; from watched import *\n"
+        "from edgeemo.errors import ClosedPipeError\n"
+        "from edgeemo.watch.events import list_faces\n"
+        "from edgeemo.watch.outputs.background import Background\n"
+        "from edgeemo.watch.outputs.lines import JsonLines, StandardOutput\n"
+        "output = Background(StandardOutput(JsonLines()), flush_seconds=0.1)\n"
+        "for n in range(5000): output.write(list_faces(make_watched(n, make_face(1)))[0])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-c", begin + code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_a_program_whose_standard_output_is_not_read_still_ends() -> None:
+    """As `| less` at its first page; what was printed is whole but for the last line."""
+    with start_printing("output.close(); assert output.lost") as process:
+        assert process.wait(60) == 0, process.stderr.read()
+        printed = process.stdout.read().splitlines()
+    assert [json.loads(line)["frame"] for line in printed[:-1]] == list(range(len(printed) - 1))
+
+
+def test_standard_output_that_nobody_will_read_ends_the_program() -> None:
+    """As after `| head`."""
+    wait = "import time\nwhile not output.error: time.sleep(0.01)\n"
+    code = f"{wait}assert isinstance(output.error, ClosedPipeError)\noutput.close()"
+    with start_printing(code) as process:
+        process.stdout.close()
+        assert process.wait(60) == 0, process.stderr.read()

@@ -28,6 +28,7 @@ FAST = (0.001, 0.001)
 def reconnect_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of a pause would be seconds of a test."""
     monkeypatch.setattr(mqtt, "RECONNECT", (0.01, 0.01))
+    monkeypatch.setattr(mqtt, "CONNECT_SECONDS", 0.05)
 
 
 def connect(port: int, query: str = "", user: str = "") -> Background:
@@ -70,6 +71,19 @@ def test_a_broker_that_dies_gets_the_rest_when_it_is_back(wait_for: Wait) -> Non
         seen = [json.loads(payload) for payload in again.list_payloads(TOPIC)]
     assert [one for k, one in enumerate(seen) if one not in seen[:k]] == make_records(1, 30)
     assert (output.written, output.lost, output.failed) == (30, 0, None)
+
+
+def test_the_first_records_wait_for_the_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which takes a moment, and is no failure."""
+    monkeypatch.setattr(mqtt, "CONNECT_SECONDS", 20)
+    with run_broker() as broker:
+        output = connect(broker.port)
+        output.write(make_records(0, 1)[0])
+        broker.wait_for(1, topic=TOPIC)
+        output.close()
+    assert not caplog.records
 
 
 def test_a_killed_program_is_reported_offline_by_its_last_will() -> None:

@@ -234,7 +234,7 @@ class StandardOutput:
         """Print the lines of records."""
         lines = self._form.format(items)
         with writing_output():
-            sys.stdout.write((lines if self._started else self._form.header + lines).decode())
+            _print(lines if self._started else self._form.header + lines)
         self._started = True
 
     def abort(self) -> None:
@@ -242,3 +242,15 @@ class StandardOutput:
 
     def close(self) -> None:
         """Leave standard output open."""
+
+
+def _print(data: bytes) -> None:
+    """Write to standard output without its lock, which a thread that waits for a reader would hold at exit."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # of a test
+        sys.stdout.write(data.decode())
+        return
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -21,6 +22,8 @@ VERSIONS = {"5": "MQTTv5", "3.1.1": "MQTTv311"}
 EXPECTED = "expected mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, or mqtts://"
 QOS = 1  # each message arrives at least once
 KEEP_ALIVE = 30  # seconds; the broker publishes the last will after 1.5 of these without a sign of life
+GOODBYE_SECONDS = 1.0
+CONNECT_SECONDS = 3.0  # without a connection, before that is said to fail
 RECONNECT = (1, 30)  # seconds between attempts: at first, at most
 
 
@@ -92,9 +95,9 @@ class Mqtt:
 
     def send(self, items: Sequence[Record]) -> None:
         """Publish records; return when all are acknowledged."""
-        if not self._client.is_connected():
-            raise UndeliveredError(self._reason)
         with self._waiting:
+            if not self._waiting.wait_for(lambda: self._aborted or self._client.is_connected(), CONNECT_SECONDS):
+                raise UndeliveredError(self._reason)
             self._acknowledged.clear()
         numbers = [self._client.publish(self._broker.topic, to_json(item), QOS).mid for item in items]
         with self._waiting:
@@ -115,7 +118,8 @@ class Mqtt:
     def close(self) -> None:
         """Say `offline`, and disconnect."""
         if self._client.is_connected():
-            self._client.publish(self._status, b"offline", QOS, retain=True)
+            with suppress(RuntimeError, ValueError):  # the connection is lost meanwhile; then the last will says it
+                self._client.publish(self._status, b"offline", QOS, retain=True).wait_for_publish(GOODBYE_SECONDS)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -139,6 +143,8 @@ class Mqtt:
         else:
             self._reason = "the connection is lost"
             client.publish(self._status, b"online", QOS, retain=True)
+            with self._waiting:
+                self._waiting.notify_all()
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
         self._reason = f"no connection to {self._broker.host}:{self._broker.port}"
