@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Per axis of a box: centre in sizes of the face, logarithm of its size.
-MEASURED = np.array([0.05, 0.08]) ** 2  # variance of a detector's boxes
-DRIVEN = np.array([8.0, 0.3])  # variance that a second adds to the velocity: how abruptly faces move
-STARTED = np.array([1.5, 0.3]) ** 2  # variance of the velocity of a new face
-CALM_SECONDS = 1.0  # time constant with which a face comes to rest, unless detections say otherwise
+# Of the centre of a box in sizes of the face, and of the logarithm of its size; chosen with benchmarks/watch_tracks.py.
+MEASURED = np.array([0.04, 0.06]) ** 2  # variance of a detector's boxes
+DRIVEN = np.array([3.0, 0.01])  # variance that a second adds to the speed: how abruptly faces move
+STARTED = np.array([1.5, 0.3]) ** 2  # variance of the speed of a new face
+CALM_SECONDS = 3.0  # time constant with which a face comes to rest, unless detections say otherwise
 CENTRE, SIZE = slice(0, 2), slice(2, 4)
 
 
@@ -61,6 +61,11 @@ class Motion:
         )
         self.variance = np.stack(moved, axis=2)
 
+    def restart(self, rows: np.ndarray, boxes: np.ndarray) -> None:
+        """Put some rows, (M,), to rest in other boxes, (M, 4)."""
+        new = Motion.start(boxes)
+        self.place[rows], self.speed[rows], self.variance[rows] = new.place, new.speed, new.variance
+
     def correct(self, rows: np.ndarray, boxes: np.ndarray) -> None:
         """Take in what was detected: the boxes, (M, 4), of some rows, (M,)."""
         place, both, speed = np.moveaxis(self.variance[rows], 2, 0)  # (M, 2) each
@@ -72,13 +77,19 @@ class Motion:
         corrected = ((1 - to_place_gain) * place, (1 - to_place_gain) * both, speed - to_speed_gain * both)
         self.variance[rows] = np.stack(corrected, axis=2)
 
-    def compute_surprise(self, boxes: np.ndarray) -> np.ndarray:
-        """Return how unlikely it is that (M, 4) detected boxes are these N: squared Mahalanobis distances, (N, M)."""
+    def compute_distances(self, boxes: np.ndarray) -> np.ndarray:
+        """Return squared Mahalanobis distances of these N boxes from M detected ones, (M, 4), as (N, M)."""
         error = to_place(boxes)[None] - self.place[:, None]
         error[..., CENTRE] /= self.sizes[:, None, None]
         total = np.repeat(self.variance[:, :, 0] + MEASURED, 2, axis=1)
-        surprise: np.ndarray = (error**2 / total[:, None]).sum(axis=2)
-        return surprise
+        distances: np.ndarray = (error**2 / total[:, None]).sum(axis=2)
+        return distances
+
+    @property
+    def vagueness(self) -> np.ndarray:
+        """(N,): logarithm of the determinant of the covariance of where a detection is expected."""
+        vagueness: np.ndarray = 2 * np.log(self.variance[:, :, 0] + MEASURED).sum(axis=1)
+        return vagueness
 
     @property
     def sizes(self) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Which face of this frame is which of the frames before, and where faces are in frames that were not searched.
 
-Boxes are predicted with constant velocity and matched with detections by overlap, as in SORT (Bewley et al. 2016); a
-track that was missed is kept for a while, as in ByteTrack (Zhang et al. 2022). All in numpy, with times in seconds.
+Boxes are predicted with constant velocity, as in SORT (Bewley et al. 2016). A detection belongs to the track for which
+it is most likely, within the Mahalanobis gate of Deep SORT (Wojke et al. 2017), and what is left is matched by overlap.
+A track that was missed is kept for a while, as in ByteTrack (Zhang et al. 2022). Times are in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -20,8 +21,8 @@ from edgeemo.watch.motion import Motion
 KEEP_SECONDS = 1.5
 SHOW_SECONDS = 0.4
 SURE_SCORE = 0.8
-MIN_IOU = 0.15  # of a predicted and a detected box; below it, they are two faces
-MAX_SURPRISE = 16.0  # squared Mahalanobis distance up to which boxes that do not overlap are one face
+MAX_DISTANCE = 16.0  # squared Mahalanobis distance, of 4 dimensions; 0.3 % of the true ones are beyond
+MIN_IOU = 0.3  # of boxes beyond it; below, they are two faces
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Tracker:
         self.ended = ()
         self._move(seconds)
         pairs = self._match(boxes)
-        self._take(detections, boxes, pairs)
+        self._take(detections, pairs)
         matched = {row for row, _ in pairs}
         for row, one in enumerate(self._faces):
             one.missed = row not in matched
@@ -130,20 +131,22 @@ class Tracker:
             self._motion.move(passed)
 
     def _match(self, boxes: np.ndarray) -> list[tuple[int, int]]:
-        """Return rows of tracks and of boxes that belong together: the best overlap first, then the least surprise."""
+        """Return rows of tracks and of boxes that belong together, and move the tracks there."""
+        distances = self._motion.compute_distances(boxes)
+        unlikely = distances + self._motion.vagueness[:, None]  # twice the negative log-likelihood
+        near = _pair(np.where(distances <= MAX_DISTANCE, unlikely, np.inf))
         overlap = compute_iou(self._motion.boxes, boxes)
-        surprise = self._motion.compute_surprise(boxes)
-        pairs = list(_pair(overlap, MIN_IOU))
-        surprise[[row for row, _ in pairs]] = np.inf
-        surprise[:, [column for _, column in pairs]] = np.inf
-        return pairs + list(_pair(-surprise, -MAX_SURPRISE))
+        for row, column in near:
+            overlap[row] = overlap[:, column] = 0
+        jumped = _pair(np.where(overlap >= MIN_IOU, -overlap, np.inf))
+        for pairs, move in ((near, self._motion.correct), (jumped, self._motion.restart)):
+            if pairs:
+                rows, columns = np.array(pairs).T
+                move(rows, boxes[columns])
+        return near + jumped
 
-    def _take(self, detections: Sequence[Detection], boxes: np.ndarray, pairs: list[tuple[int, int]]) -> None:
-        """Correct the matched tracks."""
-        if not pairs:
-            return
-        rows, columns = np.array(pairs).T
-        self._motion.correct(rows, boxes[columns])
+    def _take(self, detections: Sequence[Detection], pairs: list[tuple[int, int]]) -> None:
+        """Note what was detected of the matched tracks."""
         for row, column in pairs:
             one, found = self._faces[row], detections[column]
             one.seen, one.score, one.framing = self._now, found.score, found.framing
@@ -191,16 +194,17 @@ class Tracker:
         return sorted(tracks, key=lambda track: track.number)
 
 
-def _pair(score: np.ndarray, least: float) -> Iterator[tuple[int, int]]:
-    """Yield rows and columns of (N, M) scores, the highest first, each row and column once."""
-    rows, columns = np.nonzero(score >= least)
-    used_rows, used_columns = set[int](), set[int]()
-    for k in np.argsort(-score[rows, columns], kind="stable"):
+def _pair(costs: np.ndarray) -> list[tuple[int, int]]:
+    """Return rows and columns of (N, M) costs, the lowest first, each row and column once, none of infinite cost."""
+    rows, columns = np.nonzero(np.isfinite(costs))
+    pairs: dict[int, int] = {}
+    used = set[int]()
+    for k in np.argsort(costs[rows, columns], kind="stable"):
         row, column = int(rows[k]), int(columns[k])
-        if row not in used_rows and column not in used_columns:
-            used_rows.add(row)
-            used_columns.add(column)
-            yield row, column
+        if row not in pairs and column not in used:
+            pairs[row] = column
+            used.add(column)
+    return list(pairs.items())
 
 
 def _check(detections: Sequence[Detection]) -> np.ndarray:

@@ -90,6 +90,29 @@ def test_faces_that_cross_keep_their_numbers():
     assert [(one.number, centre(one)[0] > 300) for one in tracks] == [(1, True), (2, False)]
 
 
+def test_a_face_that_jumps_keeps_its_number_and_is_shown_where_it_is():
+    """By half a width, as at a low frame rate, or when the detector changes its mind about the size."""
+    for jumped in (at(230), at(200, side=1.5 * SIDE)):
+        tracker = Tracker()
+        for n in range(50):
+            tracker.update([at(200)], n / 25)
+        (track,) = tracker.update([jumped], 2.0)
+        assert track.number == 1
+        assert track.detection.box == pytest.approx(jumped.box)
+
+
+def test_a_face_that_was_just_seen_goes_before_one_that_was_lost():
+    """A person walks in front of another one who is hidden for a second, and whose place is a guess by then."""
+    tracker = Tracker(keep=2.0)
+    for n in range(25):
+        tracker.update([at(200), at(260)], n / 25)
+    for n in range(25, 50):
+        tracks = tracker.update([at(260 - 60 * (n - 24) / 25)], n / 25)
+        assert numbers(tracks)[-1] == 2
+    assert tracks[-1].detected
+    assert centre(tracks[-1])[0] == pytest.approx(200, abs=2)
+
+
 def test_a_missed_face_is_answered_for_a_short_time_and_then_found_again():
     tracker = Tracker(keep=1.0, show=0.2)
     for n in range(10):
