@@ -1,7 +1,8 @@
 """edgeemo: labelled faces in, a proven emotion model for a device out.
 
-`edgeemo.load(path)` opens a model for prediction; `edgeemo.run(config)` runs a stage of the pipeline, as its command
-does, with a config of edgeemo.stages. Everything else is imported when it is needed.
+`edgeemo.load(path)` opens a model for prediction; `edgeemo.stream(source)` watches a camera or a video;
+`edgeemo.run(config)` runs a stage of the pipeline, as its command does, with a config of edgeemo.stages. Everything
+else is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from edgeemo.card import Card
     from edgeemo.runtime import Face, Model, Prediction, load
     from edgeemo.stages import run
+    from edgeemo.watch.stream import stream
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Face", "Model", "Prediction", "__version__", "load", "run"]
+__all__ = ["Card", "Face", "Model", "Prediction", "__version__", "load", "run", "stream"]
 
 _HOMES = {
     "Card": "edgeemo.card",
@@ -24,6 +26,7 @@ _HOMES = {
     "Prediction": "edgeemo.runtime",
     "load": "edgeemo.runtime",
     "run": "edgeemo.stages",
+    "stream": "edgeemo.watch.stream",
 }
 
 

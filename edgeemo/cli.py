@@ -19,6 +19,7 @@ from click.exceptions import Exit
 
 import edgeemo
 from edgeemo import stages
+from edgeemo.config_file import make_config
 from edgeemo.console import finish_streams, prepare_streams, print_error, print_text, start_logging
 from edgeemo.errors import ClosedPipeError, DataError, EdgeemoError, GateError
 from edgeemo.limits import MEMORY, explain_limit
@@ -340,6 +341,8 @@ def _make_config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any
     typed = {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
     if stage.config is stages.Compress:
         return make_compress_config(typed)
+    if stage.config is stages.Watch:
+        return make_config(stages.Watch, typed, given["config"])
     if stage.config is not stages.Train:
         return stage.config(**given)
     recipe = typed.pop("recipe", None)

@@ -834,7 +834,7 @@ class Watch(Config):
     aggregate: float | None = option(
         None,
         "write only counts per period of this length, instead of events of single faces",
-        above=0,
+        least=1,
         unit="SECONDS",
         group="Privacy",
     )
@@ -1012,6 +1012,7 @@ STAGES = (
     Stage("adapt", Adapt, "edgeemo.adapt.run"),
     Stage("detectors", Detectors, "edgeemo.detectors"),
     _made("label", Label, "edgeemo.label.run", "labelling", extra="", following=after_label),
+    Stage("watch", Watch, "edgeemo.watch.run", streams=True, json=""),
     Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )
