@@ -849,7 +849,11 @@ class Watch(Config):
         150.0, "of the filter of a face's probabilities; 0: none", least=0, most=10_000, unit="MS", **SMOOTHING
     )
     hysteresis: float = option(
-        0.1, "an emotion must be more probable than the one shown by this much to replace it", **FRACTION, **SMOOTHING
+        0.1,
+        "an emotion must be more probable than the one shown by this much to replace it",
+        least=0,
+        below=1,
+        **SMOOTHING,
     )
     dwell: float = option(
         200.0, "shortest time for which an emotion is shown", least=0, most=60_000, unit="MS", **SMOOTHING

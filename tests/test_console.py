@@ -38,6 +38,7 @@ LINES: dict[str, list[str]] = {
     "adapt": ["adapt", "nano", "--data", "synthetic"],
     "detectors": ["detectors"],
     "label": ["label", "photos", "--out", "mine", "--terminal"],
+    "watch": ["watch", "--print-config"],
     "report": ["report", str(COMPARISON)],
     "doctor": ["doctor"],
     "doctor --check": ["doctor", "--check", "--json"],

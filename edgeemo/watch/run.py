@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import cast
 
 from edgeemo import options
+from edgeemo.card import card_path
 from edgeemo.config_file import write_example
 from edgeemo.console import print_text
 from edgeemo.errors import UsageError
@@ -215,7 +217,8 @@ def _open_outputs(config: Watch, model: Model, source: Source) -> Outputs:
         blur=config.blur,
         show=config.show,
     )
-    return open_outputs(chosen, model.labels, live=source.live)
+    read = {Path(str(config.source)): "the source", model.path: "the model", card_path(model.path): "the model's card"}
+    return open_outputs(chosen, model.labels, live=source.live, read=read)
 
 
 def _log_frame(frame: Frame, detector: SearchDetector) -> None:

@@ -82,6 +82,15 @@ def test_counts_alone_are_told_of_an_aggregate(folder: Path, capfd: pytest.Captu
     assert "face 1" not in "".join(lines)
 
 
+def test_what_is_read_is_not_written_to(folder: Path, tmp_path: Path) -> None:
+    """Neither a video, nor the model."""
+    video = tmp_path / "seen.mp4"
+    run(Watch(str(folder), model="nano", save=video, seconds=0.2))
+    with pytest.raises(UsageError, match="is the source, which is not overwritten"):
+        run(Watch(str(video), model="nano", save=video))
+    assert run(Watch(str(video), model="nano")).frames == 5
+
+
 def test_it_stops_after_some_seconds(folder: Path) -> None:
     """Of a file, in its own time; of a live source, on the clock."""
     assert run(Watch(str(folder), model="nano", seconds=0.5)).frames == 13
