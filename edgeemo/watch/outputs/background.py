@@ -207,7 +207,7 @@ class Background:
 
     def _fail(self, error: Exception, *, lost: int = 0) -> None:
         with self._changed:
-            if self.failed is None:
+            if self.failed is None and self._sending:
                 log.warning("%s fails: %s", self.name, error)
             self.failed = str(error)
             self.lost += min(lost, self._sending)
