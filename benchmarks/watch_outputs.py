@@ -42,8 +42,9 @@ from edgeemo.report.facts import make_header
 from edgeemo.report.result import Measurement
 from edgeemo.runtime import Model, load
 from edgeemo.runtime.prediction import Prediction
+from edgeemo.stages import Watch
 from edgeemo.watch.frame import Frame, TrackedFace, WatchedFrame
-from edgeemo.watch.outputs.opening import OutputOptions, open_outputs
+from edgeemo.watch.outputs.opening import open_outputs
 from edgeemo.watch.outputs.overlay import Overlay
 from edgeemo.watch.scene import CLEAR, Scene
 
@@ -89,7 +90,7 @@ def measure_peer(peer: str, how: str) -> dict[str, Any]:
     """Return what a peer has received that behaves like this in the middle."""
     with tempfile.TemporaryDirectory() as folder, run_peer(peer, Path(folder)) as (options, start, receive):
         process = [start()]
-        outputs = open_outputs(OutputOptions(publish="frames", status=False, **options), LABELS, live=True)
+        outputs = open_outputs(Watch(publish="frames", **options), LABELS, live=True, status=False)
         away = threading.Thread(target=disturb, args=(process, start, how), daemon=True)
         away.start()
         spent = play(outputs.write)

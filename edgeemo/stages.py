@@ -842,7 +842,10 @@ class Watch(Config):
         5, "withhold the counts of a period with fewer people", needs="aggregate", group="Privacy", **COUNT
     )
     blur: bool = option(
-        False, "make faces unrecognisable in the video and the window", needs="save|show", group="Privacy"
+        False,
+        "make faces unrecognisable in the video and the window; every frame is then searched",
+        needs="save|show",
+        group="Privacy",
     )
 
     time_constant: float = option(

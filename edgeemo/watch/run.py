@@ -24,11 +24,10 @@ from edgeemo.names import count
 from edgeemo.runtime import Model, load
 from edgeemo.stages import Watch
 from edgeemo.watch.capture import Capture
-from edgeemo.watch.events import Stream as Events
 from edgeemo.watch.frame import Frame
 from edgeemo.watch.health import HealthServer
 from edgeemo.watch.notify import Notifier
-from edgeemo.watch.outputs.opening import OutputOptions, Outputs, open_outputs
+from edgeemo.watch.outputs.opening import Outputs, open_outputs
 from edgeemo.watch.signals import Signals, catch_signals
 from edgeemo.watch.smoothing import Smoothing
 from edgeemo.watch.sources import Source, open_source
@@ -199,26 +198,13 @@ def _make_watcher(config: Watch, model: Model, detector: SearchDetector) -> Watc
     smoothing = Smoothing(config.time_constant, config.hysteresis, config.dwell)
     if config.time_constant:
         log.info("a change of emotion shows after about %.0f ms; less certain ones take longer", smoothing.delay_ms)
-    return Watcher(model, detector, detect_every=config.detect_every, smoothing=smoothing, augment=config.augment)
+    every = 1 if config.blur else config.detect_every  # a face is hidden from its first frame on
+    return Watcher(model, detector, detect_every=every, smoothing=smoothing, augment=config.augment)
 
 
 def _open_outputs(config: Watch, model: Model, source: Source) -> Outputs:
-    chosen = OutputOptions(
-        text=not (config.jsonl or config.csv or config.mqtt or config.webhook),
-        jsonl=config.jsonl,
-        csv=config.csv,
-        mqtt=config.mqtt,
-        webhook=config.webhook,
-        events=cast("Events | None", config.events),
-        publish=cast("Events | None", config.publish),
-        aggregate=config.aggregate,
-        least_people=config.least_people,
-        save=config.save,
-        blur=config.blur,
-        show=config.show,
-    )
     read = {Path(str(config.source)): "the source", model.path: "the model", card_path(model.path): "the model's card"}
-    return open_outputs(chosen, model.labels, live=source.live, read=read)
+    return open_outputs(config, model.labels, live=source.live, read=read)
 
 
 def _log_frame(frame: Frame, detector: SearchDetector) -> None:

@@ -13,15 +13,19 @@ from mqtt_broker import run_broker
 from watched import LABELS, make_face, make_watched
 
 from edgeemo.errors import ClosedPipeError, MachineError, UsageError
+from edgeemo.options import check
+from edgeemo.stages import Watch
 from edgeemo.watch.frame import WatchedFrame
 from edgeemo.watch.outputs import opening
-from edgeemo.watch.outputs.opening import OutputOptions, Outputs, open_outputs
+from edgeemo.watch.outputs.opening import Outputs, open_outputs
 
 TOPIC = "door"
 
 
 def start(*, live: bool = False, read: dict[Path, str] | None = None, **options: Any) -> Outputs:
-    return open_outputs(OutputOptions(status=False, **options), LABELS, live=live, read=read)
+    config = Watch(**options)
+    check(config)
+    return open_outputs(config, LABELS, live=live, read=read, status=False)
 
 
 def watch(number: int) -> WatchedFrame:
@@ -73,9 +77,9 @@ def test_files_may_get_changes(tmp_path: Path) -> None:
 
 
 def test_standard_output_gets_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """As asked for."""
-    for options in ({"text": True}, {"jsonl": "-"}):
-        outputs = start(**options)
+    """Text where records go nowhere else."""
+    for jsonl in (None, "-"):
+        outputs = start(jsonl=jsonl)
         outputs.write(watch(0))
         outputs.close()
     lines = capsys.readouterr().out.splitlines()
@@ -87,7 +91,6 @@ def test_an_aggregate_is_all_that_leaves(tmp_path: Path, capsys: pytest.CaptureF
     """Every output gets the same counts, also of the last period, and nothing else."""
     with run_broker() as broker:
         outputs = start(
-            text=True,
             jsonl=str(tmp_path / "out.jsonl"),
             mqtt=f"mqtt://127.0.0.1:{broker.port}/{TOPIC}",
             aggregate=1.0,
@@ -101,22 +104,29 @@ def test_an_aggregate_is_all_that_leaves(tmp_path: Path, capsys: pytest.CaptureF
     assert [(one["event"], one["people"], one["partial"]) for one in published] == [
         ("period", 2, False), ("period", 2, True)
     ]  # fmt: skip
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert not capsys.readouterr().out
+
+
+def test_counts_are_printed_where_they_go_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a period."""
+    outputs = start(aggregate=1.0, least_people=2)
+    for number in range(30):
+        outputs.write(watch(number))
+    outputs.close()
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["0.00 s", "1.00 s"]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"aggregate": 60.0, "jsonl": "-", "save": Path("a.mp4")}, "nothing about one person"),
-        ({"aggregate": 60.0, "jsonl": "-", "show": True}, "nothing about one person"),
-        ({"aggregate": 60.0, "jsonl": "-", "events": "frames"}, "leave them out"),
-        ({"aggregate": 60.0, "mqtt": "mqtt://h/t", "publish": "frames"}, "leave them out"),
-        ({"aggregate": 60.0}, "say where"),
-        ({"aggregate": 0.5, "jsonl": "-"}, "at least 1"),
+        ({"aggregate": 60.0, "jsonl": "-", "save": Path("a.mp4")}, "no effect with --aggregate"),
+        ({"aggregate": 60.0, "jsonl": "-", "show": True}, "no effect with --aggregate"),
+        ({"aggregate": 60.0, "jsonl": "-", "events": "frames"}, "no effect with --aggregate"),
+        ({"aggregate": 60.0, "mqtt": "mqtt://h/t", "publish": "frames"}, "no effect with --aggregate"),
+        ({"aggregate": 0.5, "jsonl": "-"}, "1 or more"),
         ({"blur": True, "jsonl": "-"}, "--save or --show"),
         ({"events": "changes", "webhook": "https://h/"}, "--jsonl or --csv"),
         ({"publish": "frames", "jsonl": "-"}, "--mqtt or --webhook"),
-        ({"text": True, "jsonl": "-"}, "standard output"),
         ({"save": Path("out.gif")}, "ends in"),
         ({"mqtt": "mqtt://host"}, "topic"),
         ({"webhook": "http://example.com/"}, "unencrypted"),
@@ -215,7 +225,7 @@ def test_a_video_that_is_slow_costs_a_live_source_frames_and_a_file_none(
     live = start(save=tmp_path / "live.avi", live=True)
     for number in range(100):
         live.write(watch(number))
-    (counted,) = live.count().values()
+    counted = live.count()[str(tmp_path / "live.avi")]
     assert counted.lost >= 100 - opening.VIDEO_CAPACITY - 1
     answers.set()
     live.close()
@@ -223,5 +233,5 @@ def test_a_video_that_is_slow_costs_a_live_source_frames_and_a_file_none(
     for number in range(100):
         file.write(watch(number))
     file.close()
-    (counted,) = file.count().values()
+    counted = file.count()[str(tmp_path / "file.avi")]
     assert (counted.written, counted.lost) == (100, 0)

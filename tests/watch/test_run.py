@@ -91,6 +91,16 @@ def test_what_is_read_is_not_written_to(folder: Path, tmp_path: Path) -> None:
     assert run(Watch(str(video), model="nano")).frames == 5
 
 
+def test_a_blurred_video_is_searched_in_every_frame(folder: Path, tmp_path: Path) -> None:
+    """Otherwise a face that comes in would be seen for some frames."""
+    pytest.importorskip("cv2")
+    for name, blur in (("plain", False), ("blurred", True)):
+        records = str(tmp_path / f"{name}.jsonl")
+        run(Watch(str(folder), model="nano", blur=blur, save=tmp_path / f"{name}.mp4", jsonl=records, seconds=0.4))
+    assert not all(record["detected"] for record in read_lines(tmp_path / "plain.jsonl"))
+    assert all(record["detected"] for record in read_lines(tmp_path / "blurred.jsonl"))
+
+
 def test_it_stops_after_some_seconds(folder: Path) -> None:
     """Of a file, in its own time; of a live source, on the clock."""
     assert run(Watch(str(folder), model="nano", seconds=0.5)).frames == 13

@@ -28,6 +28,7 @@ from edgeemo.console import writing_output
 from edgeemo.errors import MachineError, UsageError
 from edgeemo.watch.events import Record, describe
 from edgeemo.watch.outputs.background import UndeliveredError
+from edgeemo.watch.outputs.terminal import ERASE
 
 log = logging.getLogger(__name__)
 BATCH = 1000
@@ -93,13 +94,19 @@ class Csv:
 
 
 class Text:
-    """A line per record for people."""
+    """A line per record for people.
+
+    erase: standard output is a terminal that also shows the state (terminal.py), which each line replaces.
+    """
 
     header = b""
 
+    def __init__(self, *, erase: bool = False) -> None:
+        self._start = ERASE if erase else ""
+
     def format(self, records: Sequence[Record]) -> bytes:
         """Return a line per record."""
-        return "".join(f"{describe(record)}\n" for record in records).encode()
+        return "".join(f"{self._start}{describe(record)}\n" for record in records).encode()
 
     def owns(self, start: bytes) -> bool:
         """Return False: text goes to standard output alone."""
