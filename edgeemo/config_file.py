@@ -49,10 +49,12 @@ _NAMES = {
 def make_config(kind: type[Config], typed: Mapping[str, Any], file: Path | None = None) -> Any:
     """Return a config from the options of a command line and, for those that are not typed, of a file.
 
-    Text `env:NAME` is replaced by the environment variable, in both. Raises UsageError as `read_options` does.
+    Text `env:NAME` is replaced by the environment variable, in both, unless the options are only to be printed: they
+    may be prepared where the secrets are not. Raises UsageError as `read_options` does.
     """
-    found = read_options(kind, file) if file else {}
-    return kind(**{**found, **read_secrets(kind, typed)})
+    secrets = not (typed.get("print_config") or typed.get("print_unit"))
+    found = read_options(kind, file, secrets=secrets) if file else {}
+    return kind(**{**found, **(read_secrets(kind, typed) if secrets else typed)})
 
 
 def read_options(kind: type[Config], file: Path, *, secrets: bool = True) -> dict[str, Any]:
@@ -98,7 +100,9 @@ def anchor(one: Typed, value: Any, folder: Path) -> Any:
         return type(value)(anchor(one, item, folder) for item in value)
     if one.type is Path and isinstance(value, (str, Path)):
         return folder / value if str(value) else value
-    if not one.about.may_be_path or not isinstance(value, str) or value in ("", "-") or URL.match(value):
+    if not one.about.may_be_path or not isinstance(value, str) or value in ("", "-"):
+        return value
+    if URL.match(value) or is_variable(value):
         return value
     is_path = one.about.unit == "FILE" or "/" in value or os.sep in value or Path(value).suffix
     is_there = one.about.argument and not SOURCES.fullmatch(value) and _is_there(folder / value)
@@ -154,7 +158,7 @@ def _read_value(one: Typed, key: str, value: Any, file: Path, place: str, *, sec
         if not _has_type(item, one.type):
             quoted = f'; write "{item}"' if one.type is str and isinstance(item, (int, float)) else ""
             raise UsageError(f"{place}: {key} = {_show(value)}: expected {_expect(one)}{quoted}")
-    if one.type is str and not one.many and value.startswith(SECRET):
+    if one.type is str and not one.many and is_variable(value):
         if not secrets:
             return value
         value = _read_secret(value, f"{place}: {key}")
@@ -184,7 +188,7 @@ def _show(value: Any) -> str:
 
 
 def _read_secret(value: Any, name: str) -> Any:
-    if not isinstance(value, str) or not value.startswith(SECRET):
+    if not is_variable(value):
         return value
     variable = value.removeprefix(SECRET)
     if not (found := os.environ.get(variable, "")):
@@ -226,6 +230,11 @@ def has_secret(one: Typed, value: Any) -> bool:
     return bool(parts.password or parts.query or one.about.unit == "URL")
 
 
+def is_variable(value: Any) -> bool:
+    """Return whether a value stands for an environment variable: `env:NAME`."""
+    return isinstance(value, str) and value.startswith(SECRET)
+
+
 def hide_secret(one: Typed, config: Any) -> str | None:
     """Return `env:NAME` for an option of a config whose value must not be printed; None if it may be.
 
@@ -233,9 +242,11 @@ def hide_secret(one: Typed, config: Any) -> str | None:
     EDGEEMO_ with the name of the option.
     """
     value, file = getattr(config, one.name), getattr(config, "config", None)
+    if is_variable(value):
+        return str(value)
     stored = read_options(type(config), file, secrets=False).get(one.name) if file else None
-    if isinstance(stored, str) and stored.startswith(SECRET) and _read_secret(stored, one.flag) == value:
-        return stored
+    if is_variable(stored) and os.environ.get(str(stored).removeprefix(SECRET)) == value:
+        return str(stored)
     return f"{SECRET}EDGEEMO_{one.name.upper()}" if has_secret(one, value) else None
 
 

@@ -234,6 +234,14 @@ def test_the_example_does_not_show_secrets(
     assert getattr(make_config(Sample, {}, write(tmp_path, text)), name) == value
 
 
+def test_options_are_printed_where_the_secrets_are_not(tmp_path: Path) -> None:
+    """A file for another machine may name variables that are not set here."""
+    file = write(tmp_path, 'source = "env:CAMERA"\n')
+    text = write_example(make_config(Sample, {"config": file, "webhook": "env:HOOK", "print_config": True}, file))
+    assert 'source = "env:CAMERA"' in text
+    assert 'webhook = "env:HOOK"' in text
+
+
 def test_the_version_of_a_broker_is_no_secret() -> None:
     one = next(one for one in options(Watch) if one.name == "mqtt")
     assert not has_secret(one, "mqtt://me@broker/a?version=3.1.1")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeemo.config_file import SECRET, URL, anchor, hide_secret, make_config
+from edgeemo.config_file import SECRET, URL, anchor, hide_secret, is_variable, make_config
 from edgeemo.options import Typed, options
 from edgeemo.stages import Watch
 
@@ -134,18 +134,20 @@ def _escape(letter: str) -> str:
 
 def _list_words(config: Watch, folder: Path) -> tuple[list[str], list[str]]:
     """Return the options that differ from those of the config's file, and the variables that stand for secrets."""
-    base = make_config(Watch, {}, config.config)
+    base = make_config(Watch, {"print_unit": True}, config.config)
     words: list[str] = []
+    variables: list[str] = []
     for one in options(Watch):
-        value = getattr(config, one.name)
+        hidden = hide_secret(one, config)
+        variables += [hidden.removeprefix(SECRET)] if hidden else []
+        value = hidden or getattr(config, one.name)
         if one.name in LEFT_OUT or (value == getattr(base, one.name) and one.name != "config"):
             continue
         if one.name not in OUTPUTS:
             value = anchor(one, value, folder.absolute())
         if value is not None:
-            words += _write_option(one, hide_secret(one, config) or value)
-    hidden = [hide_secret(one, config) for one in options(Watch)]
-    return words, [one.removeprefix(SECRET) for one in hidden if one]
+            words += _write_option(one, value)
+    return words, variables
 
 
 def _list_passwords(config: Watch, variables: list[str]) -> list[str]:
@@ -179,8 +181,8 @@ def _write_notes(variables: list[str], in_home: list[str]) -> str:
 
 def _write_order(config: Watch) -> str:
     """Return the dependency on the network, of what is reached through it."""
-    addresses = (config.source or "", config.mqtt, config.webhook)
-    if any(isinstance(one, str) and URL.match(one) for one in addresses):
+    addresses = (config.source, config.mqtt, config.webhook)
+    if any(one and (URL.match(one) or is_variable(one)) for one in addresses):
         return "Wants=network-online.target\nAfter=network-online.target\n"
     return ""
 

@@ -133,6 +133,17 @@ def test_a_secret_of_the_file_is_neither_shown_nor_typed(tmp_path: Path, monkeyp
     assert read_command(unit)[2:] == [f"--config={file}"]
 
 
+def test_a_unit_is_printed_where_the_secrets_are_not(tmp_path: Path) -> None:
+    """On another machine, or by a user who may not read them; what it is about is reached through the network."""
+    file = tmp_path / "watch.toml"
+    file.write_text('source = "env:CAMERA"\n', encoding="utf-8")
+    typed = {"config": file, "webhook": "env:HOOK", "print_unit": True}
+    unit = make(make_config(Watch, typed, file))
+    assert read_command(unit)[2:] == ["--webhook=env:HOOK", f"--config={file}"]
+    assert {"#   CAMERA=...", "#   HOOK=..."} <= set(unit.splitlines())
+    assert read_keys(unit)["Wants"] == "network-online.target"
+
+
 def test_passwords_of_outputs_have_their_own_variables() -> None:
     assert "#   EDGEEMO_MQTT_PASSWORD=..." in make(Watch(source="0", mqtt="mqtt://me@broker/a"))
     assert "MQTT_PASSWORD" not in make(Watch(source="0", mqtt="mqtt://me:word@broker/a"))
