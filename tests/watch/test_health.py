@@ -311,7 +311,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_closed(status: Status, monke
 
 def test_many_clients_are_refused_and_the_server_recovers(status: Status) -> None:
     """No thread is started for more than the limit."""
-    with HealthServer(status) as server:
+    with HealthServer(status, seconds=60) as server:  # so that no time-out ends a connection
         clients = [connect(server) for _ in range(health.CONNECTIONS + 1)]
         assert clients[-1].recv(1) == b""  # closed unread, because it is one too many
         for client in clients:
@@ -326,7 +326,7 @@ def test_many_clients_are_refused_and_the_server_recovers(status: Status) -> Non
 def test_at_the_end_no_thread_is_left(status: Status) -> None:
     """Nor one of a client that is still connected."""
     before = set(threading.enumerate())
-    with HealthServer(status) as server:
+    with HealthServer(status, seconds=60) as server:  # so that no time-out ends a connection
         client = connect(server)
         send(server, "/health")
         deadline = time.monotonic() + 10
