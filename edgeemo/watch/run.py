@@ -96,7 +96,7 @@ def run(config: Watch, *, show: Callable[[str], None] = print_text) -> Watched:
         stack.callback(outputs.close)
         seconds = config.seconds or float("inf")
         watched = _Loop(seconds, signals, holder, detector, watcher, capture, outputs, status, notifier).run()
-    _log_summary(source, watched, signals.stopped_by)
+    _log_summary(source, watched, signals, people=config.aggregate is None)
     if signals.stopped_by and not source.live:
         raise KeyboardInterrupt
     return watched
@@ -215,16 +215,17 @@ def _log_frame(frame: Frame, detector: SearchDetector) -> None:
         log.info("frames of %dx%d: faces from about %.0f pixels on are found%s", width, height, smallest, many)
 
 
-def _log_summary(source: Source, watched: Watched, stopped_by: str) -> None:
+def _log_summary(source: Source, watched: Watched, signals: Signals, *, people: bool) -> None:
+    """Log what was seen; people: how many faces, too."""
     rate = watched.frames / watched.seconds if watched.seconds else 0.0
     log.info(
-        "%s%s: %s in %.1f s (%.1f a second), %d dropped; %s followed; %d reconnects",
+        "%s%s: %s in %.1f s (%.1f a second), %d dropped; %s%s",
         source.name,
-        f", ended by {stopped_by}" if stopped_by else "",
+        f", ended by {signals.stopped_by}" if signals.stopped_by else "",
         count(watched.frames, "frame"),
         watched.seconds,
         rate,
         watched.dropped,
-        count(watched.tracks, "face"),
-        watched.reconnects,
+        f"{count(watched.tracks, 'face')} followed; " if people else "",
+        count(watched.reconnects, "reconnect"),
     )

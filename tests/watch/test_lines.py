@@ -178,8 +178,8 @@ def test_a_full_disk_leaves_no_half_line(form: Format, tmp_path: Path, monkeypat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_every_line_is_whole_after_a_kill(tmp_path: Path) -> None:
-    """At whatever moment it comes."""
+def test_every_line_but_the_last_is_whole_after_a_kill(tmp_path: Path) -> None:
+    """Linux may cut a write between two pages; the next program sees it, and goes on in a line of its own."""
     code = (
         "import sys; from pathlib import Path; from watched import *\n"
         "from edgeemo.watch.events import list_faces\n"
@@ -197,9 +197,10 @@ def test_every_line_is_whole_after_a_kill(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, path], env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"running\n"
         process.kill()
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert path.read_bytes().endswith(b"\n")
-    assert [row["frame"] for row in rows] == list(range(len(rows)))
+    *whole, last = path.read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["frame"] for line in whole] == list(range(len(whole)))
+    assert len(whole) > 100
+    assert last == "" or last.startswith('{"event":')
 
 
 def start_printing(code: str) -> subprocess.Popen[bytes]:

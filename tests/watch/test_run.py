@@ -70,12 +70,16 @@ def test_standard_output_has_only_records_if_asked_for(folder: Path, capfd: pyte
     assert {record["event"] for record in records} >= {"appeared", "ended"}
 
 
-def test_counts_alone_are_told_of_an_aggregate(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Withheld below five people; no face is named."""
+def test_counts_alone_are_told_of_an_aggregate(
+    folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Withheld below five people; no face is named, nor counted in the summary."""
+    caplog.set_level("INFO", logger="edgeemo")
     run(Watch(str(folder), model="nano", aggregate=1.0))
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all("withheld" in line and "face" not in line for line in lines)
+    assert "followed" not in caplog.text
     run(Watch(str(folder), model="nano", aggregate=1.0, least_people=2))
     lines = capfd.readouterr().out.splitlines()
     assert all("2 faces: " in line for line in lines)
@@ -194,7 +198,7 @@ def test_a_signal_ends_a_live_source_with_whole_files(name: str, tmp_path: Path)
         _, log = child.communicate(timeout=60)
     assert child.returncode == 0, log
     assert f"ended by {name}" in log
-    assert "frames" in log.splitlines()[-1]
+    assert " followed" in log.splitlines()[-1]
     assert read_lines(records)[-1]["event"] == "face"
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["faces.jsonl", "faces.mp4"]
 

@@ -1,7 +1,7 @@
 """JSON Lines and CSV: files that grow by whole lines for as long as the program runs; and text, on standard output.
 
-- Lines are appended, each in one piece, without a buffer: after a SIGKILL every line is whole. They are in the system's
-  cache; a power loss may cost the last seconds.
+- Lines are appended without a buffer: after a SIGKILL all but the last are whole, which the system may cut between two
+  pages. They are in the system's cache; a power loss may cost the last seconds.
 - A file that exists is continued if edgeemo watch wrote it, and refused otherwise. If its last line is cut, as by a
   full disk and a kill, that is logged, and the next line begins on a line of its own.
 - If the file is renamed or removed, as by logrotate, a new one is begun; if it is emptied (copytruncate), it goes on.
