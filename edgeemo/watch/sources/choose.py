@@ -25,6 +25,7 @@ EXPECTED = (
 NAMED = re.compile(r"(picamera2|synthetic)(?::([0-9]{1,3}))?")
 LARGEST = 16_384  # pixels a side
 FASTEST = 1000  # frames a second
+VISIT = 20.0  # seconds that each of several people in a rendered scene stays
 
 
 def open_source(
@@ -38,7 +39,8 @@ def open_source(
     """Return the source that a text means; nothing is opened before `Source.open`.
 
     text: 0 or /dev/video0, a camera; rtsp://, rtsps://, http:// or https://, a stream; a folder of images, a pattern,
-    or an image; another file, a video; picamera2 or picamera2:1; synthetic or synthetic:PEOPLE, a rendered scene.
+    or an image; another file, a video; picamera2 or picamera2:1; synthetic or synthetic:PEOPLE, a rendered scene,
+    in which several people come and go.
     width, height: of a frame in pixels, for cameras and `synthetic`. fps: frames per second, for these and folders.
     timeout: seconds without a frame after which a stream or picamera2 is lost.
 
@@ -62,7 +64,8 @@ def _choose(text: str, width: int | None, height: int | None, fps: float | None,
         if found[1] == "picamera2":
             return PiCamera(int(found[2] or 0), width, height, fps, timeout)
         people = int(found[2] or 1)
-        return Synthetic(Scene(people, 0, width or 640, height or 480, fps or DEFAULT_FPS, labels=CLEAR))
+        visit = VISIT if people > 1 else None
+        return Synthetic(Scene(people, 0, width or 640, height or 480, fps or DEFAULT_FPS, labels=CLEAR, visit=visit))
     if "://" in text:
         split_url(text)
         return NetworkStream(text, timeout)
