@@ -35,7 +35,8 @@ class Capture:
     realtime: play a file or folder at its own rate, and drop frames as a camera does. wait: keep trying where a live
     source cannot be opened the first time, instead of raising. lost_after: seconds without a frame of a live source
     after which it is not connected. frozen_after: seconds of the very same pixels, to a sample of them, after which it
-    is frozen. clock: seconds that only increase. pause: waits for seconds, or until `close`.
+    is frozen; a camera that hangs before its video codec is not noticed, since the codec's keyframes differ a little, as
+    they do where a room is still. clock: seconds that only increase. pause: waits for seconds, or until `close`.
 
     dropped: frames that nobody took in time. reconnects: how often a live source came back. frames: how many were
     read. ended: no frame will come any more.
@@ -246,7 +247,7 @@ class Capture:
         elif not self.frozen and now - self._moved >= self._frozen_after:
             self.frozen = True
             log.warning(
-                "%s is frozen: it has delivered the very same image for %g s; restart the camera or its server",
+                "%s is frozen: it has delivered the very same image for %.0f s; restart the camera or its server",
                 self.source.name,
                 now - self._moved,
             )

@@ -17,6 +17,7 @@ from PIL import Image
 from edgeemo.errors import DataError, MachineError, UsageError
 from edgeemo.watch.scene import Scene
 from edgeemo.watch.sources import SourceLostError, camera, open_source, opencv
+from edgeemo.watch.sources.network import NetworkStream
 from edgeemo.watch.sources.synthetic import Synthetic
 
 
@@ -322,6 +323,16 @@ def test_options_of_the_user_for_ffmpeg_count_and_ours_do_not_stay(monkeypatch):
     opencv.Reader(fake, "x", backend=0, options="rtsp_transport;tcp")
     assert [one[opencv.FFMPEG_OPTIONS] for one in seen] == ["rtsp_transport;tcp", "rtsp_transport;udp"]
     assert opencv.os.environ[opencv.FFMPEG_OPTIONS] == "rtsp_transport;udp"
+
+
+def test_a_frame_that_comes_only_when_the_time_is_up_is_none():
+    clock, pixels = Clock(), np.zeros((4, 6, 3), np.uint8)
+    source = NetworkStream("rtsp://127.0.0.1/x", timeout=5.0, clock=clock)
+    source._reader = SimpleNamespace(read=lambda: (clock.pause(4.9), pixels)[1])
+    assert source.read().number == 0
+    source._reader = SimpleNamespace(read=lambda: (clock.pause(5.0), pixels)[1])
+    with pytest.raises(SourceLostError, match=r"time-out 5 s"):
+        source.read()
 
 
 # Folders

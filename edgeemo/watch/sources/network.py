@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
@@ -25,11 +27,12 @@ class NetworkStream:
     """A stream; `live` turns False on opening where the server states how many frames there are, as of a file.
 
     url: rtsp, rtsps, http or https, with user and password where the camera asks for them. timeout: seconds without a
-    frame after which it is lost; opening may take as long.
+    frame after which it is lost; opening may take as long. clock: seconds that only increase.
     """
 
     url: str = field(repr=False)
     timeout: float = 10.0
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     live: bool = field(default=True, init=False)
     _reader: Reader | None = field(default=None, init=False, repr=False)
     _file: FileClock | None = field(default=None, init=False, repr=False)
@@ -81,8 +84,10 @@ class NetworkStream:
         """Return the next frame; SourceLostError if none comes within the time-out or the server has closed."""
         if self._file:
             return self._file.read()
+        start = self.clock()
         pixels = self._reader.read() if self._reader else None
-        if pixels is None:
+        # When the time is up FFmpeg still gives the frame that it was keeping until the next one: it is too old.
+        if pixels is None or self.clock() - start >= self.timeout:
             raise SourceLostError(f"{self.name} delivers no frames any more (time-out {self.timeout:g} s)")
         self._number += 1
         return make_frame(pixels, self._number - 1)
