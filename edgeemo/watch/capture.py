@@ -35,8 +35,8 @@ class Capture:
     realtime: play a file or folder at its own rate, and drop frames as a camera does. wait: keep trying where a live
     source cannot be opened the first time, instead of raising. lost_after: seconds without a frame of a live source
     after which it is not connected. frozen_after: seconds of the very same pixels, to a sample of them, after which it
-    is frozen; a camera that hangs before its video codec is not noticed, since the codec's keyframes differ a little, as
-    they do where a room is still. clock: seconds that only increase. pause: waits for seconds, or until `close`.
+    is frozen; a camera that hangs before its video codec is not noticed, since keyframes of one image differ a little,
+    as those of a still room do. clock: seconds that only increase. pause: waits for seconds, or until `close`.
 
     dropped: frames that nobody took in time. reconnects: how often a live source came back. frames: how many were
     read. ended: no frame will come any more.
@@ -66,7 +66,7 @@ class Capture:
         self._error: BaseException | None = None
         self._lost = False  # and logged
         self._arrived: float | None = None  # when the last frame came
-        self._connected_since = self._moved = 0.0
+        self._connected_since = self._began = self._moved = 0.0
         self._next_pause = pauses[0]
         self._sample: np.ndarray | None = None
         self._number = -1  # of the last frame
@@ -234,8 +234,8 @@ class Capture:
         """Wait until a frame of a file is due; it counts as captured then."""
         position = frame.position or 0.0
         if self._arrived is None:
-            self._moved = self._clock() - position  # when the file began
-        self._pause(max(0.0, self._moved + position - self._clock()))
+            self._began = self._clock() - position  # when the file did
+        self._pause(max(0.0, self._began + position - self._clock()))
         return replace(frame, captured=time.monotonic(), time=time.time())
 
     def _check_frozen(self, frame: Frame) -> None:
