@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeemo import cli, errors
 from edgeemo.bench.gates import GATES
-from edgeemo.options import Typed, clauses, options
+from edgeemo.options import Typed, clauses, options, spell_flag
 from edgeemo.stages import RECIPES, STAGES, Stage, Train
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
@@ -122,7 +122,7 @@ def _default(one: Typed) -> str:
 
 def _needs(one: Typed) -> str:
     needed = [" or ".join(_spelled(name) for name in clause) for clause in clauses(one.about.needs)]
-    excluded = re.findall(r"!(\w+)", one.about.needs)
+    excluded = re.findall(r"!([\w=]+)", one.about.needs)
     found = f"; needs {', and '.join(needed)}" if needed else ""
     return found + (f"; not with {', '.join(_spelled(name) for name in excluded)}" if excluded else "")
 
@@ -130,7 +130,7 @@ def _needs(one: Typed) -> str:
 def _spelled(condition: str) -> str:
     """loss=focal as `--loss focal`; an argument as it is named."""
     name, _, value = condition.partition("=")
-    flag = name.upper() if name == "images" else f"--{name.replace('_', '-')}"
+    flag = name.upper() if name == "images" else spell_flag(name)
     return f"`{f'{flag} {value}'.rstrip()}`"
 
 

@@ -1,5 +1,7 @@
 """The build stage: an ONNX file → an engine of TensorRT, or of TensorRT for RTX, with a card that has its target.
 
+With --for, a folder for another host instead (edgeemo/export).
+
 The precision is that of the file, in Q/DQ nodes and float16 or float32 tensors: the network is strongly typed, so there
 is no option for it. TensorRT 10 needs a flag for this; in TensorRT 11 all networks are strongly typed.
 """
@@ -20,6 +22,7 @@ from edgeemo.card import Card, Precision, Target, card_path, read_card
 from edgeemo.card.files import write_sealed
 from edgeemo.card.history import make_entry
 from edgeemo.errors import EdgeemoError, IntegrityError, MachineError, UsageError
+from edgeemo.export import write_export
 from edgeemo.machine import is_jetson, this_machine
 from edgeemo.runtime import shipped
 from edgeemo.runtime.backends.cuda import Cuda, Gpu
@@ -48,7 +51,12 @@ RTX_INT8 = (
 
 
 def run(config: Build) -> Path:
-    """Build as configured; return the path of the engine. An existing one of the same file and target is kept."""
+    """Build as configured; return the path of the engine. An existing one of the same file and target is kept.
+
+    With `for_`, write a new folder for that host and return its path.
+    """
+    if config.for_:
+        return write_export(config)
     _check(config)
     source = _find_source(config)
     card = read_card(source)

@@ -25,7 +25,7 @@ from edgeemo.errors import ClosedPipeError, DataError, EdgeemoError, GateError
 from edgeemo.limits import MEMORY, explain_limit
 from edgeemo.machine import is_first_process, read_cpu_quota, usable_cores
 from edgeemo.names import escape_message, escape_name
-from edgeemo.options import Typed, clauses, options, settings
+from edgeemo.options import Typed, clauses, options, settings, spell_flag
 from edgeemo.resume import make_compress_config, make_train_config
 from edgeemo.stages import Stage
 
@@ -195,7 +195,7 @@ def _make_parameter(one: Typed) -> click.Parameter:
         count = {"nargs": -1} if one.many else {}
         kind = _click_type(one)
         return StageArgument([one.name], type=kind, required=required, text=one.about.help, **count)
-    flag = f"--{one.name.replace('_', '-')}"
+    flag = spell_flag(one.name)
     about: dict[str, Any] = {"group": one.about.group, "rare": one.about.rare, "help": _make_help(one)}
     if one.type is bool:
         declaration = f"{flag}/--no-{flag[2:]}" if one.default else flag
@@ -218,7 +218,7 @@ def _make_help(one: Typed) -> str:
 def _spell(condition: str) -> str:
     """Return loss=focal as --loss focal."""
     name, _, value = condition.partition("=")
-    return f"--{name.replace('_', '-')} {value}".rstrip()
+    return f"{spell_flag(name)} {value}".rstrip()
 
 
 def _click_type(one: Typed) -> Any:
@@ -369,8 +369,8 @@ def _print_made(stage: Stage, config: Any, path: Path) -> None:
     if stage.shows:
         _print_file(stage.shows(path))
     print_text(escape_name(str(path)))
-    if stage.following:
-        print_text(f"next:  edgeemo {escape_message(stage.following(config, path))}")
+    if following := stage.following(config, path) if stage.following else "":
+        print_text(f"next:  edgeemo {escape_message(following)}")
 
 
 def _print_result(result: Any, *, as_json: bool = False) -> None:

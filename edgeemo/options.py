@@ -30,7 +30,8 @@ class Option:
     most: float | None = None
     above: float | None = None  # exclusive
     below: float | None = None  # exclusive
-    needs: str = ""  # other options without which it has no effect: "int8", "prune|size & epochs", "loss=focal"
+    # Other options without which it has no effect, or with which: "int8", "prune|size & epochs", "loss=focal", "!boxes"
+    needs: str = ""
     group: str = ""  # heading in the help; empty: the default heading
     rare: bool = False  # shown by --help-all only
     argument: bool = False  # positional on the command line
@@ -55,6 +56,11 @@ class Option:
             or (self.below is not None and value >= self.below)
             or value != value  # NaN is in no range  # noqa: PLR0124
         )
+
+
+def spell_flag(name: str) -> str:
+    """Return the flag of a field: --batch-size, and --for of `for_`."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def option(default: Any, text: str, **about: Any) -> Any:
@@ -96,8 +102,8 @@ class Typed:
 
     @property
     def flag(self) -> str:
-        """As on the command line: --batch-size; MODEL for an argument."""
-        return self.name.upper() if self.about.argument else f"--{self.name.replace('_', '-')}"
+        """As on the command line: --batch-size; --for of `for_`, which Python reserves; MODEL for an argument."""
+        return self.name.upper() if self.about.argument else spell_flag(self.name)
 
     def convert(self, value: Any) -> Any:
         """Convert text to a path, and a sequence or comma-separated text to a tuple; return other values unchanged."""
@@ -148,7 +154,7 @@ class Typed:
                 f"{self.flag} {escape_name(str(value))}: expected a path in UTF-8; rename the file or folder"
             )
         if self.about.choices and value not in self.about.choices:
-            raise known(self.name.replace("_", " "), str(value), self.about.choices)
+            raise known(self.name.rstrip("_").replace("_", " "), str(value), self.about.choices)
         if value == "" and self.about.choices == ():
             raise UsageError(f"{self.flag} is empty: expected {_ARTICLES[self.type]}, or leave it out")
         if isinstance(value, (int, float)) and not self.about.allows(value):
@@ -190,7 +196,7 @@ def check(config: Any) -> None:
 
 def _check_needs(config: Any, one: Typed, value: Any) -> None:
     flag = one.flag.replace("--", "--no-", 1) if value is False else one.flag
-    if excluded := [name for name in _list_excluded(one.about.needs) if getattr(config, name)]:
+    if excluded := [name for name in _list_excluded(one.about.needs) if _given(config, name)]:
         raise UsageError(f"{flag} has no effect with {_spell(config, excluded[0])}: leave out one of them")
     if missing := [clause for clause in clauses(one.about.needs) if not any(_given(config, name) for name in clause)]:
         needed = ", and ".join(" or ".join(_spell(config, name) for name in clause) for clause in missing)

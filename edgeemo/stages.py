@@ -451,38 +451,69 @@ class Search(Config):
     skip_unreadable: bool = like(Compress, "skip_unreadable")
 
 
+# Hosts of `build --for`, each with the module whose `write(config, folder)` fills a new folder; they need no extra.
+EXPORTS = {
+    "web": "edgeemo.web.export",
+    "triton": "edgeemo.export.triton",
+    "deepstream": "edgeemo.export.deepstream",
+}
+OF_ENGINE = "!for_"  # options that have no effect where no engine is built
+
+
 @dataclass(frozen=True)
 class Build(Config):
-    """Build a TensorRT engine from an ONNX file.
+    """Build a TensorRT engine from an ONNX file, or write the files with which another program serves the model.
 
-    With TensorRT for the GPU of this machine, or with TensorRT for RTX for any RTX GPU.
+    With TensorRT for the GPU of this machine, or with TensorRT for RTX for any RTX GPU. With --for, for a browser, the
+    Triton Inference Server, or DeepStream; this needs no GPU.
     """
 
     model: str = argument(
-        "nano, small or base, or an ONNX file: float, FP16, or INT8 of the tensorrt format", may_be_path=True
+        "nano, small or base, or an ONNX file: float, FP16, or INT8 of the tensorrt format; with --for web or triton "
+        "INT8 of the cpu format, and with --for triton also an engine",
+        may_be_path=True,
     )
     out: Path | None = option(
-        None, "engine file, .trt; default: beside the model, or here for a shipped one", unit="FILE"
+        None,
+        "engine file, .trt; default: beside the model, or here for a shipped one. With --for: a new folder",
+        unit="PATH",
     )
-    library: str = option("auto", "auto: the first one that is installed", choices=("auto", "tensorrt", "rtx"))
+    for_: str | None = option(
+        None,
+        "write a folder for this host instead of an engine: web (a static page), triton (a model repository) or "
+        "deepstream (a secondary classifier of nvinfer)",
+        choices=tuple(EXPORTS),
+    )
+    library: str = option(
+        "auto", "auto: the first one that is installed", choices=("auto", "tensorrt", "rtx"), needs=OF_ENGINE
+    )
     compute_capability: tuple[str, ...] = option(
-        (), "rtx: GPUs to build for, 7.5 (FP16 only) to 12.1; default: this machine's", unit="8.6,8.9,..."
+        (),
+        "rtx: GPUs to build for, 7.5 (FP16 only) to 12.1; default: this machine's",
+        unit="8.6,8.9,...",
+        needs=OF_ENGINE,
     )
-    max_batch: int = option(8, "largest batch size; the engine is tuned for 1", least=1, most=1024, unit="N")
+    max_batch: int = option(
+        8, "largest batch size; an engine is tuned for 1", least=1, most=1024, unit="N", needs="!for_=web"
+    )
     workspace_mib: int | None = option(
-        None, "GPU memory for building; default: the library's choice", least=1, unit="MIB"
+        None, "GPU memory for building; default: the library's choice", least=1, unit="MIB", needs=OF_ENGINE
     )
-    timing_cache: Path | None = option(None, "tensorrt: file of kernel timings, read and written", unit="FILE")
-    force: bool = option(False, "build even if the same engine exists")
+    timing_cache: Path | None = option(
+        None, "tensorrt: file of kernel timings, read and written", unit="FILE", needs=OF_ENGINE
+    )
+    force: bool = option(False, "build even if the same engine exists", needs=OF_ENGINE)
     version_compatible: bool = option(
         False,
         "tensorrt: also run on later versions of the same major version; makes the engine larger",
         group="Experimental (not tested on hardware)",
+        needs=OF_ENGINE,
     )
     hardware_compatible: bool = option(
         False,
         "tensorrt: also for other GPUs, Ampere (8.0) or later; slower",
         group="Experimental (not tested on hardware)",
+        needs=OF_ENGINE,
     )
     dla_core: int | None = option(
         None,
@@ -490,6 +521,7 @@ class Build(Config):
         least=0,
         unit="N",
         group="Experimental (not tested on hardware)",
+        needs=OF_ENGINE,
     )
 
 
@@ -952,7 +984,7 @@ class Stage:
     streams: bool = False  # run(config, show=) hands over the parts of its result one by one
     json: str = "print the result as JSON"  # help of --json; empty: without it
     shows: Callable[[Path], Path] | None = None  # the result file about what was made, by its path
-    following: Callable[[Any, Path], str] | None = None  # the command to go on with
+    following: Callable[[Any, Path], str] | None = None  # the command to go on with; empty: none
 
 
 def _after_compress(config: Compress, path: Path) -> str:
@@ -962,6 +994,10 @@ def _after_compress(config: Compress, path: Path) -> str:
 
 def _bench(_: Config, path: Path) -> str:
     return f"bench --engine {quote(str(path))} --data DATA"
+
+
+def _after_build(config: Build, path: Path) -> str:
+    return "" if config.for_ else _bench(config, path)
 
 
 def after_crop(_: Config, path: Path) -> str:
@@ -1006,7 +1042,7 @@ STAGES = (
         shows=lambda path: path.parents[1] / "search.json",
         following=_bench,
     ),
-    _made("build", Build, "edgeemo.build", "building engines", extra="tensorrt", following=_bench),
+    _made("build", Build, "edgeemo.build", "building engines", extra="tensorrt", following=_after_build),
     Stage("bench", Bench, "edgeemo.bench.run", "bench", "the benchmark"),
     Stage("parity", Parity, "edgeemo.bench.parity", "bench", "parity"),
     Stage(
