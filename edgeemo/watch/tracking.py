@@ -18,7 +18,7 @@ from edgeemo.faces.detection import Box, Detection, Framing
 from edgeemo.faces.merge import compute_iou
 from edgeemo.watch.motion import Motion
 
-KEEP_SECONDS = 1.5
+KEEP_SECONDS = 2.0
 SHOW_SECONDS = 0.4
 SURE_SCORE = 0.8
 MAX_DISTANCE = 16.0  # squared Mahalanobis distance, of 4 dimensions; 0.3 % of the true ones are beyond
