@@ -881,10 +881,10 @@ class Watch(Config):
     )
 
     time_constant: float = option(
-        150.0, "of the filter of a face's probabilities; 0: none", least=0, most=10_000, unit="MS", **SMOOTHING
+        100.0, "of the filter of a face's probabilities; 0: none", least=0, most=10_000, unit="MS", **SMOOTHING
     )
     hysteresis: float = option(
-        0.1,
+        0.2,
         "an emotion must be more probable than the one shown by this much to replace it",
         least=0,
         below=1,

@@ -28,8 +28,8 @@ class Smoothing:
     Raises UsageError for a value outside these ranges.
     """
 
-    time_constant_ms: float = 150.0
-    hysteresis: float = 0.1
+    time_constant_ms: float = 100.0
+    hysteresis: float = 0.2
     dwell_ms: float = 200.0
 
     def __post_init__(self) -> None:
