@@ -244,7 +244,12 @@ def main() -> None:
     settings = {"frame": [WIDTH, HEIGHT], "fps": FPS, "frames": FRAMES, "seeds": list(SEEDS), "missed": MISSED}
     settings |= {"place_noise": PLACE_NOISE, "size_noise": SIZE_NOISE, "covered": COVERED, "min_iou": MIN_IOU}
     settings |= {"peer": PEER_VERSION if python else None}
-    settings |= {"speed": SPEED, "acceleration": ACCELERATION, "sides": SIDES, "peers": PEERS if python else {}}
+    settings |= {
+        "speed": SPEED,
+        "acceleration": ACCELERATION,
+        "sides": {str(people): side for people, side in SIDES.items()},
+        "peers": PEERS if python else {},
+    }
     header = make_header(timed=True)
     files.write(Measurement(header=header, script="watch_tracks", settings=settings, rows=rows), OUT)
     for row in rows:
