@@ -792,10 +792,10 @@ class Label(Config):
 
 @dataclass(frozen=True)
 class Watch(Config):
-    """Watch a camera, a stream or a video: faces, followed over time, with steady emotions.
+    """Watch a camera, a stream or a video: track faces and predict a steady emotion for each.
 
-    Prints a line when a face appears, when its emotion changes and when it has left. No image is stored or sent unless
-    an option says so. Ctrl-C or SIGTERM ends it with complete files; SIGHUP loads the model file again.
+    Prints a line when a face appears, when its emotion changes and when it leaves. No image is stored or sent unless
+    an option says so. Ctrl-C or SIGTERM ends it with complete files; SIGHUP reloads the model file.
     """
 
     source: str | None = argument(
@@ -810,31 +810,33 @@ class Watch(Config):
     prior: str | None = option(
         None,
         "correct the predictions for the mix of emotions where the camera is: uniform, or shares of the reported "
-        "labels, as neutral=0.6,happiness=0.2; the others share what is left as in training; default: no correction",
+        "labels, as neutral=0.6,happiness=0.2; the other labels divide the rest as in training; default: no correction",
         unit="PRIOR",
     )
     prior_strength: float = like(Predict, "prior_strength")
-    detect_every: int = option(5, "search faces in every Nth frame, and follow them in between", **COUNT)
+    detect_every: int = option(5, "run the face detector on every Nth frame, and track faces in between", **COUNT)
     detector: str | None = like(Predict, "detector", needs="")
     faces: str = option(
         "few",
-        "few: search each frame as a whole, which finds faces from 1/15 of its longer side on; many: also overlapping "
-        "tiles of it, in 2 to 5 times the time",
+        "few: search each frame as a whole, which finds faces at least 1/15 as wide as its longer side; many: also "
+        "search overlapping tiles, which takes 2 to 5 times as long",
         choices=FACE_COUNTS,
     )
     threshold: float | None = like(Predict, "threshold", needs="")
-    augment: bool = option(False, "average three crops of each face in every frame, in three times the time")
+    augment: bool = option(
+        False, "average the predictions for three crops of each face, which takes three times as long"
+    )
     threads: int = option(1, "CPU threads of model and detector", most=MAX_THREADS, **COUNT)
     seconds: float | None = option(None, "stop after this time", above=0, unit="SECONDS")
 
     jsonl: str | None = option(
         None,
-        "append one JSON object per face and frame to a file; -: standard output",
+        "append records as JSON objects, one per line, to a file; -: standard output",
         unit="FILE",
         may_be_path=True,
         group="Output",
     )
-    csv: Path | None = option(None, "append a row per face and frame to a table", unit="FILE", group="Output")
+    csv: Path | None = option(None, "append records as rows to a CSV file", unit="FILE", group="Output")
     mqtt: str | None = option(
         None,
         "publish events to a broker, mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://; password: the environment variable "
@@ -845,47 +847,60 @@ class Watch(Config):
     webhook: str | None = option(None, "post events as JSON to a URL", unit="URL", group="Output")
     events: str | None = option(
         None,
-        "what files get: frames, every face of every frame; changes: a face appears, its emotion changes, it leaves; "
-        "default: frames",
+        "what is written to files: frames, every face of every frame; changes: a face appears, its emotion changes, "
+        "it leaves; default: frames",
         choices=EVENTS,
         needs="jsonl|csv & !aggregate",
         group="Output",
     )
     publish: str | None = option(
         None,
-        "what broker and webhook get; default: changes",
+        "what is sent to broker and webhook; default: changes",
         choices=EVENTS,
         needs="mqtt|webhook & !aggregate",
         group="Output",
     )
     save: Path | None = option(
-        None, "save a video with boxes and labels, .mp4", unit="FILE", needs="!aggregate", group="Output"
+        None,
+        "save a video with boxes and labels: .mp4, .mkv or .avi; an existing file is replaced",
+        unit="FILE",
+        needs="!aggregate",
+        group="Output",
     )
     show: bool = option(False, "show boxes and labels in a window; q ends", needs="!aggregate", group="Output")
 
     aggregate: float | None = option(
         None,
-        "write only counts per period of this length, instead of events of single faces",
+        "write only counts per period of this length, instead of events about single faces",
         least=1,
         unit="SECONDS",
         group="Privacy",
     )
     least_people: int = option(
-        5, "withhold the counts of a period with fewer people", needs="aggregate", group="Privacy", **COUNT
+        5,
+        "withhold the counts of a period in which fewer people were seen",
+        needs="aggregate",
+        group="Privacy",
+        **COUNT,
     )
     blur: bool = option(
         False,
-        "make faces unrecognisable in the video and the window; every frame is then searched",
+        "make faces unrecognisable in the video and the window; the detector then runs on every frame",
         needs="save|show",
         group="Privacy",
     )
 
     time_constant: float = option(
-        100.0, "of the filter of a face's probabilities; 0: none", least=0, most=10_000, unit="MS", **SMOOTHING
+        100.0,
+        "time constant of the filter of a face's probabilities; 0: no filter",
+        least=0,
+        most=10_000,
+        unit="MS",
+        **SMOOTHING,
     )
     hysteresis: float = option(
         0.2,
-        "an emotion must be more probable than the one shown by this much to replace it",
+        "by how much another emotion must be more probable than the one shown to replace it",
         least=0,
         below=1,
         **SMOOTHING,
@@ -896,14 +911,14 @@ class Watch(Config):
 
     size: str | None = option(
         None,
-        "of a camera's frames, as 640x480; default: the camera's own",
+        "frame size to ask a camera for, as 640x480; default: the camera's own",
         unit="WIDTHxHEIGHT",
         group="Source",
         rare=True,
     )
     fps: float | None = option(
         None,
-        "of a camera, or of a folder of frames (default: 25)",
+        "frame rate to ask a camera for, or to play a folder of images at (default: 25)",
         above=0,
         most=1000,
         unit="N",
@@ -911,12 +926,12 @@ class Watch(Config):
         rare=True,
     )
     realtime: bool = option(
-        False, "play a file at its own speed and drop frames, as from a camera", group="Source", rare=True
+        False, "play a file at its own speed, and drop frames as with a camera", group="Source", rare=True
     )
-    wait: bool = option(False, "wait for a source that cannot be opened at first", group="Source", rare=True)
+    wait: bool = option(False, "keep trying if the source cannot be opened at the start", group="Source", rare=True)
     timeout: float = option(
         10.0,
-        "a source that delivers nothing, or the same image, for so long is lost, or frozen",
+        "a source without a frame for this long counts as lost, and one that repeats the same image as frozen",
         above=0,
         most=3600,
         unit="SECONDS",
@@ -931,14 +946,19 @@ class Watch(Config):
     print_unit: bool = option(False, "print a systemd unit of this command and stop", group="Operation")
     health: int | None = option(
         None,
-        "serve /health and /metrics (Prometheus) on this port of the machine itself; 0: any free one",
+        "serve /health and /metrics (Prometheus) on this port, to this machine only; 0: any free port",
         least=0,
         most=65535,
         unit="PORT",
         group="Operation",
     )
     health_address: str = option(
-        "127.0.0.1", "address of health and metrics", unit="ADDRESS", needs="health", group="Operation", rare=True
+        "127.0.0.1",
+        "address to serve health and metrics on",
+        unit="ADDRESS",
+        needs="health",
+        group="Operation",
+        rare=True,
     )
 
 
