@@ -104,15 +104,17 @@ def describe(record: Record) -> str:
         "face": "{shown}",
         "appeared": "appears: {shown}",
         "changed": "changes: {previous} -> {shown}",
-        "ended": "has left after {lasted:.1f} s" if record.get("reason") == "lost" else "was there for {lasted:.1f} s",
+        "ended": "leaves after {lasted:.1f} s"
+        if record.get("reason") == "lost"
+        else "stays to the end, {lasted:.1f} s",
     }[record["event"]]
     return f"{at}: face {record['track']} {said.format(shown=shown, **record)}"
 
 
 def _describe_period(record: Record) -> str:
-    length = f"{record['seconds']:g} s{', in part' * record['partial']}"
+    length = f"{record['seconds']:g} s{' (partial)' * record['partial']}"
     if record["withheld"]:
-        return f"{length}: withheld, too few people"
+        return f"{length}: withheld, fewer people than --least-people"
     shares = sorted(record["labels"].items(), key=lambda item: -item[1]["share"])
     seen = ", ".join(f"{label} {row['people']} ({100 * row['share']:.0f} %)" for label, row in shares if row["share"])
     return f"{length}: {count(record['people'], 'face')}" + (f": {seen}" if seen else "")

@@ -197,7 +197,7 @@ def _load(config: Watch) -> Model:
 def _make_watcher(config: Watch, model: Model, detector: SearchDetector) -> Watcher:
     smoothing = Smoothing(config.time_constant, config.hysteresis, config.dwell)
     if config.time_constant:
-        log.info("a change of emotion shows after about %.0f ms; less certain ones take longer", smoothing.delay_ms)
+        log.info("smoothing delays a change of emotion by about %.0f ms; less certain ones by more", smoothing.delay_ms)
     every = 1 if config.blur else config.detect_every  # a face is hidden from its first frame on
     return Watcher(model, detector, detect_every=every, smoothing=smoothing, augment=config.augment)
 
@@ -210,22 +210,22 @@ def _open_outputs(config: Watch, model: Model, source: Source) -> Outputs:
 def _log_frame(frame: Frame, detector: SearchDetector) -> None:
     height, width = frame.pixels.shape[:2]
     smallest = detector.card.smallest_face * max(width, height)
-    many = "; --faces many finds smaller ones, more slowly" if smallest > TILE_FACE else ""
+    many = "; --faces many finds smaller ones, but is slower" if smallest > TILE_FACE else ""
     if detector.faces == "few":
-        log.info("frames of %dx%d: faces from about %.0f pixels on are found%s", width, height, smallest, many)
+        log.info("frames of %dx%d: faces at least about %.0f pixels wide are found%s", width, height, smallest, many)
 
 
 def _log_summary(source: Source, watched: Watched, signals: Signals, *, people: bool) -> None:
     """Log what was seen; people: how many faces, too."""
     rate = watched.frames / watched.seconds if watched.seconds else 0.0
     log.info(
-        "%s%s: %s in %.1f s (%.1f a second), %d dropped; %s%s",
+        "%s%s: %s in %.1f s (%.1f per second), %d dropped; %s%s",
         source.name,
         f", ended by {signals.stopped_by}" if signals.stopped_by else "",
         count(watched.frames, "frame"),
         watched.seconds,
         rate,
         watched.dropped,
-        f"{count(watched.tracks, 'face')} followed; " if people else "",
+        f"{count(watched.tracks, 'face')} tracked; " if people else "",
         count(watched.reconnects, "reconnect"),
     )

@@ -129,7 +129,7 @@ class ModelHolder:
     def _refuse(self, error: Exception) -> None:
         self.failures += 1
         reason = str(error) if isinstance(error, EdgeemoError) else f"{type(error).__name__}: {error}"
-        log.error("model not swapped, the old one serves on: %s", escape_message(reason))
+        log.error("model not swapped, the old one stays in use: %s", escape_message(reason))
 
 
 def check_replacement(new: Model, current: Model) -> None:

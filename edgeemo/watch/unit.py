@@ -27,12 +27,12 @@ ENGINE = ".trt"  # suffix of a model that runs on a GPU
 UNIT = """\
 # edgeemo watch as a service.  Save it as /etc/systemd/system/edgeemo.service, then:
 #   systemctl daemon-reload && systemctl enable --now edgeemo
-#   systemctl reload edgeemo      loads a new model file, which replaced the old one under its name
+#   systemctl reload edgeemo      loads the model file again, after it was replaced
 #   systemctl status edgeemo; journalctl -u edgeemo
 {notes}
 [Unit]
 Description=edgeemo watch
-{after}# Try again for as long as it takes: nobody may be near the device.
+{after}# Keep restarting, however often: there may be nobody near the device.
 StartLimitIntervalSec=0
 
 [Service]
@@ -45,11 +45,11 @@ TimeoutStartSec=120
 TimeoutStopSec=20
 Restart=on-failure
 RestartSec=15
-# Wrong options, unusable data and damaged files do not mend by themselves.
+# Wrong options, unusable data and damaged files do not go away by a restart.
 RestartPreventExitStatus=2 3 4
 SuccessExitStatus=130 143
 {secrets}
-# A user of its own, made at the start; it writes to its state folder alone.
+# A user of its own, created at the start, which can write to its state folder only.
 DynamicUser=yes
 StateDirectory=edgeemo
 WorkingDirectory=%S/edgeemo
@@ -74,7 +74,7 @@ CapabilityBoundingSet=
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-# Memory of this process; measure yours first.
+# A limit on memory; first measure what yours needs.
 #MemoryMax=512M
 OOMPolicy=stop
 

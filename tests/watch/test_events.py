@@ -75,7 +75,7 @@ def test_changes_are_told_in_words() -> None:
     assert [describe(record) for record in records] == [
         "0.00 s: face 1 appears: neutral 80 %",
         "1.00 s: face 1 changes: neutral -> anger 80 %",
-        "1.00 s: face 1 was there for 1.0 s",
+        "1.00 s: face 1 stays to the end, 1.0 s",
     ]
     (face,) = list_faces(make_watched(0, make_face(1)))
     assert describe(face) == "2027-01-15T08:00:00.000Z: face 1 neutral 80 %"
@@ -88,6 +88,6 @@ def test_periods_are_told_in_words() -> None:
     records += aggregate.update(make_watched(1, *map(make_face, (1, 2, 3)), make_face(4, "anger"), seconds=60.0))
     records += aggregate.finish()
     assert [describe(record) for record in records] == [
-        "2027-01-15T08:00:00.000Z: 60 s: withheld, too few people",
-        "2027-01-15T08:01:00.000Z: 60 s, in part: 4 faces: neutral 3 (75 %), anger 1 (25 %)",
+        "2027-01-15T08:00:00.000Z: 60 s: withheld, fewer people than --least-people",
+        "2027-01-15T08:01:00.000Z: 60 s (partial): 4 faces: neutral 3 (75 %), anger 1 (25 %)",
     ]

@@ -146,7 +146,7 @@ def test_the_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_wrong_password_is_told(wait_for: Wait, caplog: pytest.LogCaptureFixture) -> None:
-    """Without showing it."""
+    """With the variable that holds it, and without showing it."""
     with run_broker(password=b"right") as broker:
         output = Background(
             Mqtt(parse_broker(f"mqtt://camera:hunter2@127.0.0.1:{broker.port}/{TOPIC}")),
@@ -156,6 +156,7 @@ def test_a_wrong_password_is_told(wait_for: Wait, caplog: pytest.LogCaptureFixtu
         output.write(make_records(0, 1)[0])
         wait_for(lambda: "refuses the connection" in (output.failed or ""))
         output.close()
+    assert output.failed.endswith("check the user in the URL and EDGEEMO_MQTT_PASSWORD")
     assert "hunter2" not in caplog.text + output.failed
 
 

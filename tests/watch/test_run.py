@@ -61,7 +61,7 @@ def test_changes_are_told_where_nothing_else_is_written(folder: Path, capfd: pyt
     lines = capfd.readouterr().out.splitlines()
     assert any("face 1 appears: " in line for line in lines)
     assert lines[0].startswith("0.0")
-    assert lines[-1].startswith("1.16 s: face 2 was there for 1.")
+    assert lines[-1].startswith("1.16 s: face 2 stays to the end, 1.")
 
 
 def test_standard_output_has_only_records_if_asked_for(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_counts_alone_are_told_of_an_aggregate(
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all("withheld" in line and "face" not in line for line in lines)
-    assert "followed" not in caplog.text
+    assert "tracked" not in caplog.text
     run(Watch(str(folder), model="nano", aggregate=1.0, least_people=2))
     lines = capfd.readouterr().out.splitlines()
     assert all("2 faces: " in line for line in lines)
@@ -198,7 +198,7 @@ def test_a_signal_ends_a_live_source_with_whole_files(name: str, tmp_path: Path)
         _, log = child.communicate(timeout=60)
     assert child.returncode == 0, log
     assert f"ended by {name}" in log
-    assert " followed" in log.splitlines()[-1]
+    assert " tracked" in log.splitlines()[-1]
     assert read_lines(records)[-1]["event"] == "face"
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["faces.jsonl", "faces.mp4"]
 

@@ -186,11 +186,11 @@ def test_a_gray_or_16_bit_camera_gives_rgb(fake_opencv, image):
 
 
 def test_a_missing_camera_is_an_error_with_those_that_are_there(fake_opencv, tmp_path):
-    with pytest.raises(SourceLostError, match=r"video7 does not exist\.  There are .*video0, .*video2"):
+    with pytest.raises(SourceLostError, match=r"video7 does not exist\.  Video devices found: .*video0, .*video2"):
         open_source("7").open()
     for path in tmp_path.glob("video*"):
         path.unlink()
-    with pytest.raises(SourceLostError, match=r"There is no /dev/video\*: plug a camera in"):
+    with pytest.raises(SourceLostError, match=r"There is no /dev/video\*: plug in a camera"):
         open_source("7").open()
     assert not hasattr(fake_opencv, "last")
 
@@ -204,7 +204,7 @@ def test_a_camera_of_another_group_is_an_error_with_the_command(fake_opencv, mon
 
 def test_a_camera_in_use_is_an_error_and_released(fake_opencv):
     fake_opencv.opens = False
-    with pytest.raises(SourceLostError, match="another program may use it"):
+    with pytest.raises(SourceLostError, match="another program may be using it"):
         open_source("0").open()
     assert fake_opencv.last.released
 

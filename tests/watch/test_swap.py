@@ -190,7 +190,7 @@ def test_a_model_that_does_not_pass_is_refused(
         holder.request()
         finished.wait()
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("model not swapped, the old one serves on: ")
+    assert message.startswith("model not swapped, the old one stays in use: ")
     assert reason in message
     assert holder.take() is old
     old.predict(golden.sample_face())

@@ -134,7 +134,7 @@ class Background:
                 self.lost += left
                 self._queue.clear()
                 self._sending = 0
-                log.warning("%s: %s could not be written before the end", self.name, count(left, "item"))
+                log.warning("%s: %s not delivered before the end", self.name, count(left, "item"))
 
     def _works(self) -> bool:
         return self.failed is None and self.error is None and self._deadline is None

@@ -20,6 +20,7 @@ PASSWORD = "EDGEEMO_MQTT_PASSWORD"  # noqa: S105  the variable's name
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 VERSIONS = {"5": "MQTTv5", "3.1.1": "MQTTv311"}
 EXPECTED = "expected mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, or mqtts://"
+CREDENTIALS = {134, 135}  # reason codes: bad user name or password, not authorized
 QOS = 1  # each message arrives at least once
 KEEP_ALIVE = 30  # seconds; the broker publishes the last will after 1.5 of these without a sign of life
 GOODBYE_SECONDS = 1.0
@@ -139,7 +140,8 @@ class Mqtt:
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
-            self._reason = f"the broker refuses the connection: {code}"
+            hint = f"; check the user in the URL and {PASSWORD}" if code.value in CREDENTIALS else ""
+            self._reason = f"the broker refuses the connection: {code}{hint}"
         else:
             self._reason = "the connection is lost"
             client.publish(self._status, b"online", QOS, retain=True)

@@ -66,7 +66,7 @@ class Webhook:
         except TimeoutError as error:
             raise UndeliveredError(f"no answer within {self._timeout:g} s") from error
         except URLError as error:
-            raise UndeliveredError(str(error.reason)) from error
+            raise UndeliveredError(getattr(error.reason, "strerror", None) or str(error.reason)) from error
         except (HTTPException, OSError) as error:
             raise UndeliveredError(str(error) or type(error).__name__) from error
 

@@ -49,8 +49,8 @@ class Camera:
         if not reader.is_open:
             reader.close()
             raise SourceLostError(
-                f"{self.name} cannot be opened as a camera; another program may use it, or it is the second device of "
-                f"a camera, without images.  {list_cameras()}"
+                f"{self.name} cannot be opened as a camera; another program may be using it, or it is a "
+                f"camera's second device, which has no images.  {list_cameras()}"
             )
         reader.set("CAP_PROP_BUFFERSIZE", 1)  # fewer stale frames where the driver allows it
         if (self.width or 0) * (self.height or 0) > SMALL:
@@ -67,17 +67,17 @@ class Camera:
     def _check_device(self) -> None:
         path = DEVICES / f"video{self.device}" if isinstance(self.device, int) else Path(self.device)
         if not path.exists():
-            raise SourceLostError(f"{self.name}: {path} does not exist.  {list_cameras()}")
+            raise SourceLostError(f"{path} does not exist.  {list_cameras()}")
         if not os.access(path, os.R_OK | os.W_OK):
             raise SourceLostError(
-                f"{path} may not be read by this user; join its group and log in again:  sudo usermod -aG video $USER"
+                f"{path} is not accessible to this user; join its group and log in again:  sudo usermod -aG video $USER"
             )
 
     def read(self) -> Frame | None:
         """Return the next frame; SourceLostError where the camera was unplugged."""
         pixels = self._reader.read() if self._reader else None
         if pixels is None:
-            raise SourceLostError(f"{self.name} delivers no frames any more; is it plugged in?")
+            raise SourceLostError(f"{self.name} delivers no more frames; is it plugged in?")
         self._number += 1
         return make_frame(pixels, self._number - 1)
 
@@ -92,5 +92,5 @@ def list_cameras() -> str:
     """Return a sentence with the cameras that this machine has."""
     paths = sorted(DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name))
     if paths:
-        return f"There are {', '.join(map(str, paths))}"
-    return "There is no /dev/video*: plug a camera in; a camera on a Raspberry Pi's ribbon cable is picamera2"
+        return f"Video devices found: {', '.join(map(str, paths))}"
+    return "There is no /dev/video*: plug in a camera; a camera on a Raspberry Pi's ribbon cable is picamera2"

@@ -51,7 +51,7 @@ def open_source(
     sized, paced = isinstance(source, (Camera, PiCamera, Synthetic)), not isinstance(source, (VideoFile, NetworkStream))
     for name, value, allowed in (("width", width, sized), ("height", height, sized), ("fps", fps, paced)):
         if value is not None and not allowed:
-            raise UsageError(f"{source.name} has its own {name}; leave out {name} {value:g}")
+            raise UsageError(f"{source.name} has its own {name}, which cannot be set to {value:g}; leave it out")
     return source
 
 

@@ -88,7 +88,7 @@ class NetworkStream:
         pixels = self._reader.read() if self._reader else None
         # When the time is up FFmpeg still gives the frame that it was keeping until the next one: it is too old.
         if pixels is None or self.clock() - start >= self.timeout:
-            raise SourceLostError(f"{self.name} delivers no frames any more (time-out {self.timeout:g} s)")
+            raise SourceLostError(f"{self.name} delivers no more frames (time-out {self.timeout:g} s)")
         self._number += 1
         return make_frame(pixels, self._number - 1)
 

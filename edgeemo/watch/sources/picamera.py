@@ -66,7 +66,7 @@ class PiCamera:
             pixels = self._camera.capture_array("main", wait=self.timeout)
         except Exception as error:  # TimeoutError, or whatever libcamera says
             raise SourceLostError(
-                f"{self.name} delivers no frames any more ({type(error).__name__}: {error}); check its cable"
+                f"{self.name} delivers no more frames ({type(error).__name__}: {error}); check its cable"
             ) from error
         self._next += 1
         return make_frame(pixels, self._next - 1)
