@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,9 @@ def stream(
     model: a Model of yours, which stays open, or what `edgeemo.load` takes, with `threads`. detector: by
     default the packaged one, which searches each frame as a whole. smoothing: parameters of the labels' filter.
 
-    Use it in a with-block, or close it. Raises UsageError for a source or an option that is not known, MachineError if
-    the source cannot be opened.
+    Use it in a with-block, or close it. A loop that was left goes on where it was in the next one.
+
+    Raises UsageError for a source or an option that is not known, MachineError if the source cannot be opened.
     """
     return Stream(
         source if not isinstance(source, (str, int, Path)) else open_source(str(source)),
@@ -72,14 +73,24 @@ class Stream:
             finder = detector or load_detector(faces="few", threads=threads)
             self._watcher = Watcher(self.model, finder, **watch_with)
             self.capture = Capture(source, realtime=realtime)
+            self._started = False
+            weakref.finalize(self, self.capture.close)  # its thread would go on in a program that forgets the stream
         except BaseException:
             self._close_model()
             raise
 
-    def __iter__(self) -> Iterator[WatchedFrame]:
-        with self.capture:
-            for frame in self.capture:
-                yield self._watcher.process(frame, self.capture.dropped)
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> WatchedFrame:
+        """Wait for the next frame and return it with its faces; the first call opens the source."""
+        if not self._started and not self.capture.ended:
+            self.capture.start()
+            self._started = True
+        frame = self.capture.read()
+        if frame is None:
+            raise StopIteration
+        return self._watcher.process(frame, self.capture.dropped)
 
     def close(self) -> None:
         """End the capture, and close the model if `stream` opened it."""

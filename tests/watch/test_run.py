@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import signal
@@ -264,6 +265,27 @@ def test_a_stream_ends_when_the_loop_is_left() -> None:
             assert frame.latency < 30
             if number == 3:
                 break
+    wait_for(lambda: threading.active_count() <= before, 10.0)
+
+
+def test_a_loop_that_was_left_goes_on_in_the_next_one(folder: Path) -> None:
+    """As over any iterator, of which `next` takes a single frame."""
+    with edgeemo.stream(folder, model="nano") as frames:
+        numbers = [next(frames).frame.number]
+        for watched in frames:
+            numbers.append(watched.frame.number)
+            break
+        numbers += [watched.frame.number for watched in frames]
+    assert numbers == list(range(FRAMES))
+    assert list(frames) == []
+
+
+def test_a_stream_that_is_forgotten_leaves_no_thread() -> None:
+    """Without a with-block."""
+    before = threading.active_count()
+    for _ in edgeemo.stream("synthetic", model="nano"):
+        break
+    gc.collect()
     wait_for(lambda: threading.active_count() <= before, 10.0)
 
 
