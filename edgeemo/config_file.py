@@ -218,7 +218,10 @@ def write_example(config: Any) -> str:
 
 
 def has_secret(one: Typed, value: Any) -> bool:
-    """Return whether a value is a URL with a password or query, or one to post to, whose path is often a token."""
+    """Return whether a value is a URL with a password, query or `key=value`, or to post to, whose path may be a token.
+
+    Of a source, also a user alone, who may be a token, and an @ anywhere: it may end a password with a / in it.
+    """
     if not isinstance(value, str) or not URL.match(value):
         return False
     try:
@@ -227,7 +230,7 @@ def has_secret(one: Typed, value: Any) -> bool:
         return True
     if parts.scheme in ("mqtt", "mqtts"):  # the query has the version
         return bool(parts.password)
-    return bool(parts.password or parts.query or one.about.unit == "URL")
+    return bool("@" in value or "=" in value or parts.query or one.about.unit == "URL")
 
 
 def is_variable(value: Any) -> bool:

@@ -222,6 +222,9 @@ def test_the_example_of_a_config_says_the_same_as_the_config(tmp_path: Path) -> 
     [
         ("source", "rtsp://me:word@camera/a"),
         ("source", "http://camera/a?token=word"),
+        ("source", "rtsp://camera/user=me_password=word_channel=1"),
+        ("source", "rtsp://me:wo/word@camera/a"),
+        ("source", "rtsp://word@camera/a"),
         ("webhook", "https://hooks.example/word"),
     ],
 )

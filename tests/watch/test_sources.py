@@ -122,6 +122,9 @@ SECRETS = [
     "rtsp://127.0.0.1:1/live?user=me&password=s3cret&channel=2",
     "http://127.0.0.1:1/stream?token=s3cret#t",
     "http://127.0.0.1:1/stream?api_key=s3cret",
+    "http://127.0.0.1:1/stream?u=me&pw=s3cret",
+    "rtsp://127.0.0.1:1/user=me_password=s3cret_channel=1_stream=0.sdp",
+    "rtsp://127.0.0.1:1/channel=1_password=s3_cret=s3cret",
 ]
 
 

@@ -204,6 +204,32 @@ def test_other_addresses_are_refused(url: str) -> None:
         Webhook(url)
 
 
+@pytest.mark.parametrize("path", ["hunter2 x", "hunter2ü", "?key=hunter2\n"])
+def test_a_url_that_http_does_not_carry_is_refused_without_being_shown(path: str) -> None:
+    """Before the first frame; http.client would name the path, which may be a token."""
+    with pytest.raises(UsageError, match="%20") as caught:
+        Webhook(f"https://example.com/{path}")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["hunter2\nx", "hunter2 x", "hunter2ü"])
+def test_a_token_that_http_does_not_carry_is_refused_without_being_shown(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """http.client would print it with its traceback."""
+    monkeypatch.setenv(webhook.TOKEN, token)
+    with pytest.raises(UsageError, match=webhook.TOKEN) as caught:
+        Webhook("https://example.com/")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_token_from_a_file_may_end_in_a_line_break(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `$(cat FILE)` in a container's secrets."""
+    monkeypatch.setenv(webhook.TOKEN, "hunter2\n")
+    Webhook(server.url).send(RECORDS)
+    assert server.headers[0]["Authorization"] == "Bearer hunter2"
+
+
 def test_a_password_in_the_url_is_refused_without_being_shown() -> None:
     """All processes would see it."""
     with pytest.raises(UsageError, match=webhook.TOKEN) as caught:

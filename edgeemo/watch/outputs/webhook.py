@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -27,6 +28,7 @@ BATCH = 100
 TIMEOUT = 4.0  # seconds without an answer; less than the time to flush at the end
 LONGEST_PAUSE = 300.0  # seconds, whatever Retry-After says
 LATER = {408, 425, 429}  # client errors that pass; so do all of servers, from 500 on
+SPACE = re.compile(r"[\x00-\x20\x7f]")
 LOCAL_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")  # of names that stay in a local network
 
 
@@ -41,7 +43,8 @@ class Webhook:
     The token in the environment variable EDGEEMO_WEBHOOK_TOKEN is sent as `Authorization: Bearer TOKEN`.
 
     Raises UsageError for a URL that is neither https nor, in a local network, http: records and token would cross the
-    internet readable to all. EDGEEMO_WEBHOOK_ALLOW_HTTP=1 allows it.
+    internet readable to all. EDGEEMO_WEBHOOK_ALLOW_HTTP=1 allows it. Also for a URL or token with characters that HTTP
+    does not carry, neither of which is shown.
     """
 
     batch = BATCH
@@ -51,7 +54,7 @@ class Webhook:
         self._url, self._timeout = url, timeout
         self._opener = build_opener(_NoRedirects)
         self._headers = {"Content-Type": "application/json", "User-Agent": f"edgeemo/{__version__}"}
-        if token := os.environ.get(TOKEN):
+        if token := _read_token():
             self._headers["Authorization"] = f"Bearer {token}"
 
     def send(self, items: Sequence[Record]) -> None:
@@ -105,6 +108,13 @@ def _read_pause(text: str | None) -> float | None:
     return None
 
 
+def _read_token() -> str:
+    token = os.environ.get(TOKEN, "").strip()  # as of a file, with its line break
+    if SPACE.search(token) or not token.isascii():
+        raise UsageError(f"{TOKEN}: expected letters, digits and signs of ASCII without spaces; it has others")
+    return token
+
+
 def _check_url(url: str) -> str:
     """Return scheme and host of a URL, for people: its path may be a secret; raise UsageError if it is not allowed."""
     try:
@@ -114,6 +124,8 @@ def _check_url(url: str) -> str:
         raise UsageError("--webhook: this is no URL; expected https://HOST[:PORT]/PATH") from error
     if parts.scheme not in ("https", "http") or not host:
         raise UsageError("--webhook: expected https://HOST[:PORT]/PATH, or http:// in a local network")
+    if SPACE.search(url) or not f"{parts.path}{parts.query}".isascii():  # http.client would show the path, or the token
+        raise UsageError("--webhook: the URL has spaces or letters beyond ASCII; write them as in %20 and %C3%BC")
     if parts.username is not None:
         raise UsageError(f"--webhook: the URL contains a user, which all processes see; put a token into {TOKEN}")
     if parts.scheme == "http" and not _is_local(host) and os.environ.get(ALLOW_HTTP) != "1":

@@ -14,7 +14,10 @@ from edgeemo.watch.frame import Frame
 
 # The last @ ends user and password, whatever characters, such as / and @, somebody forgot to encode in them.
 CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
-SECRET = re.compile(r"(?i)([?&;][^=&;#]*(?:pass|pwd|psw|token|key|auth|secret|sig|user|usr|login)[^=&;#]*=)[^&;#]*")
+# In a query; or, as of some cameras, in the path, all of whose rest is then taken: /user=NAME_password=WORD_channel=1
+SECRET = re.compile(
+    r"(?i)([?&;/_](?:[^=&;#/]*(?:pass|pwd|psw|token|key|auth|secret|sig|user|usr|login)[^=&;#/]*|pw|p|u)=)[^&;#]*"
+)
 
 
 class SourceLostError(MachineError):
