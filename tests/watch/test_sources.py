@@ -19,6 +19,7 @@ from edgeemo.watch.scene import Scene
 from edgeemo.watch.sources import SourceLostError, camera, open_source, opencv
 from edgeemo.watch.sources.network import NetworkStream
 from edgeemo.watch.sources.synthetic import Synthetic
+from edgeemo.watch.sources.video import FileClock
 
 
 def read_all(source):
@@ -267,6 +268,31 @@ def test_a_video_that_ends_early_is_reported(tmp_path, caplog):
     while source.read():
         pass
     assert [record.message for record in caplog.records] == [f"{path} ended after 50 frames of 500; it may be damaged"]
+
+
+def test_a_video_goes_on_behind_damage(caplog):
+    """FFmpeg fails for some reads and then finds the next frame, at its own time."""
+
+    class Damaged:
+        frames = [0, 1, None, None, None, 7, 8, 9]
+
+        def read(self):
+            self.at = self.frames.pop(0) if self.frames else None
+            return None if self.at is None else np.zeros((4, 4, 3), np.uint8)
+
+        def get(self, name):
+            return {"CAP_PROP_FRAME_COUNT": 10.0, "CAP_PROP_FPS": 25.0, "CAP_PROP_POS_MSEC": 40.0 * (self.at or 0)}[
+                name
+            ]
+
+    clock, positions = FileClock(Damaged(), "a.mp4"), []
+    while (frame := clock.read()) is not None:
+        positions.append(round(frame.position * 25))
+    assert positions == [0, 1, 7, 8, 9]
+    assert [record.message for record in caplog.records] == [
+        "a.mp4 is damaged after 2 frames; it goes on behind",
+        "a.mp4 ended after 5 frames of 10; it may be damaged",
+    ]
 
 
 READ = """

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
 
 from edgeemo.errors import DataError, UsageError
 from edgeemo.names import count, escape_name, is_utf8
@@ -13,6 +16,8 @@ from edgeemo.watch.frame import Frame
 from edgeemo.watch.sources.opencv import Reader, require_opencv
 from edgeemo.watch.sources.source import make_frame
 
+COMPLETE = 0.9  # of the frames that a container states, which may be an estimate
+ATTEMPTS, PATIENCE = 250, 2.0  # reads after one that failed, and seconds: behind damage there may be frames again
 DEFAULT_FPS = 25.0  # of a file that does not state its rate
 log = logging.getLogger(__name__)
 
@@ -71,6 +76,8 @@ class FileClock:
         """Return the next frame, None at the end; DataError if there is not one."""
         pixels = self.reader.read()
         if pixels is None:
+            pixels = self._read_on()
+        if pixels is None:
             self._check_end()
             return None
         fps = self.reader.get("CAP_PROP_FPS")
@@ -84,9 +91,22 @@ class FileClock:
         self.number += 1
         return make_frame(pixels, self.number - 1, stated)
 
+    def _read_on(self) -> np.ndarray | None:
+        """Return the next frame behind damage; None where nothing is missing, or no frame follows."""
+        if not 0 < self.number < COMPLETE * self.reader.get("CAP_PROP_FRAME_COUNT"):
+            return None
+        start = time.monotonic()
+        for _ in range(ATTEMPTS):
+            if time.monotonic() - start > PATIENCE:  # a server that is gone
+                break
+            if (pixels := self.reader.read()) is not None:
+                log.warning("%s is damaged after %s; it goes on behind", self.name, count(self.number, "frame"))
+                return pixels
+        return None
+
     def _check_end(self) -> None:
         if self.number == 0:
             raise DataError(f"{self.name}: not one frame can be decoded; look at it with  ffprobe FILE")
         stated = self.reader.get("CAP_PROP_FRAME_COUNT")
-        if self.number < 0.9 * stated:  # containers give an estimate
+        if self.number < COMPLETE * stated:
             log.warning("%s ended after %s of %.0f; it may be damaged", self.name, count(self.number, "frame"), stated)
