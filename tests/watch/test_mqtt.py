@@ -112,6 +112,25 @@ def test_a_broker_that_acknowledges_nothing_stalls_neither_write_nor_end() -> No
     assert (output.written, output.lost) == (0, 21)
 
 
+def test_a_broker_that_hangs_is_told_and_gets_each_record_once(wait_for: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor sees it; the records that are under way are not published again with each attempt."""
+    monkeypatch.setattr(mqtt, "ACKNOWLEDGE_SECONDS", 0.01)
+    attempts: list[int] = []
+    real = Mqtt.send
+    monkeypatch.setattr(Mqtt, "send", lambda self, items: (attempts.append(len(items)), real(self, items)))
+    with run_broker() as broker:
+        broker.acknowledges = False
+        output = connect(broker.port)
+        output.write(make_records(0, 1)[0])
+        wait_for(lambda: output.failed == "the broker acknowledges nothing" and len(attempts) > 3)
+        assert len(broker.list_payloads(TOPIC)) == 1
+        broker.acknowledges = True
+        output._sink._client._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]  # then paho sends it again
+        wait_for(lambda: output.written == 1)
+        output.close()
+    assert (output.lost, output.failed) == (0, None)
+
+
 def test_no_broker_stalls_neither_start_nor_end(wait_for: Wait) -> None:
     """A board may start before its network does."""
     with socket.socket() as free:

@@ -25,6 +25,7 @@ QOS = 1  # each message arrives at least once
 KEEP_ALIVE = 30  # seconds; the broker publishes the last will after 1.5 of these without a sign of life
 GOODBYE_SECONDS = 1.0
 CONNECT_SECONDS = 3.0  # without a connection, before that is said to fail
+ACKNOWLEDGE_SECONDS = 5.0  # without all acknowledgements of a batch, before that is said to fail
 RECONNECT = (1, 30)  # seconds between attempts: at first, at most
 
 
@@ -90,25 +91,41 @@ class Mqtt:
         self._acknowledged: dict[int, str | None] = {}  # by message id; why it was refused
         self._waiting, self._reason = threading.Condition(), "there is no connection yet"
         self._status, self._aborted = f"{broker.topic}/status", False
+        self._under_way: tuple[Sequence[Record], list[int]] | None = None  # a batch, and its message ids
         self._client = self._make_client()
         self._client.connect_async(broker.host, broker.port, keepalive=KEEP_ALIVE)
         self._client.loop_start()
 
     def send(self, items: Sequence[Record]) -> None:
-        """Publish records; return when all are acknowledged."""
+        """Publish records; return when all are acknowledged.
+
+        What was not in time is still under way: for the very same list, the next call only goes on waiting.
+        """
+        numbers = self._publish(items)
+        with self._waiting:
+            arrived = self._waiting.wait_for(
+                lambda: self._aborted or all(map(self._acknowledged.__contains__, numbers)), ACKNOWLEDGE_SECONDS
+            )
+            if self._aborted or not arrived:
+                connected = self._client.is_connected()
+                raise UndeliveredError("the broker acknowledges nothing" if connected else self._reason)
+            refusals = map(self._acknowledged.__getitem__, numbers)
+            refused = next(filter(None, refusals), None)
+        self._under_way = None
+        if refused:
+            raise RejectedError(f"the broker refuses messages: {refused}")
+
+    def _publish(self, items: Sequence[Record]) -> list[int]:
+        """Return the message ids of records that are under way now, once."""
+        if self._under_way and self._under_way[0] is items:
+            return self._under_way[1]
         with self._waiting:
             if not self._waiting.wait_for(lambda: self._aborted or self._client.is_connected(), CONNECT_SECONDS):
                 raise UndeliveredError(self._reason)
             self._acknowledged.clear()
         numbers = [self._client.publish(self._broker.topic, to_json(item), QOS).mid for item in items]
-        with self._waiting:
-            self._waiting.wait_for(lambda: self._aborted or all(map(self._acknowledged.__contains__, numbers)))
-            if self._aborted:
-                raise UndeliveredError(self._reason)
-            refusals = map(self._acknowledged.__getitem__, numbers)
-            refused = next(filter(None, refusals), None)
-        if refused:
-            raise RejectedError(f"the broker refuses messages: {refused}")
+        self._under_way = items, numbers
+        return numbers
 
     def abort(self) -> None:
         """Do not wait for acknowledgements any more."""
