@@ -92,11 +92,12 @@ def run(config: Watch, *, show: Callable[[str], None] = print_text) -> Watched:
         status = Status(stale_seconds=max(STALE_SECONDS, config.timeout), aggregate=config.aggregate is not None)
         if config.health is not None:
             stack.enter_context(HealthServer(status, config.health, config.health_address))
-        outputs = _open_outputs(config, holder.take(), source)
+        outputs = _open_outputs(config, holder.take(), source, signals)
         stack.callback(outputs.close)
         seconds = config.seconds or float("inf")
         watched = _Loop(seconds, signals, holder, detector, watcher, capture, outputs, status, notifier).run()
     _log_summary(source, watched, signals, people=config.aggregate is None)
+    outputs.check()
     if signals.stopped_by and not source.live:
         raise KeyboardInterrupt
     return watched
@@ -202,9 +203,9 @@ def _make_watcher(config: Watch, model: Model, detector: SearchDetector) -> Watc
     return Watcher(model, detector, detect_every=every, smoothing=smoothing, augment=config.augment)
 
 
-def _open_outputs(config: Watch, model: Model, source: Source) -> Outputs:
+def _open_outputs(config: Watch, model: Model, source: Source, signals: Signals) -> Outputs:
     read = {Path(str(config.source)): "the source", model.path: "the model", card_path(model.path): "the model's card"}
-    return open_outputs(config, model.labels, live=source.live, read=read)
+    return open_outputs(config, model.labels, live=source.live, read=read, ending=lambda: bool(signals.stopped_by))
 
 
 def _log_frame(frame: Frame, detector: SearchDetector) -> None:

@@ -42,7 +42,7 @@ ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=60
 TimeoutStartSec=120
-TimeoutStopSec=20
+TimeoutStopSec={stop}
 Restart=on-failure
 RestartSec=15
 # Wrong options, unusable data and damaged files do not go away by a restart.
@@ -101,6 +101,7 @@ def make_unit(config: Watch, *, program: list[str] | None = None, folder: Path |
         command=" \\\n    ".join(map(quote, command)),
         notes=_write_notes(variables, in_home),
         after=_write_order(config),
+        stop=90 if config.save else 20,  # a video is completed on a disk that may be slow
         secrets=f"EnvironmentFile=-{SECRETS}\n" if variables else "",
         writable=_write_folders(config),
         groups=_write_groups(config, source),

@@ -176,6 +176,58 @@ def test_a_source_that_waits_goes_on_where_the_receiver_fails() -> None:
     assert (output.written, output.lost) == (0, 50)
 
 
+def test_a_source_that_waits_is_let_go_when_the_program_ends() -> None:
+    """A signal ends a program whose reader has stopped reading, as `| less`."""
+    answers, ending = threading.Event(), threading.Event()
+    sink = Recorder(lambda _items: _wait(answers))
+    output = Background(sink, capacity=2, waits=True, ending=ending.is_set, flush_seconds=0.01)
+    writer = threading.Thread(target=lambda: [output.write(item) for item in range(50)], daemon=True)
+    writer.start()
+    assert sink.called.wait(SECONDS)
+    ending.set()
+    writer.join(SECONDS)
+    assert not writer.is_alive()
+    answers.set()
+    output.close()
+
+
+def test_a_file_that_is_slow_to_finish_is_waited_for() -> None:
+    """Longer than for what is still in the queue: a video on a slow disk would be lost with the process."""
+    finishing, done = threading.Event(), threading.Event()
+
+    class Slow(Recorder):
+        def close(self) -> None:
+            """Take until the test says so."""
+            finishing.set()
+            _wait(done)
+            super().close()
+
+    sink = Slow()
+    output = Background(sink, flush_seconds=0.01, finish_seconds=SECONDS)
+    closer = threading.Thread(target=output.close, daemon=True)
+    closer.start()
+    assert finishing.wait(SECONDS)
+    closer.join(0.1)
+    assert closer.is_alive()
+    done.set()
+    closer.join(SECONDS)
+    assert sink.closed.is_set()
+
+
+def test_an_end_that_fails_is_kept_for_who_closed_it() -> None:
+    """As a video that cannot get its name: the program must not report success."""
+
+    class Broken(Recorder):
+        def close(self) -> None:
+            """Fail."""
+            raise ValueError("not renamed")
+
+    output = Background(Broken())
+    output.write("an item")
+    output.close()
+    assert str(output.error) == output.failed == "not renamed"
+
+
 def _wait(event: threading.Event) -> None:
     assert event.wait(SECONDS)
 

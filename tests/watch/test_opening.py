@@ -178,6 +178,8 @@ def test_an_output_that_ended_for_good_ends_the_loop(monkeypatch: pytest.MonkeyP
     with pytest.raises(ClosedPipeError):
         outputs.write(watch(1))
     outputs.close()
+    with pytest.raises(ClosedPipeError):  # also where it ended after the last frame
+        outputs.check()
 
 
 def test_a_window_without_a_screen_is_refused_and_releases_the_rest(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from edgeemo import cli
 from edgeemo.config_file import make_config
 from edgeemo.options import options
 from edgeemo.stages import Watch
+from edgeemo.watch.outputs.background import FLUSH_SECONDS
+from edgeemo.watch.outputs.opening import FINISH_SECONDS
 from edgeemo.watch.unit import find_program, make_unit, quote
 
 CAMERA = "DevicePolicy=closed,DeviceAllow=char-video4linux rw,SupplementaryGroups=video"
@@ -191,6 +193,12 @@ def test_the_service_is_watched_restarted_and_confined() -> None:
         "CapabilityBoundingSet": "",
     }
     assert {name: keys.get(name) for name in expected} == expected
+
+
+def test_a_video_gets_time_to_be_completed() -> None:
+    """What takes longer to stop is killed."""
+    plain, video = (int(read_keys(make(Watch("0", save=save)))["TimeoutStopSec"]) for save in (None, Path("out.mp4")))
+    assert FLUSH_SECONDS < plain < FLUSH_SECONDS + FINISH_SECONDS < video
 
 
 def test_a_home_folder_is_pointed_out() -> None:

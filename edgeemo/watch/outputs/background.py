@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
-from edgeemo.errors import EdgeemoError
 from edgeemo.names import count
 
 log = logging.getLogger(__name__)
 CAPACITY = 10_000  # records: 50 s of eight faces at 25 frames a second
 FLUSH_SECONDS = 5.0
+POLL = 0.25  # seconds between looks at `ending`
 BACK_OFF = (0.5, 30.0)  # seconds: after the first failure, doubled after each further one; at most
 
 
@@ -33,7 +33,7 @@ class Output(Protocol):
         """Begin to flush."""
 
     def close(self) -> None:
-        """Flush and release everything, within FLUSH_SECONDS of `stop`."""
+        """Flush and release everything, within FLUSH_SECONDS of `stop` unless a file takes longer to finish."""
 
 
 class UndeliveredError(Exception):
@@ -78,7 +78,12 @@ class Background:
     the receiver has caught up; likewise when sending begins to fail, and when it works again.
 
     waits: let `write` wait for a place in a full queue instead, unless the receiver fails. For a source that waits too,
-    such as a video file.
+    such as a video file. ending: whether the program is about to end, so that `write` waits no longer.
+
+    finish_seconds: how much longer than the time to flush `close` waits for the sink's `close`, which may have a file
+    to complete on a slow disk.
+
+    error: what has ended the output for good: the loop that watches raises it, or who has closed the output.
     """
 
     def __init__(
@@ -87,14 +92,16 @@ class Background:
         *,
         capacity: int = CAPACITY,
         waits: bool = False,
+        ending: Callable[[], bool] = lambda: False,
         flush_seconds: float = FLUSH_SECONDS,
+        finish_seconds: float = 0.0,
         back_off: tuple[float, float] = BACK_OFF,
     ) -> None:
         self.name, self.written, self.lost = sink.name, 0, 0
         self.failed: str | None = None
-        self.error: Exception | None = None  # that ends the program
-        self._sink, self._capacity, self._waits = sink, capacity, waits
-        self._flush_seconds, self._back_off = flush_seconds, back_off
+        self.error: Exception | None = None
+        self._sink, self._capacity, self._waits, self._ending = sink, capacity, waits, ending
+        self._flush_seconds, self._finish_seconds, self._back_off = flush_seconds, finish_seconds, back_off
         self._queue: deque[Any] = deque()
         self._sending = 0
         self._dropping_since: int | None = None  # what `lost` was before
@@ -106,8 +113,8 @@ class Background:
     def write(self, item: Any, /) -> None:
         """Append an item to the queue."""
         with self._changed:
-            if self._waits:
-                self._changed.wait_for(lambda: len(self._queue) < self._capacity or not self._works())
+            while self._waits and len(self._queue) >= self._capacity and self._works() and not self._ending():
+                self._changed.wait(POLL)
             if self._deadline is not None or self.error:
                 self.lost += 1
                 return
@@ -124,7 +131,10 @@ class Background:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until everything is sent, or FLUSH_SECONDS are over; what is left then is counted as lost."""
+        """Wait until everything is sent, or FLUSH_SECONDS are over; what is left then is counted as lost.
+
+        Then wait until the sink is closed, for at most `finish_seconds`.
+        """
         self.stop()
         self._thread.join(max(0.0, (self._deadline or 0.0) - monotonic()))
         if self._thread.is_alive():
@@ -135,6 +145,10 @@ class Background:
                 self._queue.clear()
                 self._sending = 0
                 log.warning("%s: %s not delivered before the end", self.name, count(left, "item"))
+                self._changed.notify_all()
+        self._thread.join(self._finish_seconds)
+        if self._finish_seconds and self._thread.is_alive():
+            log.error("%s is not complete after %g s more", self.name, self._finish_seconds)
 
     def _works(self) -> bool:
         return self.failed is None and self.error is None and self._deadline is None
@@ -151,9 +165,8 @@ class Background:
             self._send(items)
         try:
             self._sink.close()
-        except (EdgeemoError, OSError) as error:
-            log.error("%s: %s", self.name, error)  # noqa: TRY400  the message says it
-            self.failed = str(error)
+        except Exception as error:  # noqa: BLE001  who has closed the output raises it
+            self._give_up(error)
 
     def _take(self) -> list[Any]:
         """Wait for items and return them, at most a batch; none at the end."""
@@ -216,7 +229,7 @@ class Background:
 
     def _give_up(self, error: Exception) -> None:
         with self._changed:
-            self.error, self.failed = error, str(error)
+            self.error, self.failed = self.error or error, str(error)
             self.lost += self._sending + len(self._queue)
             self._sending = 0
             self._queue.clear()

@@ -25,6 +25,7 @@ from edgeemo.watch.outputs.webhook import Webhook
 from edgeemo.watch.outputs.window import Window
 
 STDOUT = "-"
+FINISH_SECONDS = 60.0  # at most, until a video is on a slow disk; see TimeoutStopSec in unit.py
 VIDEO_CAPACITY = 8  # frames in the queue of a video: 7 MB of 640x480, 50 MB of 1920x1080
 
 
@@ -66,9 +67,7 @@ class Outputs:
 
         Raises what ended an output for good: ClosedPipeError where nobody reads standard output any more.
         """
-        for output in self._all():
-            if output.error:
-                raise output.error
+        self.check()
         for video in self._frames:
             video.write(watched)
         self._hand_over(
@@ -80,6 +79,12 @@ class Outputs:
             self.stopped = not self._window.show(watched)
         if self._status:
             self._status.update(watched, reconnects=reconnects, lost=sum(output.lost for output in self._all()))
+
+    def check(self) -> None:
+        """Raise what has ended an output for good; after `close`, also what its last items or its end have met."""
+        for output in self._all():
+            if output.error:
+                raise output.error
 
     def close(self) -> None:
         """Write the last records, flush all outputs at the same time, and release them."""
@@ -112,12 +117,19 @@ class Outputs:
 
 
 def open_outputs(
-    config: Watch, labels: Sequence[str], *, live: bool, read: Mapping[Path, str] | None = None, status: bool = True
+    config: Watch,
+    labels: Sequence[str],
+    *,
+    live: bool,
+    read: Mapping[Path, str] | None = None,
+    status: bool = True,
+    ending: Callable[[], bool] = lambda: False,
 ) -> Outputs:
     """Open all outputs that are configured; without one for records, text on standard output.
 
     config: checked. labels: of the model. live: whether the source goes on by itself. If it does not, as a video file,
-    files and the video get every frame: `write` then waits while the disk is slower than the model. A window is drawn
+    files and the video get every frame: `write` then waits while the disk is slower than the model, until `ending`
+    returns that the program shall end. A window is drawn
     by `write` itself, in milliseconds. read: files that are read and must not be written to, and what each is. status:
     show a line with the state on standard error.
 
@@ -130,13 +142,16 @@ def open_outputs(
     with ExitStack() as stack:  # closes what is open if a later output cannot be
 
         def start(sink: Sink, **settings: Any) -> Background:
-            output = Background(sink, **settings)
+            output = Background(sink, ending=ending, **settings)
             stack.callback(output.close)
             return output
 
         window = Window(Overlay(blur=config.blur)) if config.show else None
         outputs = Outputs(
-            frames=[start(sink, capacity=VIDEO_CAPACITY, waits=not live) for sink in _open_videos(config)],
+            frames=[
+                start(sink, capacity=VIDEO_CAPACITY, waits=not live, finish_seconds=FINISH_SECONDS)
+                for sink in _open_videos(config)
+            ],
             records=[
                 *((kind, start(sink, waits=not live)) for kind, sink in _open_files(config, labels)),
                 *((kind, start(sink)) for kind, sink in _open_peers(config)),
