@@ -58,8 +58,8 @@ def run(config: Watch, *, show: Callable[[str], None] = print_text) -> Watched:
     show: prints the example or unit that was asked for; events go to the outputs.
 
     Raises UsageError for options that contradict each other, or no source; MachineError for a source, package or port
-    that cannot be used; KeyboardInterrupt if a signal ended a file or folder before its end, after all outputs were
-    closed.
+    that cannot be used, or an output that could not take all of a file or folder; KeyboardInterrupt if a signal ended
+    one before its end, after all outputs were closed.
     """
     options.check(config)
     if config.print_config:
@@ -97,7 +97,7 @@ def run(config: Watch, *, show: Callable[[str], None] = print_text) -> Watched:
         seconds = config.seconds or float("inf")
         watched = _Loop(seconds, signals, holder, detector, watcher, capture, outputs, status, notifier).run()
     _log_summary(source, watched, signals, people=config.aggregate is None)
-    outputs.check()
+    outputs.check(complete=not source.live and not signals.stopped_by)
     if signals.stopped_by and not source.live:
         raise KeyboardInterrupt
     return watched

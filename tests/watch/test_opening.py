@@ -182,6 +182,22 @@ def test_an_output_that_ended_for_good_ends_the_loop(monkeypatch: pytest.MonkeyP
         outputs.check()
 
 
+def test_a_file_that_lacks_something_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk: the program must not report success."""
+
+    def fail(_self: object, _items: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(opening.LineFile, "send", fail)
+    monkeypatch.setitem(opening.Background.__init__.__kwdefaults__, "flush_seconds", 0.01)
+    outputs = start(jsonl=str(tmp_path / "out.jsonl"))
+    outputs.write(watch(0))
+    outputs.close()
+    outputs.check()
+    with pytest.raises(MachineError, match=r"out\.jsonl lacks 2 items: no space left"):
+        outputs.check(complete=True)
+
+
 def test_a_window_without_a_screen_is_refused_and_releases_the_rest(tmp_path: Path) -> None:
     """With the headless OpenCV that the extra installs."""
     cv2 = pytest.importorskip("cv2")

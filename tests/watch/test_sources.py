@@ -274,7 +274,8 @@ def test_a_video_goes_on_behind_damage(caplog):
     """FFmpeg fails for some reads and then finds the next frame, at its own time."""
 
     class Damaged:
-        frames = [0, 1, None, None, None, 7, 8, 9]
+        def __init__(self):
+            self.frames = [0, 1, None, None, None, 7, 8, 9]
 
         def read(self):
             self.at = self.frames.pop(0) if self.frames else None

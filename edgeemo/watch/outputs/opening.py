@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from edgeemo.errors import MachineError
+from edgeemo.names import count
 from edgeemo.predict.outputs import check_targets
 from edgeemo.stages import Watch
 from edgeemo.watch.aggregate import Aggregate
@@ -80,11 +82,17 @@ class Outputs:
         if self._status:
             self._status.update(watched, reconnects=reconnects, lost=sum(output.lost for output in self._all()))
 
-    def check(self) -> None:
-        """Raise what has ended an output for good; after `close`, also what its last items or its end have met."""
+    def check(self, *, complete: bool = False) -> None:
+        """Raise what has ended an output for good; after `close`, also what its last items or its end have met.
+
+        complete: raise MachineError if a file lacks something that was to be written to it.
+        """
         for output in self._all():
             if output.error:
                 raise output.error
+        for output in self._all():
+            if complete and output.waits and output.lost:
+                raise MachineError(f"{output.name} lacks {count(output.lost, 'item')}: {output.failed or 'too slow'}")
 
     def close(self) -> None:
         """Write the last records, flush all outputs at the same time, and release them."""
