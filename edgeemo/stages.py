@@ -862,7 +862,8 @@ class Watch(Config):
     )
     save: Path | None = option(
         None,
-        "save a video with boxes and labels: .mp4, .mkv or .avi; an existing file is replaced",
+        "save a video with boxes and labels: .mp4, .mkv or .avi; an existing file is replaced, but one of a live source "
+        "gets a new name instead",
         unit="FILE",
         needs="!aggregate",
         group="Output",

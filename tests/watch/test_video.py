@@ -27,8 +27,8 @@ def make_frame(shade: int, seconds: float, size: tuple[int, int] = (256, 320)) -
     return make_watched(0, seconds=seconds, pixels=np.full((*size, 3), (shade, 0, 0), np.uint8))
 
 
-def write(path: Path, *frames: WatchedFrame) -> None:
-    sink = VideoFile(path, Overlay())
+def write(path: Path, *frames: WatchedFrame, keep: bool = False) -> None:
+    sink = VideoFile(path, Overlay(), keep=keep)
     for frame in frames:
         sink.send([frame])
     sink.close()
@@ -90,6 +90,16 @@ def test_without_a_frame_there_is_no_video(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_recording_is_never_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A service that starts again has the same options; nobody can record the past again."""
+    path = tmp_path / "out.mp4"
+    for number in range(3):
+        write(path, *[make_frame(SHADES[number], 0.0)], keep=True)
+    shades = {file.name: read(file)[0] for file in tmp_path.iterdir()}
+    assert shades == {"out.mp4": [SHADES[0]], "out-2.mp4": [SHADES[1]], "out-3.mp4": [SHADES[2]]}
+    assert f"{path} exists; the video is written to {tmp_path / 'out-2.mp4'}" in caplog.text
+
+
 def test_a_disk_that_is_nearly_full_ends_the_video_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before OpenCV would write a damaged one without saying so; the loop goes on."""
     monkeypatch.setattr(video.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1e6))
@@ -106,7 +116,7 @@ def test_a_disk_that_is_nearly_full_ends_the_video_whole(tmp_path: Path, monkeyp
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_program_leaves_a_video_under_a_temporary_name(tmp_path: Path) -> None:
-    """It can be told from a whole one, is played as .avi, and is removed when the same name is written again."""
+    """It can be told from a whole one, is played as .avi, and is removed when the same name is replaced."""
     code = (
         "import sys, time; from pathlib import Path; from watched import *\n"
         "from edgeemo.watch.outputs.overlay import Overlay\n"
@@ -128,6 +138,8 @@ def test_a_killed_program_leaves_a_video_under_a_temporary_name(tmp_path: Path) 
     capture = cv2.VideoCapture(str(partial))
     assert capture.read()[0]
     capture.release()
+    write(path, make_frame(20, 0.0), keep=True)
+    assert sorted(tmp_path.iterdir()) == [partial, path]
     write(path, make_frame(20, 0.0))
     assert list(tmp_path.iterdir()) == [path]
 

@@ -158,7 +158,7 @@ def open_outputs(
         outputs = Outputs(
             frames=[
                 start(sink, capacity=VIDEO_CAPACITY, waits=not live, finish_seconds=FINISH_SECONDS)
-                for sink in _open_videos(config)
+                for sink in _open_videos(config, live=live)
             ],
             records=[
                 *((kind, start(sink, waits=not live)) for kind, sink in _open_files(config, labels)),
@@ -172,9 +172,9 @@ def open_outputs(
     return outputs
 
 
-def _open_videos(config: Watch) -> Iterator[Sink]:
+def _open_videos(config: Watch, *, live: bool) -> Iterator[Sink]:
     if config.save:
-        yield VideoFile(config.save, Overlay(blur=config.blur))
+        yield VideoFile(config.save, Overlay(blur=config.blur), keep=live)
 
 
 def _open_files(config: Watch, labels: Sequence[str]) -> Iterator[tuple[str, Sink]]:

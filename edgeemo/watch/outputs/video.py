@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -30,7 +31,9 @@ class VideoFile:
 
     A frame is repeated, or left out, so that each is shown when it was captured. Frames of another size than the first
     are resized to it. The video has a temporary name, `.NAME.HOST.PID.partial.SUFFIX`, until `close`; a killed process
-    leaves it. What there is of it can then be played if it is .mkv or .avi, not if it is .mp4. If the disk is nearly
+    leaves it. What there is of it can then be played if it is .mkv or .avi, not if it is .mp4. keep: do not replace a
+    video of this name, nor remove one that was left and can be played, because nobody can record them again; the new
+    one gets a number, as NAME-2.mp4. If the disk is nearly
     full, the video is finished, and further frames are lost.
 
     Raises UsageError for another suffix than those of CODECS, MachineError if OpenCV is missing or the file cannot be
@@ -39,13 +42,14 @@ class VideoFile:
 
     batch = 1
 
-    def __init__(self, path: Path, overlay: Overlay, *, fps: float = FPS) -> None:
+    def __init__(self, path: Path, overlay: Overlay, *, fps: float = FPS, keep: bool = False) -> None:
         if path.suffix.lower() not in CODECS:
             raise UsageError(f"--save {path}: expected a file that ends in {', '.join(CODECS)}")
         self._cv2 = require("cv2", extra="video", purpose="--save")
+        path = _find_free(path) if keep else path
         self.name, self._path, self._overlay, self._fps = str(path), path, overlay, fps
         self._stack = ExitStack()
-        self._partial = self._stack.enter_context(atomic_write(path))
+        self._partial = self._stack.enter_context(atomic_write(path, sweep=not keep or path.suffix.lower() == ".mp4"))
         self._writer: Any = None
         self._size = (0, 0)  # width, height
         self._start = 0.0  # clock of the first frame, later by what was cut
@@ -119,3 +123,14 @@ class VideoFile:
         nothing = UsageError(f"{self._path}: there was no frame")
         with suppress(UsageError):
             self._stack.__exit__(UsageError, nothing, None)
+
+
+def _find_free(path: Path) -> Path:
+    """Return the path or, if there is something, the first one with a number that is free."""
+    found, number = path, 1
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    if number > 1:
+        log.warning("%s exists; the video is written to %s", path, found)
+    return found
