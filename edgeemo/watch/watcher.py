@@ -7,6 +7,7 @@ from time import monotonic
 
 import numpy as np
 
+from edgeemo.errors import UsageError
 from edgeemo.faces import Detector, find_flags
 from edgeemo.faces.crop import AUGMENTED
 from edgeemo.runtime import Model, Prediction
@@ -32,7 +33,11 @@ class Watcher:
         """detector: searched with in every `detect_every`-th frame, and in those in which a track is uncertain.
 
         smoothing: by default Smoothing(). augment: average three crops of each face, as `Model.faces` does.
+
+        Raises UsageError if `detect_every` is below 1.
         """
+        if detect_every < 1:
+            raise UsageError(f"detect_every is {detect_every}; expected at least 1")
         self.model = model
         self._detector = detector
         self._detect_every = detect_every

@@ -50,6 +50,11 @@ def model() -> Iterator[edgeemo.Model]:
         yield opened
 
 
+def test_a_rate_of_searches_below_one_is_refused(model: edgeemo.Model) -> None:
+    with pytest.raises(UsageError, match="detect_every is 0"):
+        Watcher(model, Scripted([]), detect_every=0)
+
+
 def test_the_detector_runs_on_every_nth_frame(model: edgeemo.Model) -> None:
     """A sure face that stays where it is needs no more."""
     detector = Scripted([make_detection(50, 50)])

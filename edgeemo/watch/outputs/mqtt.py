@@ -56,6 +56,7 @@ def parse_broker(url: str) -> Broker:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # an error in it would end paho's thread
     except ValueError as error:
         raise UsageError(f"--mqtt: this is no URL; {EXPECTED}") from error
     topic, version = unquote(parts.path[1:]), parse_qs(parts.query).get("version", ["5"])[-1]

@@ -84,7 +84,7 @@ class FileClock:
         fps = fps if 0 < fps < 1000 else DEFAULT_FPS
         stated = self.reader.get("CAP_PROP_POS_MSEC") / 1000
         if self.number == 0:
-            stated = max(stated, 0.0)
+            stated = max(0.0, stated)  # in this order 0.0 where it is NaN
         elif not stated > self.last:  # also NaN
             stated = self.last + 1 / fps
         self.last = stated
