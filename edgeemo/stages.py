@@ -862,8 +862,8 @@ class Watch(Config):
     )
     save: Path | None = option(
         None,
-        "save a video with boxes and labels: .mp4, .mkv or .avi; an existing file is replaced, but one of a live source "
-        "gets a new name instead",
+        "save a video with boxes and labels: .mp4, .mkv or .avi; an existing file is replaced, but not by a live "
+        "source, whose video gets a new name",
         unit="FILE",
         needs="!aggregate",
         group="Output",
