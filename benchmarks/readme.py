@@ -5,12 +5,14 @@ That is every table, from benchmarks/results/; docs/cli.md (cli_reference.py); a
 The pages next to the results are also written again; their plots are kept.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
-`peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
-model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
-`chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
-face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of adapt_shifts.py), `orders` (of
-adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), or the first word of a table in bench's report of one result:
+`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several
+such), `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a
+shipped model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of
+detector_cards.py), `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`,
+`tilt` and `found` (of face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of
+adapt_shifts.py), `orders` (of adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of
+watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), or the first
+word of a table in bench's report of one result:
 accuracy, recall, selective, robustness, against, latency, footprint, gates.
 """
 
@@ -35,6 +37,8 @@ import overview
 import peers
 import priors
 import selective
+import watch_speed
+import watch_tables
 
 from edgeemo.report import plots, render
 from edgeemo.report.amounts import format_amount
@@ -77,6 +81,13 @@ OTHERS = {  # of one result, by WHAT
     "cost": adapt_hosts.table,
     "hosts": adapt_hosts.hosts_table,
     "orders": adapt_orders.table,
+    "flicker": watch_tables.flicker,
+    "tracks": watch_tables.tracks,
+    "streams": watch_tables.streams,
+    "troubles": watch_tables.troubles,
+    "delivery": watch_tables.delivery,
+    "soak": watch_tables.soak,
+    "watching": watch_speed.table,
 }
 
 

@@ -266,7 +266,7 @@ def _explain(one: Typed) -> list[str]:
 
 def _write_value(one: Typed, value: Any, config: Any) -> list[str]:
     if value is None or value is MISSING:
-        word = one.about.unit or one.name.upper()
+        word = one.about.choices[0] if one.about.choices else one.about.unit or one.name.upper()
         return [f"# {_key(one)} = {word if one.type in (int, float) else json.dumps(word)}"]
     hidden = None if isinstance(config, type) else hide_secret(one, config)
     note = "  # secret: set it in the environment" if hidden else ""

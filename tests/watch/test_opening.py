@@ -194,7 +194,7 @@ def test_a_file_that_lacks_something_is_told_at_the_end(tmp_path: Path, monkeypa
     outputs.write(watch(0))
     outputs.close()
     outputs.check()
-    with pytest.raises(MachineError, match=r"out\.jsonl lacks 2 items: no space left"):
+    with pytest.raises(MachineError, match=r"out\.jsonl did not get 2 items: no space left"):
         outputs.check(complete=True)
 
 

@@ -21,8 +21,9 @@ import pytest
 from PIL import Image
 
 import edgeemo
-from edgeemo.errors import UsageError
+from edgeemo.errors import MachineError, UsageError
 from edgeemo.stages import Watch
+from edgeemo.watch.outputs.background import Background
 from edgeemo.watch.run import run
 from edgeemo.watch.scene import CLEAR, Scene
 
@@ -85,6 +86,13 @@ def test_counts_alone_are_told_of_an_aggregate(
     lines = capfd.readouterr().out.splitlines()
     assert all("2 faces: " in line for line in lines)
     assert "face 1" not in "".join(lines)
+
+
+def test_a_peer_that_got_nothing_of_a_folder_is_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script must not take the end of the folder for the end of the work."""
+    monkeypatch.setitem(Background.__init__.__kwdefaults__, "flush_seconds", 0.1)
+    with pytest.raises(MachineError, match=r"did not get \d items"):
+        run(Watch(str(folder), model="nano", webhook="http://127.0.0.1:9/", seconds=0.2))
 
 
 def test_what_is_read_is_not_written_to(folder: Path, tmp_path: Path) -> None:

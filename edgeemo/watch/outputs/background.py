@@ -100,7 +100,7 @@ class Background:
         self.name, self.written, self.lost = sink.name, 0, 0
         self.failed: str | None = None
         self.error: Exception | None = None
-        self._sink, self._capacity, self.waits, self._ending = sink, capacity, waits, ending
+        self._sink, self._capacity, self._waits, self._ending = sink, capacity, waits, ending
         self._flush_seconds, self._finish_seconds, self._back_off = flush_seconds, finish_seconds, back_off
         self._queue: deque[Any] = deque()
         self._sending = 0
@@ -113,7 +113,7 @@ class Background:
     def write(self, item: Any, /) -> None:
         """Append an item to the queue."""
         with self._changed:
-            while self.waits and len(self._queue) >= self._capacity and self._works() and not self._ending():
+            while self._waits and len(self._queue) >= self._capacity and self._works() and not self._ending():
                 self._changed.wait(POLL)
             if self._deadline is not None or self.error:
                 self.lost += 1

@@ -85,14 +85,15 @@ class Outputs:
     def check(self, *, complete: bool = False) -> None:
         """Raise what has ended an output for good; after `close`, also what its last items or its end have met.
 
-        complete: raise MachineError if a file lacks something that was to be written to it.
+        complete: raise MachineError if an output did not get all that was to be written or sent to it.
         """
         for output in self._all():
             if output.error:
                 raise output.error
         for output in self._all():
-            if complete and output.waits and output.lost:
-                raise MachineError(f"{output.name} lacks {count(output.lost, 'item')}: {output.failed or 'too slow'}")
+            if complete and output.lost:
+                why = output.failed or "too slow"
+                raise MachineError(f"{output.name} did not get {count(output.lost, 'item')}: {why}")
 
     def close(self) -> None:
         """Write the last records, flush all outputs at the same time, and release them."""

@@ -60,9 +60,9 @@ class Terminal:
             log.info("%s", line)
 
     def close(self) -> None:
-        """End the line."""
+        """Erase the line: the summary of the program takes its place."""
         if self._shown:
-            self._write("\n")
+            self._write(ERASE)
 
     def _describe(self, watched: WatchedFrame, reconnects: int, lost: int) -> str:
         passed = self._recent[-1].clock - self._recent[0].clock
