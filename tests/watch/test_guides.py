@@ -100,7 +100,7 @@ def test_options_that_are_named_exist(name: str) -> None:
     text = prose.partition("## Watch a camera")[2].partition("\n## ")[0] if name == "jetson.md" else prose
     known = {one.flag for one in options(Watch)}
     others = {"--force-reinstall", "--publish", "--json", "--help-all"}  # of pip, docker, edgeemo doctor, every command
-    assert set(re.findall(r"(?<=`)--[a-z-]+|(?<= )--[a-z-]+(?=[ `])", text)) <= known | others
+    assert set(re.findall(r"(?<=`)--[a-z][a-z-]+|(?<= )--[a-z][a-z-]+(?=[ `])", text)) <= known | others
 
 
 @pytest.mark.parametrize("name", ["raspberry-pi.md", "jetson.md", "kiosk.md"])
