@@ -11,9 +11,10 @@ shipped model), `install` and `starts` (of install_size.py), `speed` (of face_sp
 detector_cards.py), `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`,
 `tilt` and `found` (of face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of
 adapt_shifts.py), `orders` (of adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of
-watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), or the first
-word of a table in bench's report of one result:
-accuracy, recall, selective, robustness, against, latency, footprint, gates.
+watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and,
+of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the first
+word of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency, footprint,
+gates.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import large_dataset
 import overview
 import peers
 import priors
+import scale
 import selective
 import watch_speed
 import watch_tables
@@ -68,6 +70,7 @@ OTHERS = {  # of one result, by WHAT
     "large": large_dataset.table,
     "detectors": detector_cards.table,
     "chain": face_chain.summarize,
+    "decoding": scale.table,
     "small": face_quality.small_table,
     "clipped": face_quality.clipped_table,
     "tilt": face_quality.tilt_table,
@@ -105,6 +108,8 @@ def _table(what: str, files: list[str]) -> str:
     if what == "models":
         timed, *found = paths
         return models(read_as(Measurement, timed), [read_as(BenchResult, path) for path in found]).to_markdown()
+    if what == "cores":
+        return scale.cores_table(*(read_as(Measurement, path) for path in paths)).to_markdown()
     (path,) = paths
     if what in OTHERS:
         return OTHERS[what](read(path)).to_markdown()
