@@ -14,6 +14,7 @@ import pytest
 import edgeemo
 from edgeemo import images
 from edgeemo.card import read_card, write_card
+from edgeemo.compress.quantize import fp16
 from edgeemo.errors import IntegrityError
 from edgeemo.export.softmax import write_probabilities
 from edgeemo.runtime import shipped
@@ -64,6 +65,21 @@ def test_adaptation_and_temperature_are_part_of_the_graph(tmp_path: Path) -> Non
     with edgeemo.load(source) as model:
         expected = model.probabilities(faces)
         actual = run(tmp_path / "other.onnx", images.to_input(faces, model.card.input))
+    assert np.abs(actual - expected).max() <= TOLERANCE
+
+
+def test_a_float16_model_returns_float32_probabilities(tmp_path: Path) -> None:
+    """The last nodes compute in float32, as the logits are."""
+    float_file = make_tiny.write(tmp_path / "model.onnx")
+    source = tmp_path / "half.onnx"
+    fp16.convert(float_file, source)
+    write_card(source, replace(make_tiny.card(), temperature=0.6))
+    write_probabilities(source, read_card(source), tmp_path / "other.onnx")
+    faces = np.random.default_rng(0).integers(0, 256, (5, 48, 48), np.uint8)
+    with edgeemo.load(source) as model:
+        expected = model.probabilities(faces)
+        actual = run(tmp_path / "other.onnx", images.to_input(faces, model.card.input))
+    assert actual.dtype == np.float32
     assert np.abs(actual - expected).max() <= TOLERANCE
 
 

@@ -34,6 +34,13 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
     return only
 
 
+def test_every_object_fits_the_schema_of_kubernetes(objects: dict[str, Any]) -> None:
+    """Keys and their types, of the newest version that the package has; none may be unknown."""
+    schemas = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate, 120 MB")
+    for one in objects.values():
+        schemas.validate(one, schemas.latest_version(), strict=True)
+
+
 def get_option(container: dict[str, Any], name: str) -> str:
     (value,) = [one.partition("=")[2] for one in container["args"] if one.startswith(f"--{name}=")]
     return value
