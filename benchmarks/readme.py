@@ -20,13 +20,15 @@ gates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import adapt_hosts
 import adapt_orders
 import adapt_shifts
+import agreement
 import cli_reference
 import detector_cards
 import face_chain
@@ -101,19 +103,25 @@ def rendered(text: str) -> str:
 
 def _table(what: str, files: list[str]) -> str:
     paths = [RESULTS / name for name in files]
-    if what == "summary":
-        return bench.make_summary([read_as(BenchResult, path) for path in paths]).to_markdown()
-    if what == "ensembles":
-        return evaluation.make_ensemble_table([read_as(EvaluationResult, path) for path in paths]).to_markdown()
-    if what == "models":
-        timed, *found = paths
-        return models(read_as(Measurement, timed), [read_as(BenchResult, path) for path in found]).to_markdown()
-    if what == "cores":
-        return scale.cores_table(*(read_as(Measurement, path) for path in paths)).to_markdown()
+    if what in SEVERAL:
+        return SEVERAL[what](paths).to_markdown()
     (path,) = paths
     if what in OTHERS:
         return OTHERS[what](read(path)).to_markdown()
     return _named(bench.make_tables(read_as(BenchResult, path)), what).to_markdown()
+
+
+def _read_all(kind: type[Any], paths: list[Path]) -> list[Any]:
+    return [read_as(kind, path) for path in paths]
+
+
+SEVERAL: dict[str, Callable[[list[Path]], Table]] = {  # of several results, by WHAT
+    "summary": lambda paths: bench.make_summary(_read_all(BenchResult, paths)),
+    "ensembles": lambda paths: evaluation.make_ensemble_table(_read_all(EvaluationResult, paths)),
+    "models": lambda paths: models(read_as(Measurement, paths[0]), _read_all(BenchResult, paths[1:])),
+    "cores": lambda paths: scale.cores_table(*_read_all(Measurement, paths)),
+    "agreement": lambda paths: agreement.table(_read_all(Measurement, paths)),
+}
 
 
 def models(timed: Measurement, found: list[BenchResult]) -> Table:
