@@ -470,7 +470,7 @@ class Build(Config):
 
     model: str = argument(
         "nano, small or base, or an ONNX file: float, FP16, or INT8 of the tensorrt format; with --for web or triton "
-        "INT8 of the cpu format, and with --for triton also an engine",
+        "INT8 of the cpu format, with --for web also several, as nano,small, and with --for triton also an engine",
         may_be_path=True,
     )
     out: Path | None = option(
@@ -483,6 +483,13 @@ class Build(Config):
         "write a folder for this host instead of an engine: web (a static page), triton (a model repository) or "
         "deepstream (a secondary classifier of nvinfer)",
         choices=tuple(EXPORTS),
+    )
+    onnxruntime_web: Path | None = option(
+        None,
+        "web: npm package onnxruntime-web, as a tarball or folder; default: the one fetched before, or from the npm "
+        "registry",
+        unit="PATH",
+        needs="for_=web",
     )
     library: str = option(
         "auto", "auto: the first one that is installed", choices=("auto", "tensorrt", "rtx"), needs=OF_ENGINE

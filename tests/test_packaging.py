@@ -103,6 +103,8 @@ def test_wheel_holds_the_package_alone(built):
         "edgeemo/card.schema.json",
         "edgeemo/py.typed",
         *(f"edgeemo/label/{part}" for part in ("page.html", "page.css", "page.js", "icon.svg")),
+        *(f"edgeemo/web/page/{file.name}" for file in (ROOT / "edgeemo" / "web" / "page").iterdir()),
+        "edgeemo/web/LICENSE.txt",
     } <= set(names)
     with tarfile.open(source) as archive:
         members = archive.getnames()

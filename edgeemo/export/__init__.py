@@ -4,6 +4,7 @@ Nothing here needs more than the base install.
 
     triton      a model repository of the Triton Inference Server
     deepstream  a secondary classifier of DeepStream's nvinfer
+    web         a static page: edgeemo/web
 """
 
 from __future__ import annotations
