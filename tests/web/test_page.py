@@ -27,15 +27,6 @@ READY = "document.getElementById('status').textContent === 'Ready.'"
 TOLERANCES = EXPECTED["tolerances"]
 FOUR = web_host.FIXTURES / "pictures" / "four.png"
 SIZES = {"phone": (360, 740), "tablet": (820, 1180), "desktop": (1366, 768)}
-ANSWER = """
-const { decodeImage, load } = await import("./edgeemo.js");
-const model = await load({ model: "models/%s.onnx" });
-const read = async (file) => decodeImage(await (await fetch(`fixtures/${file}`)).blob());
-const answers = {};
-for (const file of %s) answers[file] = await model.faces(await read(file));
-for (const file of %s) answers[file] = await model.predict(await read(file));
-return answers;
-"""
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +106,7 @@ def check_prediction(found: dict, expected: dict) -> None:
 @pytest.mark.parametrize("model", shipped.NAMES)
 def test_answers_are_those_of_python(ready: chromium.Page, model: str) -> None:
     """For every fixture: the same faces, labels, flags and faces left out, and probabilities within the tolerance."""
-    pictures, crops = ([one["file"] for one in EXPECTED[kind]] for kind in ("pictures", "ready"))
-    answers = ready.run(ANSWER % (model, json.dumps(pictures), json.dumps(crops)))
+    answers = ready.run(web_host.make_answering(model))
     for picture in EXPECTED["pictures"]:
         found = answers[picture["file"]]
         assert (found["width"], found["height"]) == (picture["width"], picture["height"])

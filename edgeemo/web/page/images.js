@@ -10,11 +10,12 @@ const BITS = 22; // Pillow: fixed-point precision of the coefficients for 8-bit 
 /** Return the RGB image of an ImageData; transparent pixels are blended with mid-grey, as Pillow's alpha_composite. */
 export function toRgb({ data, width, height }) {
   const out = new Uint8Array(3 * width * height);
-  for (let from = 0, to = 0; to < out.length; from += 4) {
+  for (let from = 0, to = 0; to < out.length; from += 4, to += 3) {
     const alpha = data[from + 3];
-    for (let band = 0; band < 3; band++) {
-      out[to++] = alpha === 255 ? data[from + band] : blend(data[from + band], alpha);
-    }
+    const opaque = alpha === 255;
+    out[to] = opaque ? data[from] : blend(data[from], alpha);
+    out[to + 1] = opaque ? data[from + 1] : blend(data[from + 1], alpha);
+    out[to + 2] = opaque ? data[from + 2] : blend(data[from + 2], alpha);
   }
   return { data: out, width, height, channels: 3 };
 }
