@@ -5,16 +5,15 @@ That is every table, from benchmarks/results/; docs/cli.md (cli_reference.py); a
 The pages next to the results are also written again; their plots are kept.
 
 A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT is `summary` (a row a result), `parity`,
-`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several
-such), `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a
-shipped model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of
-detector_cards.py), `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`,
-`tilt` and `found` (of face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of
-adapt_shifts.py), `orders` (of adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of
-watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and,
-of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the first
-word of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency, footprint,
-gates.
+`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several such),
+`peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a shipped
+model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
+`chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
+face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of adapt_shifts.py), `orders` (of
+adapt_orders.py), `web` (of web_speed.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of watch_speed.py),
+`flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and, of
+watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the first word
+of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ import scale
 import selective
 import watch_speed
 import watch_tables
+import web_speed
 
 from edgeemo.report import plots, render
 from edgeemo.report.amounts import format_amount
@@ -93,6 +93,7 @@ OTHERS = {  # of one result, by WHAT
     "delivery": watch_tables.delivery,
     "soak": watch_tables.soak,
     "watching": watch_speed.table,
+    "web": web_speed.table,
 }
 
 
