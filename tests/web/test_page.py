@@ -18,6 +18,7 @@ import edgeemo
 from edgeemo import images
 from edgeemo.card import card_path, read_card
 from edgeemo.card.files import write_card
+from edgeemo.card.layout import compute_seal
 from edgeemo.runtime import shipped
 from edgeemo.web.pages import MEDIA_TYPES, Page
 
@@ -158,6 +159,46 @@ def test_what_is_no_photo_is_reported(ready: chromium.Page, tmp_path: Path) -> N
     assert ready.evaluate("document.getElementById('error').hidden")
 
 
+def test_a_camera_that_is_not_allowed_is_reported(ready: chromium.Page) -> None:
+    """Or is not there; photos still work."""
+    for name, words in (("NotAllowedError", "was not allowed"), ("NotFoundError", "no camera can be used")):
+        ready.evaluate(
+            f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('none', '{name}'))"
+        )
+        ready.evaluate("document.getElementById('camera').click()")
+        ready.wait(f"document.getElementById('error').textContent.includes('{words}')")
+    assert text(ready, "camera") == "Use the camera"
+    choose(ready, FOUR)
+    wait_for(ready, "4 faces")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"), [("models/nano.onnx", "is not the file of its card"), ("models/nano.onnx.json", "was changed")]
+)
+def test_a_changed_model_is_not_run(page: chromium.Page, runtime: Path, file: str, words: str) -> None:
+    """By its hash, or that of its card; nothing can be chosen then."""
+    pages = web_host.list_files(runtime, ["nano"])
+    content = pages[file].read()
+    changed = content.replace(b'"temperature": ', b'"temperature": 1') if file.endswith(".json") else content[:-1]
+    pages[file] = Page(changed, pages[file].media_type)
+    with web_host.serve(pages) as (url, _):
+        page.call("Page.navigate", url=url)
+        page.wait(f"document.getElementById('error').textContent.includes('{words}')", LIMIT)
+        assert page.evaluate("document.getElementById('camera').disabled")
+
+
+def test_a_browser_whose_answers_are_wrong_says_so(page: chromium.Page, runtime: Path) -> None:
+    """The self-check runs the packaged faces: here with a card that has other logits for them."""
+    pages = web_host.list_files(runtime, ["nano"])
+    raw = json.loads(pages["models/nano.onnx.json"].read())
+    raw["golden"]["logits"][3][2] += 0.5
+    raw["seal"] = compute_seal(raw)
+    pages["models/nano.onnx.json"] = Page(json.dumps(raw).encode(), MEDIA_TYPES[".json"])
+    with web_host.serve(pages) as (url, _):
+        load(page, url)
+        assert "Self-check failed: this browser's logits differ by 0.500" in text(page, "check")
+
+
 @pytest.mark.parametrize("way", ["paste", "drop"])
 def test_photos_are_pasted_and_dropped(ready: chromium.Page, way: str) -> None:
     """Anywhere on the page."""
@@ -209,11 +250,11 @@ def test_the_camera_is_watched_until_it_is_stopped(ready: chromium.Page) -> None
     """Its frames are shown with boxes; stopping it ends its track."""
     ready.evaluate("document.getElementById('camera').click()")
     wait_for(ready, "4 faces")
-    assert ready.evaluate("document.getElementById('camera').textContent") == "Stop the camera"
+    assert text(ready, "camera") == "Stop the camera"
     ready.evaluate("window.track = document.getElementById('video').srcObject.getVideoTracks()[0]")
     ready.evaluate("document.getElementById('camera').click()")
     assert ready.evaluate("window.track.readyState") == "ended"
-    assert ready.evaluate("document.getElementById('camera').getAttribute('aria-pressed')") == "false"
+    assert text(ready, "camera") == "Use the camera"
     assert ready.errors == []
 
 
@@ -231,10 +272,10 @@ def test_everything_can_be_done_by_keyboard(ready: chromium.Page) -> None:
     outline = "getComputedStyle(document.getElementById('camera')).outlineStyle"
     assert ready.evaluate(outline) == "solid"
     ready.press(" ")
-    ready.wait("document.getElementById('camera').getAttribute('aria-pressed') === 'true'")
+    ready.wait("document.getElementById('camera').textContent === 'Stop the camera'")
     wait_for(ready, "4 faces")
     ready.press(" ")
-    ready.wait("document.getElementById('camera').getAttribute('aria-pressed') === 'false'")
+    ready.wait("document.getElementById('camera').textContent === 'Use the camera'")
     assert [*order, press_tab(ready), press_tab(ready)] == ["file", "camera", "model", "labels"]
     for kind in ("rawKeyDown", "keyUp"):
         ready.call("Input.dispatchKeyEvent", type=kind, key="End", code="End", windowsVirtualKeyCode=35)

@@ -73,9 +73,12 @@ async function loadModel() {
     find("adaptation-choice").hidden = !adaptable;
     find("adapted").checked = true;
     showCheck(check);
-  } finally {
-    enable(find("model").options.length > 0);
+  } catch (error) {
+    stopCamera();
+    find("settings").disabled = false; // another network may be there
+    throw error;
   }
+  enable(true);
   say("Ready.");
   await lookAgain();
 }
@@ -147,7 +150,7 @@ function stopCamera() {
 
 function showButton() {
   const button = find("camera");
-  button.setAttribute("aria-pressed", String(Boolean(stream)));
+  button.classList.toggle("active", Boolean(stream));
   button.textContent = stream ? "Stop the camera" : "Use the camera";
 }
 
