@@ -50,11 +50,7 @@ def write(config: Build, folder: Path) -> None:
     readme = README.format(version=VERSION)
     (folder / "README.md").write_text(readme, encoding="utf-8")
     size = sum(len(page.read()) for page in pages.values())
-    log.info(
-        "%d files, %.1f MB; try it with:  python -m http.server 8000 --bind 127.0.0.1 --directory DIR",
-        len(pages),
-        size / 1e6,
-    )
+    log.info("%d files, %.1f MB; README.md says how to serve them", len(pages), size / 1e6)
 
 
 def find_models(config: Build) -> list[Path]:
