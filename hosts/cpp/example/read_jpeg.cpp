@@ -32,8 +32,17 @@ void fail_on_warning(j_common_ptr info, int level) {
   if (level < 0) fail(info);
 }
 
+int find_orientation(const jpeg_marker_struct *marker) {
+  for (; marker; marker = marker->next) {
+    const auto *data = reinterpret_cast<const char *>(marker->data);
+    if (marker->data_length > EXIF.size() && EXIF.compare(0, EXIF.size(), data, EXIF.size()) == 0)
+      return read_orientation(marker->data + EXIF.size(), marker->data_length - EXIF.size());
+  }
+  return 1;
+}
+
 // libjpeg reports errors by longjmp, which must not skip the destructor of a local variable: those are the caller's.
-bool decode(jpeg_decompress_struct &info, Failure &failure, const std::string &content, Image &image) {
+bool decode(jpeg_decompress_struct &info, Failure &failure, const std::string &content, Image &image, int &orientation) {
   if (setjmp(failure.back)) return false;
   jpeg_create_decompress(&info);
   jpeg_save_markers(&info, APP1, 0xFFFF);
@@ -50,6 +59,7 @@ bool decode(jpeg_decompress_struct &info, Failure &failure, const std::string &c
     JSAMPROW row = image.row(int(info.output_scanline));
     jpeg_read_scanlines(&info, &row, 1);
   }
+  orientation = find_orientation(info.marker_list);  // finishing frees it
   jpeg_finish_decompress(&info);
   return true;
 }
@@ -63,11 +73,8 @@ Decoded read_jpeg(const std::string &content) {
   failure.manager.error_exit = fail;
   failure.manager.emit_message = fail_on_warning;
   Image image(0, 0, 1);
-  const bool done = decode(info, failure, content, image);
   int orientation = 1;
-  for (auto *marker = done ? info.marker_list : nullptr; marker; marker = marker->next)
-    if (marker->data_length > EXIF.size() && EXIF.compare(0, EXIF.size(), reinterpret_cast<char *>(marker->data), EXIF.size()) == 0)
-      orientation = read_orientation(marker->data + EXIF.size(), marker->data_length - EXIF.size());
+  const bool done = decode(info, failure, content, image, orientation);
   jpeg_destroy_decompress(&info);
   if (!done) throw Error(EDGEEMO_DATA, std::string("the JPEG cannot be read: ") + failure.message);
   return {std::move(image), orientation};

@@ -1,0 +1,91 @@
+"""Measure the C++ host: time to the first answer, memory, size, and how far its answers are from Python's.
+
+python benchmarks/cpp_host.py
+
+Builds hosts/cpp in a temporary folder, runs edgeemo-predict with the library of the Python package onnxruntime, and
+writes benchmarks/results/hosts/cpp.json. A time is from the start of the process to its end, with one answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cpp_build import FIXTURES, build, compare, find_onnxruntime, find_tool, predict_in_python, run_host
+
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.runtime import shipped
+
+RESULT = Path(__file__).parent / "results" / "hosts" / "cpp.json"
+GOALS = {"first_answer_ms": 100, "resident_mib": 35}
+RUNS = 31
+
+
+def main() -> None:
+    """Build, compare and measure."""
+    header = make_header(timed=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = build(Path(temporary))
+        rows = [make_row(folder / "edgeemo-predict", name) for name in shipped.NAMES]
+        facts = {"stripped_bytes": {name: measure_size(folder / name) for name in ("edgeemo-predict", "libedgeemo.so")}}
+    settings = {"runs": RUNS, "goals": GOALS, "picture": "pictures/one.png, 640x480", "crop": "ready/upright.png"}
+    result = Measurement(header=header, script="cpp_host", settings=settings, rows=rows, facts=facts)
+    files.write(result, RESULT)
+    print(json.dumps({"rows": rows, **facts}, indent=1))
+
+
+def measure_size(file: Path) -> int:
+    """Return the bytes of a program or library without its symbols."""
+    stripped = file.with_suffix(".stripped")
+    subprocess.run([find_tool("strip"), "-o", stripped, file], check=True)
+    return stripped.stat().st_size
+
+
+def make_row(program: Path, name: str) -> dict[str, Any]:
+    """Return what is measured of a model."""
+    file, row = shipped.find(name), {"model": name}
+    for kind, image, options in (("pictures", "one", []), ("ready", "upright", ["--crop"])):
+        images = [path for path in sorted((FIXTURES / kind).glob("*.png")) if not path.stem.endswith("-input")]
+        lines = run_host(program, "--model", file, *options, *images).stdout.splitlines()
+        expected = predict_in_python(images, name, crop=bool(options))
+        row[kind] = {
+            "images": len(images),
+            "faces": sum(len(line["faces"]) for line in expected),
+            "difference_from_python": vars(compare(expected, list(map(json.loads, lines)))),
+            **measure(program, "--model", file, *options, FIXTURES / kind / f"{image}.png"),
+        }
+    return row
+
+
+def measure(program: Path, *arguments: str | Path) -> dict[str, float]:
+    """Return the time of one answer, and the highest resident memory of the process."""
+    environment = {**os.environ, "EDGEEMO_ONNXRUNTIME": str(find_onnxruntime())}
+    wall, processor, resident = [], [], []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        child = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, env=environment)
+        _, status, used = os.wait4(child.pid, 0)
+        wall.append(1000 * (time.perf_counter() - start))
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise subprocess.CalledProcessError(child.returncode, child.args)
+        processor.append(1000 * (used.ru_utime + used.ru_stime))
+        resident.append(used.ru_maxrss / 1024)
+    return {
+        "first_answer_ms": round(median(wall), 1),
+        "least_ms": round(min(wall), 1),
+        "processor_ms": round(median(processor), 1),
+        "resident_mib": round(median(resident), 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
