@@ -4,9 +4,10 @@
 #   benchmarks/arm64_root.sh ROOT
 #   PYTHONPATH=. ROOT/cortex-a72/python script.py
 #
-# ROOT gets Debian's Python 3.11 for arm64 and what edgeemo needs on a device, in the versions of constraints.txt. Its
-# cortex-a53 and cortex-a72 have no dot product, cortex-a76 has; several may run at once. Wants Debian 12 on x86 and its
-# qemu-user, and installs nothing on the machine. Where it fails, ROOT stays as it was.
+# ROOT gets Debian's Python 3.11 for arm64, what edgeemo needs on a device in the versions of constraints.txt, and the
+# libraries that arm64_host.py links the C++ host with. Its cortex-a53 and cortex-a72 have no dot product, cortex-a76
+# has; several may run at once. Wants Debian 12 on x86 and its qemu-user, and installs nothing on the machine. Where it
+# fails, ROOT stays as it was.
 set -euo pipefail
 
 [ $# = 1 ] || { echo "usage: $0 ROOT" >&2; exit 2; }
@@ -21,7 +22,7 @@ trap 'rm -rf "$new"' EXIT
 chmod 755 "$new"
 
 # apt-get with the machine's sources but a state of its own, in which nothing is installed, fetches for arm64 all that
-# the two packages need. They are unpacked without running their scripts; Python does not miss those.
+# these packages need. They are unpacked without running their scripts; Python does not miss those.
 mkdir -p "$new"/apt/{state/lists/partial,cache/archives/partial}
 touch "$new/apt/status"
 fetch() {
@@ -29,7 +30,7 @@ fetch() {
     -o Dir::State="$new/apt/state" -o Dir::State::status="$new/apt/status" -o Dir::Cache="$new/apt/cache" "$@"
 }
 fetch update
-fetch install --download-only --no-install-recommends --yes python3.11 libstdc++6
+fetch install --download-only --no-install-recommends --yes python3.11 libstdc++6 libpng-dev libjpeg62-turbo-dev
 for deb in "$new"/apt/cache/archives/*.deb; do dpkg-deb --extract "$deb" "$new/apt/root"; done
 mv "$new/apt/root/usr" "$new/"
 cp -a "$new/apt/root/lib/." "$new/usr/lib/"

@@ -89,6 +89,26 @@ def compare(expected: Sequence[dict[str, Any]], actual: Sequence[dict[str, Any]]
     return Difference(same, largest["box"], largest["score"], largest["probability"])
 
 
+def expect(model: str, lines: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the lines that hosts/fixtures/expected.json says of its `pictures` or `ready` crops, in order.
+
+    lines: of the host, from which comes what the file does not state: the images' names, and size and box of a crop.
+    """
+    expected = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))[kind]
+    wanted = []
+    for line, picture in zip(lines, expected, strict=True):
+        faces = picture.get("faces") or ([{**line["faces"][0], **picture}] if kind == "ready" else [])
+        found = [{**face, **face["predictions"][model]} for face in faces]
+        wanted.append({**line, **picture, "image": line["image"], "faces": found})
+    return wanted
+
+
+def list_fixtures(kind: str) -> list[Path]:
+    """Return the `pictures` or `ready` crops of hosts/fixtures, in the order of expected.json."""
+    expected = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))[kind]
+    return [FIXTURES / picture["file"] for picture in expected]
+
+
 def _flatten(lines: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
     """Return what lines hold, with the kind of each number."""
     values: list[tuple[str, Any]] = []
@@ -97,6 +117,6 @@ def _flatten(lines: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
         for face in line["faces"]:
             values += [("box", value) for value in chain(face["box"], *face["landmarks"])]
             values += [("score", face["score"]), ("probability", face["probability"])]
-            values += [("text", (face["label"], face["unsure"], tuple(face["flags"]), tuple(face)))]
+            values += [("text", (face["label"], face["unsure"], tuple(face["flags"])))]
             values += [("probability", face["probabilities"][label]) for label in sorted(face["probabilities"])]
     return values

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cpp_build import FIXTURES, build, compare, find_onnxruntime, find_tool, predict_in_python, run_host
+from cpp_build import FIXTURES, build, compare, find_onnxruntime, find_tool, list_fixtures, predict_in_python, run_host
 
 from edgeemo.report import files
 from edgeemo.report.facts import make_header
@@ -53,7 +53,7 @@ def make_row(program: Path, name: str) -> dict[str, Any]:
     """Return what is measured of a model."""
     file, row = shipped.find(name), {"model": name}
     for kind, image, options in (("pictures", "one", []), ("ready", "upright", ["--crop"])):
-        images = [path for path in sorted((FIXTURES / kind).glob("*.png")) if not path.stem.endswith("-input")]
+        images = list_fixtures(kind)
         lines = run_host(program, "--model", file, *options, *images).stdout.splitlines()
         expected = predict_in_python(images, name, crop=bool(options))
         row[kind] = {
