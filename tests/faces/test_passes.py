@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from edgeemo.errors import UsageError
-from edgeemo.faces.passes import MAX_TILES, OVERLAP, TILE_FACE, Pass, draw_canvas, find_cut, plan_passes
+from edgeemo.faces.passes import MAX_TILES, OVERLAP, TILE_FACE, Pass, draw_canvas, find_cut, plan_passes, resize
 
 SMALLEST = 0.067
 
@@ -93,3 +93,30 @@ def test_boxes_over_an_inner_edge_of_a_tile_are_cut():
         [150, 0, 20, 15],
         [150, 90, 20, 10],
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "width", "height"),
+    [
+        (Pass(0, 0, 300, 200), 192, 128),
+        (Pass(0, 0, 300, 200), 40, 27),  # averaged down before
+        (Pass(31, 20, 150, 101), 60, 40),
+        (Pass(31, 20, 250, 151), 31, 19),
+        (Pass(0, 0, 300, 200), 450, 300),
+    ],
+)
+def test_a_wide_pass_is_resized_as_pillow_does(one: Pass, width: int, height: int, rng: np.random.Generator) -> None:
+    image = Image.fromarray(rng.integers(0, 256, (200, 300, 3), dtype=np.uint8))
+    box = (one.left, one.top, one.left + one.width, one.top + one.height)
+    expected = image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    assert np.array_equal(resize(image, one, width, height), expected)
+
+
+def test_rows_are_resized_before_columns_whatever_pillow_does(rng: np.random.Generator) -> None:
+    """Pillow 13 begins with the columns of a tall image, older ones with the rows."""
+    image = Image.fromarray(rng.integers(0, 256, (300, 60, 3), dtype=np.uint8))
+    narrow = image.resize((38, 300), Image.Resampling.BILINEAR)
+    expected = narrow.resize((38, 192), Image.Resampling.BILINEAR)
+    flat = image.resize((60, 192), Image.Resampling.BILINEAR)
+    assert np.array_equal(resize(image, Pass(0, 0, 60, 300), 38, 192), expected)
+    assert not np.array_equal(flat.resize((38, 192), Image.Resampling.BILINEAR), expected)
