@@ -45,7 +45,7 @@ def main() -> None:
     root = Path(sys.argv[1]).resolve()
     header = make_header()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = build(Path(temporary), *CROSS, f"-DCMAKE_PREFIX_PATH={root / 'usr'}")
+        folder = build(Path(temporary), *make_options(root))
         rows = [row for core in CORES for row in run_core(root, core, folder)]
     settings = {"tolerances": json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))["tolerances"]}
     versions = sorted(path.name for path in (root / PACKAGES).glob("*.dist-info"))
@@ -55,6 +55,12 @@ def main() -> None:
     files.write(result, RESULT)
     for row in rows:
         print(json.dumps(row))
+
+
+def make_options(root: Path) -> list[str]:
+    """Return the options of CMake that build for ARM64, with the libraries of `root`."""
+    headers = root / "usr" / "include" / "aarch64-linux-gnu"
+    return [*CROSS, f"-DCMAKE_PREFIX_PATH={root / 'usr'}", f"-DCMAKE_CXX_FLAGS=-isystem {headers}"]
 
 
 def run_core(root: Path, core: str, folder: Path) -> list[dict[str, Any]]:

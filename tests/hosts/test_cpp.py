@@ -48,7 +48,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the build, which takes half a minute."""
     folder = tmp_path_factory.mktemp("cpp")
     try:
-        return build(folder, "-DEDGEEMO_TESTS=ON", "-DEDGEEMO_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
+        return build(
+            folder, "-DEDGEEMO_TESTS=ON", "-DEDGEEMO_SANITIZE=ON", "-DEDGEEMO_WERROR=ON", "-DCMAKE_BUILD_TYPE=Debug"
+        )
     except NotInstalledError as error:
         pytest.skip(f"the C++ host cannot be built here: {error}")
 
@@ -124,6 +126,16 @@ def test_cpp_gives_the_expected_answers(model: str, predict_in_cpp: Predict) -> 
 def test_options_mean_what_they_mean_in_python(given: dict, options: list[str], predict_in_cpp: Predict) -> None:
     images = [FIXTURES / "pictures" / f"{name}.png" for name in ("four", "tiles", "empty")]
     check_same(predict_in_python(images, "nano", **given), predict_in_cpp(images, "nano", *options))
+
+
+@pytest.mark.parametrize("size", [(2400, 1733), (1201, 97), (16, 700), (61, 59)])
+def test_pictures_of_any_shape_are_searched_as_in_python(
+    size: tuple[int, int], tmp_path: Path, predict_in_cpp: Predict
+) -> None:
+    """Averaged down by whole factors, in tiles, or smaller than the canvas."""
+    file = tmp_path / "picture.png"
+    Image.open(PICTURES[1]).resize(size).save(file)
+    check_same(predict_in_python([file], "nano", threshold=0.2), predict_in_cpp([file], "nano", "--threshold", "0.2"))
 
 
 def test_crops_are_those_of_the_vectors(built: Path) -> None:

@@ -80,6 +80,7 @@ struct edgeemo {
   Labels names() const { return names_; }
 
  private:
+  void open_session(const std::shared_ptr<Runtime> &runtime, int threads);
   void check_shapes() const;
   std::vector<std::vector<double>> compute_probabilities(const std::vector<float> &batch) const;
   std::vector<double> compute_row(const float *logits) const;
@@ -104,21 +105,25 @@ edgeemo::edgeemo(const std::string &file, const edgeemo_options &options)
   if (options.search < EDGEEMO_BY_SIZE || options.search > EDGEEMO_MANY)
     throw Error(EDGEEMO_USAGE, "expected the search EDGEEMO_BY_SIZE, EDGEEMO_FEW or EDGEEMO_MANY");
   const int threads = std::max(1, options.threads);
-  const std::string content = read_file(file, MAX_MODEL), card = file + ".json";
+  const std::string card = file + ".json";
   card_ = parse_card(read_file(card, MAX_CARD), card);
-  const std::string found = compute_sha256(content);
-  if (found != card_.sha256)
-    throw Error(EDGEEMO_INTEGRITY, file + " is not the file that its card describes: card " +
-                                       card_.sha256.substr(0, 12) + "…, file " + found.substr(0, 12) +
-                                       "…; copy both files again");
   reported_ = merge_labels(card_.labels, options.label_set ? options.label_set : "");
   names_ = std::make_shared<std::vector<std::string>>(reported_.labels);
   const auto runtime = std::make_shared<Runtime>(options.onnxruntime ? options.onnxruntime : "");
-  session_ = std::make_unique<Session>(runtime, content, file, threads, is_x86() && !card_.overflow_safe);
-  check_shapes();
-  output_ = session_->get_name(false);
+  open_session(runtime, threads);
   if (options.detector)
     detector_ = std::make_unique<Detector>(runtime, options.detector, threads, options.search, options.threshold);
+}
+
+void edgeemo::open_session(const std::shared_ptr<Runtime> &runtime, int threads) {
+  const std::string content = read_file(file_, MAX_MODEL), found = compute_sha256(content);
+  if (found != card_.sha256)
+    throw Error(EDGEEMO_INTEGRITY, file_ + " is not the file that its card describes: card " +
+                                       card_.sha256.substr(0, 12) + "…, file " + found.substr(0, 12) +
+                                       "…; copy both files again");
+  session_ = std::make_unique<Session>(runtime, content, file_, threads, is_x86() && !card_.overflow_safe);
+  check_shapes();
+  output_ = session_->get_name(false);
 }
 
 void edgeemo::check_shapes() const {
