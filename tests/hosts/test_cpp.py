@@ -252,6 +252,7 @@ WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "another format": (lambda _, card: change(card, format=3), "format 3; this host reads format 2"),
     "a changed card": (lambda _, card: change(card, temperature=2.0), "its seal is not that of its content"),
     "an unknown key": (lambda _, card: change(card, colour="red"), '"colour" is not a key of a card'),
+    "no UTF-8": (lambda _, card: card.write_bytes(b'{"format": "\xff\xc3'), "is not a card"),
     "no JSON": (lambda _, card: card.write_text("{"), "is not a card"),
     "a key twice": (
         lambda _, card: card.write_text(card.read_text().replace('"output"', '"labels"')),

@@ -202,14 +202,20 @@ DetectorCard read_detector_card(const json &raw) {
           {get_number(box, "side_eye_distances", 0.001), get_number(box, "below_eyes")}};
 }
 
+// What a damaged file holds may be cut within a character, or be no text.
+Error make_error(const std::string &path, std::string reason) {
+  std::replace_if(reason.begin(), reason.end(), [](char one) { return static_cast<signed char>(one) < 0x20 || one == 0x7F; }, '?');
+  return Error(EDGEEMO_INTEGRITY, path + " is not a card: " + reason);
+}
+
 template <typename Read>
 auto parse_with(Read read, const std::string &text, const std::string &path) {
   try {
     return read(parse(text));
   } catch (const std::runtime_error &error) {
-    throw Error(EDGEEMO_INTEGRITY, path + " is not a card: " + error.what());
+    throw make_error(path, error.what());
   } catch (const json::exception &error) {
-    throw Error(EDGEEMO_INTEGRITY, path + " is not a card: " + error.what());
+    throw make_error(path, error.what());
   }
 }
 
