@@ -22,6 +22,7 @@ from cpp_build import FIXTURES, build, compare, find_onnxruntime, find_tool, lis
 from edgeemo.report import files
 from edgeemo.report.facts import make_header
 from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
 from edgeemo.runtime import shipped
 
 RESULT = Path(__file__).parent / "results" / "hosts" / "cpp.json"
@@ -49,7 +50,22 @@ def main() -> None:
     settings = {"runs": RUNS, "goals": GOALS, "picture": "pictures/one.png, 640x480", "crop": "ready/upright.png"}
     result = Measurement(header=header, script="cpp_host", settings=settings, rows=rows, facts=facts)
     files.write(result, RESULT)
-    print(json.dumps({"rows": rows, **facts}, indent=1))
+    print(table(result).to_markdown())
+
+
+def table(result: Measurement) -> Table:
+    """Make a table with a row per model and kind of image."""
+    names = {"ready": "ready crop", "pictures": "picture of 640x480"}
+    keys = ("first_answer_ms", "processor_ms", "resident_mib")
+    rows = [
+        (row["model"], name, *(f"{row[kind][key]:.0f}" for key in keys))
+        for row in result.rows
+        for kind, name in names.items()
+    ]
+    sizes = ", ".join(f"{name} {size / 1000:,.0f} kB" for name, size in result.facts["stripped_bytes"].items())
+    head = ("model", "image", "first answer, ms", "of the processor, ms", "memory, MiB")
+    note = f"Medians of {result.settings['runs']} runs; resident memory at its highest. Without symbols: {sizes}."
+    return Table("C++ host", head, rows, note, align="llrrr")
 
 
 def measure_size(file: Path) -> int:

@@ -10,10 +10,11 @@ A table stands between `<!-- table: WHAT FILE... -->` and `<!-- end -->`. WHAT i
 model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of detector_cards.py),
 `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
 face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of adapt_shifts.py), `orders` (of
-adapt_orders.py), `web` (of web_speed.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of watch_speed.py),
-`flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and, of
-watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the first word
-of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency, footprint, gates.
+adapt_orders.py), `web` (of web_speed.py), `cpp` (of cpp_host.py), `cost` and `hosts` (of adapt_hosts.py), `watching`
+(of watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding`
+and, of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the
+first word of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency,
+footprint, gates.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import adapt_orders
 import adapt_shifts
 import agreement
 import cli_reference
+import cpp_host
 import detector_cards
 import face_chain
 import face_quality
@@ -94,6 +96,7 @@ OTHERS = {  # of one result, by WHAT
     "soak": watch_tables.soak,
     "watching": watch_speed.table,
     "web": web_speed.table,
+    "cpp": cpp_host.table,
 }
 
 
