@@ -341,8 +341,8 @@ def _make_config(ctx: click.Context, stage: Stage, given: dict[str, Any]) -> Any
     typed = {name: value for name, value in given.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT}
     if stage.config is stages.Compress:
         return make_compress_config(typed)
-    if stage.config is stages.Watch:
-        return make_config(stages.Watch, typed, given["config"])
+    if stage.config in (stages.Watch, stages.Serve):
+        return make_config(stage.config, typed, given["config"])
     if stage.config is not stages.Train:
         return stage.config(**given)
     recipe = typed.pop("recipe", None)

@@ -33,7 +33,7 @@ else:
 
 MAX_BYTES = 2**20
 SECRET = "env:"  # noqa: S105  before the name of an environment variable
-TYPED_ONLY = ("config", "print_config", "print_unit")  # options that a file cannot give
+TYPED_ONLY = ("config", "print_config", "print_unit", "make_key")  # options that a file cannot give
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 SOURCES = re.compile(r"\d+|(?:picamera2|synthetic)(?::\d+)?")  # names of sources that are no files
 WIDTH = 100  # of the comments of an example

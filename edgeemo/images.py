@@ -58,14 +58,14 @@ class Pixels(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def read(source: Source, *, name: str = "") -> np.ndarray:
+def read(source: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an image as (H, W) or (H, W, 3) uint8, upright, at least 16 px a side and at most 64 megapixels.
 
     source: path, content as bytes, file object, or Pillow image. Of the metadata only the EXIF orientation is read;
     where that is damaged, the pixels are taken as they are stored. Colour profiles and gamma are ignored, and of an
     animation the first frame is read. The largest image takes up to 1.7 GiB of memory; larger ones are refused by their
-    header. `image_files` states which damage is found, and which cannot be; the file behind a Pillow image is not
-    checked.
+    header, and so are those of more than `max_pixels`. `image_files` states which damage is found, and which cannot be;
+    the file behind a Pillow image is not checked.
 
     Raises DataError if it cannot be read completely, with the image's `name`, by default its path or length in bytes.
     """
@@ -73,7 +73,7 @@ def read(source: Source, *, name: str = "") -> np.ndarray:
     try:
         if isinstance(source, Image.Image):
             return _convert(source, name)
-        return _decode(_read_content(source), name)
+        return _decode(_read_content(source), name, max_pixels)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     except FileNotFoundError as error:
@@ -216,20 +216,20 @@ def _reshape_per_channel(numbers: tuple[float, ...]) -> np.ndarray:
     return np.array(numbers, np.float32).reshape(-1, 1, 1)
 
 
-def _decode(content: bytes, name: str) -> np.ndarray:
+def _decode(content: bytes, name: str, max_pixels: int) -> np.ndarray:
     kind, data = image_files.strip(content)
-    _check_size(*image_files.get_size(kind, data))
+    _check_size(*image_files.get_size(kind, data), min(max_pixels, MAX_PIXELS))
     with Image.open(BytesIO(data), formats=(kind,)) as image:
         image.load()
         image_files.check(kind, data, image)
         return _convert(image, name, *(png.get_depth(data) if kind == "PNG" else ()))
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        percent = max(1, floor(100 * sqrt(MAX_PIXELS / (width * height))))
+def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    if width * height > max_pixels:
+        percent = max(1, floor(100 * sqrt(max_pixels / (width * height))))
         raise DataError(
-            f"{width}x{height} pixels; the limit is {MAX_PIXELS:,}: reduce it, for example with ImageMagick:  "
+            f"{width}x{height} pixels; the limit is {max_pixels:,}: reduce it, for example with ImageMagick:  "
             f"magick FILE -resize {percent}% FILE.jpg"
         )
     if min(width, height) < MIN_SIDE:

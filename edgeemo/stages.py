@@ -971,6 +971,92 @@ class Watch(Config):
 
 
 @dataclass(frozen=True)
+class Serve(Config):
+    """Serve a model over HTTP: images in, faces and their emotions out.
+
+    POST /v1/predict takes an image, /v1/crop a ready crop, the WebSocket /v1/stream frames; /openapi.json lists all. It
+    listens on this machine alone unless --host says otherwise, and stores nothing. SIGTERM or Ctrl-C ends it after
+    every request that was taken is answered; SIGHUP loads the model file again.
+    """
+
+    model: str | None = argument(MODEL + "; default: small", default=None, may_be_path=True)
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all of this machine", unit="ADDRESS")
+    port: int = option(8000, "0: any free one", least=0, most=65535, unit="PORT")
+    workers: int = option(
+        2, "threads that decode, search and classify images, each one at a time", most=MAX_THREADS, **COUNT
+    )
+    threads: int = option(1, "CPU threads of model and detector in each call", most=MAX_THREADS, **COUNT)
+    label_set: str | None = like(Predict, "label_set")
+    prior: str | None = option(
+        None,
+        "correct the predictions for the mix of emotions where the images are from: uniform, or shares of the reported "
+        "labels, as neutral=0.6,happiness=0.2; the others share what is left as in training; default: no correction",
+        unit="PRIOR",
+    )
+    prior_strength: float = like(Predict, "prior_strength")
+    detector: str | None = like(Predict, "detector", needs="")
+    faces: str | None = like(Predict, "faces", needs="")
+    threshold: float | None = like(Predict, "threshold", needs="")
+    page: bool = option(True, "serve a page for the browser at /; --no-page: the API alone")
+
+    queue: int = option(64, "images in work or waiting, at most; more are refused with 429", group="Limits", **COUNT)
+    client_queue: int | None = option(
+        None, "of one client (its key, or its address), at most; default: as many", group="Limits", **COUNT
+    )
+    streams: int = option(8, "open WebSockets, at most", group="Limits", **COUNT)
+    connections: int = option(512, "open connections, at most", group="Limits", rare=True, **COUNT)
+    max_bytes: int = option(16 * 2**20, "of a body or frame", least=1024, unit="BYTES", group="Limits")
+    max_pixels: int = option(
+        25_000_000, "of an image, which is read off its header", least=256, unit="PIXELS", group="Limits"
+    )
+    timeout: float = option(
+        10.0,
+        "for a header, a body, or the next frame to arrive; slower clients are cut",
+        above=0,
+        most=3600,
+        unit="SECONDS",
+        group="Limits",
+    )
+    grace: int = option(
+        20, "to answer what was taken, after SIGTERM", least=1, most=3600, unit="SECONDS", group="Limits"
+    )
+    batch_delay: float = option(
+        0.0,
+        "let faces wait so long, at most, for those of other requests, to classify them in one call; 0: none waits",
+        least=0,
+        most=1000,
+        unit="MS",
+        group="Limits",
+    )
+
+    api_keys: Path | None = option(
+        None, "take requests only with a key whose hash is in this file", unit="FILE", group="Access"
+    )
+    make_key: str | None = option(
+        None, "print a new key, and its line for --api-keys, and stop", unit="NAME", group="Access"
+    )
+    tls_certificate: Path | None = option(
+        None, "serve HTTPS with this certificate, PEM", unit="FILE", needs="tls_key", group="Access"
+    )
+    tls_key: Path | None = option(None, "its private key, PEM", unit="FILE", needs="tls_certificate", group="Access")
+    host_names: tuple[str, ...] = option(
+        (),
+        "further names by which clients may call this server, as faces.example.org; others with a dot are refused, "
+        "because a foreign page could cause them",
+        unit="NAME,...",
+        group="Access",
+    )
+    origins: tuple[str, ...] = option(
+        (), "pages that may use this server, as https://example.org (CORS)", unit="ORIGIN,...", group="Access"
+    )
+    log_clients: bool = option(False, "log the addresses of clients", group="Operation")
+    config: Path | None = option(
+        None, "read options from a TOML file; the command line wins", unit="FILE", group="Operation"
+    )
+    print_config: bool = option(False, "print all options as a TOML file and stop", group="Operation")
+
+
+@dataclass(frozen=True)
 class Report(Config):
     """Render result files as Markdown.
 
@@ -1084,6 +1170,7 @@ STAGES = (
     Stage("detectors", Detectors, "edgeemo.detectors"),
     _made("label", Label, "edgeemo.label.run", "labelling", extra="", following=after_label),
     Stage("watch", Watch, "edgeemo.watch.run", streams=True, json=""),
+    Stage("serve", Serve, "edgeemo.serve.run", "serve", "serving", streams=True, json=""),
     Stage("report", Report, "edgeemo.report.run", json=""),
     Stage("doctor", Doctor, "edgeemo.doctor"),
 )

@@ -62,6 +62,10 @@ class SearchDetector:
     def __repr__(self) -> str:
         return f"<edgeemo detector {self.card.name}: {self.faces or 'few or many'} faces, score {self.threshold:g}>"
 
+    def with_faces(self, faces: Faces | None) -> SearchDetector:
+        """Return a detector with the same network that searches for `few` or `many` faces."""
+        return SearchDetector(self.card, self._network, faces=faces, threshold=self.threshold)
+
     def detect(self, image: np.ndarray) -> list[Detection]:
         """Return the faces of an upright image, (H, W) gray or (H, W, 3) RGB uint8, the highest score first.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeemo.errors import DataError
 from edgeemo.names import escape_name
-from edgeemo.runtime import Face
+from edgeemo.runtime import Face, Prediction
 
 NO_SCORE = float("nan")  # of a ready crop, in which nothing was searched
 CROP_SIDE = 256  # pixels; an image without a face that is no larger may be a ready crop
@@ -68,6 +68,13 @@ class Predictions:
     def to_json(self) -> str:
         """Return one JSON object per image, on a line each."""
         return "\n".join(one.to_json() for one in self.images)
+
+
+def make_crop_face(width: int, height: int, prediction: Prediction) -> Face:
+    """Return the face of a ready crop of width x height px: its central square, without a score."""
+    side = min(height, width)
+    box = (float((width - side) // 2), float((height - side) // 2), float(side), float(side))
+    return Face(box, NO_SCORE, (), prediction)
 
 
 def make_record(face: Face) -> dict[str, Any]:

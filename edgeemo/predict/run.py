@@ -15,7 +15,7 @@ from edgeemo.faces import load_detector
 from edgeemo.faces.passes import Faces
 from edgeemo.names import count
 from edgeemo.predict.outputs import Write, open_outputs
-from edgeemo.predict.result import NO_SCORE, ImageFaces, Predictions
+from edgeemo.predict.result import ImageFaces, Predictions, make_crop_face
 from edgeemo.predict.sources import SAMPLE, Source, list_sources
 from edgeemo.progress import track
 from edgeemo.runtime import Face, FoundFaces, Model, load
@@ -83,9 +83,7 @@ def _make_finder(config: Predict, model: Model) -> Find:
 
 def _predict_crop(model: Model, pixels: np.ndarray) -> Face:
     height, width = pixels.shape[:2]
-    side = min(height, width)
-    box = (float((width - side) // 2), float((height - side) // 2), float(side), float(side))
-    return Face(box, NO_SCORE, (), model.predict(pixels))
+    return make_crop_face(width, height, model.predict(pixels))
 
 
 def _predict(source: Source, find: Find, write: Write, failed: list[DataError], *, crop: bool) -> ImageFaces | None:

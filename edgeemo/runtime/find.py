@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from threading import Lock
 
@@ -11,8 +12,9 @@ import numpy as np
 
 from edgeemo.card import InputContract
 from edgeemo.errors import UsageError
-from edgeemo.faces import Detection, Detector, crop, load_detector
-from edgeemo.faces.crop import find_fault, place
+from edgeemo.faces import Detection, Detector, crop, find_flags, load_detector
+from edgeemo.faces.crop import AUGMENTED, find_fault, place
+from edgeemo.runtime.prediction import Face, Prediction
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,51 @@ class PackagedDetector:
         """Free the detector's memory; may be called twice."""
         with self._lock:
             self._detector, self._closed = None, True
+
+
+@dataclass(frozen=True)
+class LocatedFaces:
+    """The faces of an image before they are classified.
+
+    crops: (N * views, size, size[, 3]) uint8, face by face. left_out: why further faces that were found have none.
+    """
+
+    width: int
+    height: int
+    detections: list[Detection]
+    crops: np.ndarray
+    views: int
+    left_out: list[str]
+
+    def make_faces(self, predictions: Iterable[Prediction], contract: InputContract) -> list[Face]:
+        """Return the faces with their predictions, one per detection."""
+        return [
+            Face(
+                one.box,
+                one.score,
+                one.landmarks,
+                prediction,
+                find_flags(one, self.width, self.height, contract),
+                one.framing,
+            )
+            for one, prediction in zip(self.detections, predictions, strict=True)
+        ]
+
+
+def locate_faces(
+    pixels: np.ndarray, detector: Detector, contract: InputContract, *, augment: bool = True
+) -> LocatedFaces:
+    """Find the faces of an upright image, (H, W) gray or (H, W, 3) RGB uint8, and crop them as the contract says.
+
+    augment: crop each face in three sizes.
+
+    Raises UsageError for a detector that returns something else than Detections.
+    """
+    found = check_detections(detector.detect(pixels), detector)
+    scales = AUGMENTED if augment else (1.0,)
+    kept, crops, left_out = crop_faces(pixels, found, contract, scales)
+    height, width = pixels.shape[:2]
+    return LocatedFaces(width, height, kept, crops, len(scales), left_out)
 
 
 def check_detections(detections: object, detector: object) -> list[Detection]:

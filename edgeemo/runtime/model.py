@@ -16,15 +16,14 @@ from edgeemo import images
 from edgeemo.adaptation import adapt_logits, explain_refusal
 from edgeemo.card import Card, get_label_set, read_card, suggest_rebuild
 from edgeemo.errors import DataError, IntegrityError, UsageError, known
-from edgeemo.faces import Detector, find_flags
-from edgeemo.faces.crop import AUGMENTED
+from edgeemo.faces import Detector
 from edgeemo.labels import LabelSet, label_set
 from edgeemo.machine import check_threads
 from edgeemo.metrics import merge_matrix, softmax
 from edgeemo.runtime import adapting, shipped
 from edgeemo.runtime.advice import advise
 from edgeemo.runtime.backends.table import BACKENDS, FORMATS, Backend, backends_of
-from edgeemo.runtime.find import PackagedDetector, check_detections, crop_faces
+from edgeemo.runtime.find import PackagedDetector, locate_faces
 from edgeemo.runtime.loading import Image, load_image
 from edgeemo.runtime.prediction import Face, FoundFaces, Prediction, make_prediction
 from edgeemo.runtime.prior import Prior, make_correction
@@ -205,18 +204,9 @@ class Model:
         if detector is not None and not hasattr(detector, "detect"):
             raise UsageError(f"{detector!r} is no detector; expected one such as edgeemo.faces.load_detector(NAME)")
         finder = self._detector if detector is None else detector
-        found = check_detections(finder.detect(pixels), finder)
-        scales = AUGMENTED if augment else (1.0,)
-        kept, crops, left_out = crop_faces(pixels, found, self.card.input, scales)
-        rows = self.probabilities(crops, views=len(scales)) if kept else ()
-        predictions = [make_prediction(row, self.labels, self.least_probability) for row in rows]
-        height, width = pixels.shape[:2]
-        flags = [find_flags(one, width, height, self.card.input) for one in kept]
-        faces = [
-            Face(one.box, one.score, one.landmarks, prediction, flagged, one.framing)
-            for one, prediction, flagged in zip(kept, predictions, flags, strict=True)
-        ]
-        return FoundFaces(faces, left_out)
+        located = locate_faces(pixels, finder, self.card.input, augment=augment)
+        predictions = self.predict_crops(located.crops, views=located.views)
+        return FoundFaces(located.make_faces(predictions, self.card.input), located.left_out)
 
     def predict(self, image: Image, *, color: str = "rgb") -> Prediction:
         """Predict the emotion of one face crop.
@@ -240,7 +230,11 @@ class Model:
         pixels = [self._read(image, color, number) for number, image in enumerate(batch)]
         if not pixels:
             return []
-        rows = self.probabilities(np.stack(pixels))
+        return self.predict_crops(np.stack(pixels))
+
+    def predict_crops(self, pixels: np.ndarray, *, views: int = 1) -> list[Prediction]:
+        """Return the predictions of crops as in `probabilities`, one per face; of no crop, none."""
+        rows = self.probabilities(pixels, views=views) if len(pixels) else ()
         return [make_prediction(row, self.labels, self.least_probability) for row in rows]
 
     def _read(self, image: Image, color: str, number: int | None = None) -> np.ndarray:

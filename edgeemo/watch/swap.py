@@ -32,12 +32,19 @@ class ModelHolder:
     swaps, failures: how many new models have replaced the one before, and how many were refused.
     """
 
-    def __init__(self, open_model: Callable[[], Model], *, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        open_model: Callable[[], Model],
+        *,
+        notifier: Notifier | None = None,
+        retire: Callable[[Model], None] = Model.close,
+    ) -> None:
         """open_model: opens the model's file, now and at each request; what it raises now is raised.
 
-        notifier: is told when a reload starts and ends.
+        notifier: is told when a reload starts and ends. retire: is given a model that was replaced; by default it is
+        closed at once.
         """
-        self._open, self._notifier = open_model, notifier or Notifier({})
+        self._open, self._notifier, self._retire = open_model, notifier or Notifier({}), retire
         self._model = open_model()
         self._next: Model | None = None
         self._lock = Lock()  # of _next
@@ -56,12 +63,12 @@ class ModelHolder:
         self._requests.put(True)
 
     def take(self) -> Model:
-        """Return the model for the next frame; the one before is closed, so no frame may be using it any more."""
+        """Return the model for the next frame; the one before is retired: by default no frame may use it any more."""
         with self._lock:
             replacement, self._next = self._next, None
         if replacement is not None:
             old, self._model = self._model, replacement
-            old.close()
+            self._retire(old)
             self.swaps += 1
             log.info("model swapped: %s, sha256 %s", replacement.path.name, replacement.card.sha256[:12])
         return self._model
@@ -143,7 +150,7 @@ def check_replacement(new: Model, current: Model) -> None:
     if (new.label_set.name, new.labels) != (current.label_set.name, current.labels):
         raise UsageError(
             f"{new.path} reports {', '.join(new.labels)} ({new.label_set.name}); expected {', '.join(current.labels)} "
-            f"({current.label_set.name}), as the model that runs: restart edgeemo watch to change labels"
+            f"({current.label_set.name}), as the model that runs: restart to change labels"
         )
     logits = new.logits(golden.golden_batch(new.card.input))
     if not np.isfinite(new.merge_probabilities(logits)).all():

@@ -1,0 +1,100 @@
+"""A connection of uvicorn that does not wait for ever: for the header of a request, or for a client to read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgeemo.serve.problems import MEDIA_TYPE, Problem
+
+
+class GuardedProtocol(H11Protocol):
+    """Closes connections whose header or reading takes longer than `seconds`, and those beyond `most_connections`.
+
+    uvicorn limits how long a connection may be idle after an answer, and nothing else.
+    """
+
+    seconds = 10.0
+    most_connections = 512
+    _timer: asyncio.TimerHandle | None = None  # of the header
+    _write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to wait for a header."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            transport.abort()
+            return
+        self._wait_for_header()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting once a header is complete."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._stop_waiting()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Leave the connection to another protocol, with time-outs of its own."""
+        self._stop_waiting()
+        super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        """Wait for the header of the next request."""
+        before = self.cycle
+        super().on_response_complete()
+        if self.cycle is before and not self.transport.is_closing():
+            self._wait_for_header()
+
+    def pause_writing(self) -> None:
+        """Start to wait for a client that does not read its answer."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop waiting: the client reads."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with a problem, as all other errors."""
+        content = json.dumps(Problem(400, msg).describe()).encode()
+        headers = [("content-type", MEDIA_TYPE), ("content-length", str(len(content))), ("connection", "close")]
+        answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        with suppress(h11.LocalProtocolError):  # an answer is on its way already
+            for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        if (
+            self.cycle is not None and not self.cycle.response_complete
+        ):  # the fault is in a body, which nobody awaits now
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _wait_for_header(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(self.seconds, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def make_protocol(seconds: float, most_connections: int) -> type[H11Protocol]:
+    """Return a protocol with these limits."""
+    return type("Protocol", (GuardedProtocol,), {"seconds": seconds, "most_connections": most_connections})
