@@ -33,6 +33,7 @@ the fraction of channels to prune, are between 0 and 1.
 EXTRAS = {
     "train": "Needs the extra `train`.",
     "tensorrt": "Needs the extra `tensorrt` or `rtx`.",
+    "serve": "Needs the extra `serve`.",
     "bench": "Runs in the base install; plots need the extra `bench`.",
     "": "Runs in the base install.",
 }

@@ -39,6 +39,7 @@ LINES: dict[str, list[str]] = {
     "detectors": ["detectors"],
     "label": ["label", "photos", "--out", "mine", "--terminal"],
     "watch": ["watch", "--print-config"],
+    "serve": ["serve", "--print-config"],
     "report": ["report", str(COMPARISON)],
     "doctor": ["doctor"],
     "doctor --check": ["doctor", "--check", "--json"],

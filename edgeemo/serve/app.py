@@ -241,6 +241,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(Problem, refuse)
     app.add_exception_handler(EdgeemoError, refuse)
+    app.add_exception_handler(Exception, refuse)
     app.add_exception_handler(HTTPException, refuse_route)
     app.add_exception_handler(RequestValidationError, refuse_query)
 
@@ -252,5 +253,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         schemas["ProblemAnswer"] = ProblemAnswer.model_json_schema()
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
+        answer = document["paths"]["/v1/crop"]["post"]["responses"]["200"]
+        answer["content"][JSON]["example"] = CROP  # FastAPI drops what is null, as its score
         app.openapi_schema = document
     return app.openapi_schema

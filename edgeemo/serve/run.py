@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from edgeemo import options
 from edgeemo.config_file import write_example
@@ -143,19 +144,18 @@ def _check_tls(config: Serve) -> None:
 
 
 def _serve(service: Service, listener: socket.socket, notifier: Notifier, show: Callable[[str], None]) -> Served:
-    config = service.config
-    url = _describe_address(config, listener)
-    server = _Server(_make_uvicorn(config, make_app(service)), service, notifier)
+    text = f"serving {service.models.current.path.stem}:  {_describe_address(service.config, listener)}"
+    server = _Server(_make_uvicorn(service.config, make_app(service)), service, notifier, lambda: show(text))
     with catch_signals(service.models.request_reload) as signals:
         server.signals = signals
-        _warn(config, service)
-        show(f"serving {service.models.current.path.stem}:  {url}")
+        _warn(service.config, service)
         server.run(sockets=[listener])
     log.info("stopped: %d requests received, %d answered", service.received, service.answered)
     return Served(service.received, service.answered)
 
 
 def _make_uvicorn(config: Serve, app: Any) -> uvicorn.Config:
+    disable_created_metrics()  # a time for each count, which Prometheus does not use
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings tell of every malformed request
     return uvicorn.Config(
         app,
@@ -179,9 +179,13 @@ class _Server(uvicorn.Server):
 
     signals = Signals()
 
-    def __init__(self, config: uvicorn.Config, service: Service, notifier: Notifier) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, notifier: Notifier, announce: Callable[[], None]
+    ) -> None:
+        """announce: is called once, when requests are taken."""
         super().__init__(config)
         self._service, self._notifier = service, notifier
+        self._announce: Callable[[], None] | None = announce
         self._ticks_left = 5  # of 0.1 s, in which keep-alive clients are told to close their connections
 
     @contextmanager
@@ -192,8 +196,10 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end; called ten times a second."""
         self._notifier.beat()
-        if self._service.state == "ready" and counter:
-            self._notify_once()
+        if self._announce and self._service.state == "ready":
+            announce, self._announce = self._announce, None
+            self._notifier.ready("serving")
+            announce()
         if not self.signals.stopped_by:
             return await super().on_tick(counter)
         if self._service.state != "stopping":
@@ -202,11 +208,6 @@ class _Server(uvicorn.Server):
             self._service.stop()
         self._ticks_left -= 1
         return self._ticks_left < 0
-
-    def _notify_once(self) -> None:
-        if not getattr(self, "_notified", False):
-            self._notified = True
-            self._notifier.ready("serving")
 
 
 def _describe_address(config: Serve, listener: socket.socket) -> str:

@@ -64,17 +64,10 @@ class Stream:
 
     async def run(self) -> None:
         """Answer frames until the client leaves, is silent for too long or sends anything but frames."""
-        answering = asyncio.ensure_future(self._answer_all())
-        receiving = asyncio.ensure_future(self._receive_all())
-        try:
-            await asyncio.wait((answering, receiving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (answering, receiving):
-                task.cancel()
-            results = await asyncio.gather(answering, receiving, return_exceptions=True)
-        for error in results:
-            if isinstance(error, Exception) and not isinstance(error, (WebSocketDisconnect, RuntimeError)):
-                raise error
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._answer_all)
+            await self._receive_all()
+            group.cancel_scope.cancel()
 
     async def _receive_all(self) -> None:
         timeout = self._service.config.timeout
@@ -114,7 +107,8 @@ class Stream:
             except Exception as error:  # noqa: BLE001  the next frame may be better
                 answer = self._describe_error(number, error)
             self._service.metrics.frames.inc()
-            await self._socket.send_text(json.dumps({**answer, "dropped": self._dropped}))
+            with suppress(RuntimeError, WebSocketDisconnect):  # the client has left; `_receive_all` learns of it
+                await self._socket.send_text(json.dumps({**answer, "dropped": self._dropped}))
 
     def _process(self, number: int, content: bytes, captured: float) -> dict[str, Any]:
         """Return the faces of a frame; in a worker thread."""
