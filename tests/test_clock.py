@@ -17,8 +17,8 @@ PACKAGE = Path(turns.__file__).parents[1]
 TINY = Path(__file__).parent / "fixtures" / "tiny.onnx"
 CLOCKS = {"time", "time_ns", "now", "utcnow", "today", "localtime", "gmtime"}  # of the modules time and datetime
 MODIFIED = {"st_mtime", "st_mtime_ns", "st_ctime", "st_ctime_ns", "getmtime"}
-# The date of a result, a label, an adaptation, a frame, a line of a log and the start of a program, a date that a server
-# asks to wait for, and files whose decoded faces are kept as long as size and times are equal, never by order.
+# The date of a result, a label, an adaptation, a frame, a line of a log and the start of a program, a date that a
+# server asks to wait for, and files whose decoded faces are kept as long as size and times are equal, never by order.
 ALLOWED = {
     "report/facts.py": {"now"},
     "label/store.py": {"now"},

@@ -1,8 +1,8 @@
 """Classify crops of several requests in one call of the model.
 
-A batch starts as soon as a worker has nothing else to classify: what arrives while all are busy is in the next one, at
-no delay. With a free worker it waits for further crops, up to a stated delay, but only while requests are in work whose
-crops could still come.
+Crops that arrive while all workers classify are in the next batch, at no delay. With a free worker a batch waits for
+further crops, up to a stated delay, while other requests are in work: their crops, or those of the next requests of
+the same clients, may come. A client that is alone never waits.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Batcher:
     ) -> None:
         """delay: seconds that a batch waits at most while a worker is free.
 
-        count_requests: how many are in work, with those whose crops are here. observe: is given the crops of each call.
+        count_requests: how many are in work, with those whose crops wait. observe: is given the crops of each call.
         """
         self._workers, self._classify, self._delay = workers, classify, delay
         self._count_requests, self._observe = count_requests, observe
         self._waiting: deque[_Waiting] = deque()
-        self._running = self._inside = 0  # batches, and requests in them
+        self._running = 0  # batches
         self._timer: asyncio.TimerHandle | None = None
 
     def predict(self, prepare: Prepare, *, crops: int, views: int = 1) -> asyncio.Future[list[Prediction]]:
@@ -66,14 +66,14 @@ class Batcher:
         while self._waiting and self._running < self._workers.number and self._is_due():
             batch = self._take()
             self._running += 1
-            self._inside += len(batch)
             job = self._workers.run(lambda batch=batch: self._run(batch), priority=SOON)  # type: ignore[misc]
             job.add_done_callback(lambda done, batch=batch: self._finish(batch, done))  # type: ignore[misc]
 
     def _is_due(self) -> bool:
         rest = self._waiting[0].since + self._delay - perf_counter()
         full = sum(one.crops for one in self._waiting) >= MOST
-        if full or rest <= 0 or len(self._waiting) + self._inside >= self._count_requests():
+        alone = not self._running and len(self._waiting) >= self._count_requests()
+        if full or rest <= 0 or alone:
             return True
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(rest, self._wake)
@@ -116,7 +116,6 @@ class Batcher:
 
     def _finish(self, batch: Sequence[_Waiting], job: asyncio.Future[list[list[Prediction] | Exception]]) -> None:
         self._running -= 1
-        self._inside -= len(batch)
         self._observe(sum(one.crops for one in batch))
         error = job.exception()
         results = [error] * len(batch) if error else job.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,9 @@ def test_a_port_in_use_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"--port {port}: the port is in use"):
             serve.listen(Serve(port=port))
+
+
+def test_answers_are_sent_at_once() -> None:
+    """The kernel holds back the second part of an answer by 40 ms unless asyncio knows that the socket is TCP's."""
+    with serve.listen(Serve(port=0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
