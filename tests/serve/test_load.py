@@ -7,8 +7,8 @@ import sys
 import pytest
 
 pytest.importorskip("served", reason="edgeemo[serve] or httpx is not installed")
-import serve_fuzz  # noqa: E402
-import serve_load  # noqa: E402
+import serve_fuzz
+import serve_load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
