@@ -156,7 +156,7 @@ def _serve(service: Service, listener: socket.socket, notifier: Notifier, show: 
 
 
 def _make_uvicorn(config: Serve, app: Any) -> uvicorn.Config:
-    disable_created_metrics()  # a time for each count, which Prometheus does not use
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each count, which Prometheus does not use
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings tell of every malformed request
     return uvicorn.Config(
         app,
