@@ -92,7 +92,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     )
     async def predict(request: Request, faces: FacesQuery = None, augment: AugmentQuery = True) -> Response:  # noqa: FBT002
         part = await _read_one(request, service)
-        with service.admission.admit(request.state.client):
+        with service.admission.admit(request.state.client, size=len(part.content)):
             answer = await service.predict(part.content, part.filename, _make_search(service, faces, augment=augment))
         return Response(answer, media_type=JSON)
 
@@ -105,7 +105,8 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     async def predict_batch(request: Request, faces: FacesQuery = None, augment: AugmentQuery = True) -> Response:  # noqa: FBT002
         parts = await _read_form(request, service)
         search = _make_search(service, faces, augment=augment)
-        with service.admission.admit(request.state.client, len(parts)):
+        size = sum(len(part.content) for part in parts)
+        with service.admission.admit(request.state.client, len(parts), size):
             jobs = (service.predict(part.content, part.filename, search) for part in parts)
             answers = await asyncio.gather(*jobs, return_exceptions=True)
         texts = [_write_answer(part, answer) for part, answer in zip(parts, answers, strict=True)]
@@ -119,7 +120,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     )
     async def crop(request: Request) -> Response:
         part = await _read_one(request, service)
-        with service.admission.admit(request.state.client):
+        with service.admission.admit(request.state.client, size=len(part.content)):
             answer = await service.predict_crop(part.content, part.filename)
         return Response(answer, media_type=JSON)
 

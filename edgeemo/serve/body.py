@@ -17,7 +17,7 @@ from edgeemo.serve.problems import Problem
 
 LINGER = 2.0  # seconds for which a body that is too large is read and dropped, so that its sender sees the answer
 MOST_PARTS = 256  # of a form
-HELD = 8  # times the largest body: what all bodies that arrive may hold together
+HELD = 16  # times the largest body: what all bodies that arrive may hold together, and all that are in work
 
 
 @dataclass(eq=False)

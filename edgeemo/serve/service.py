@@ -20,7 +20,7 @@ from edgeemo.runtime import Prediction, golden
 from edgeemo.runtime.find import LocatedFaces, locate_faces
 from edgeemo.serve.admission import Admission
 from edgeemo.serve.batching import Batcher
-from edgeemo.serve.body import Bodies
+from edgeemo.serve.body import HELD, Bodies
 from edgeemo.serve.keys import Keys
 from edgeemo.serve.metrics import Metrics
 from edgeemo.serve.models import Models
@@ -63,7 +63,9 @@ class Service:
         """Start the worker threads."""
         config = self.config
         self.workers = Workers(config.workers)
-        self.admission = Admission(config.queue, config.client_queue, workers=config.workers)
+        self.admission = Admission(
+            config.queue, config.client_queue, workers=config.workers, max_bytes=HELD * config.max_bytes
+        )
         self.bodies = Bodies(config.max_bytes, config.timeout)
         self.batcher = Batcher(
             self.workers,

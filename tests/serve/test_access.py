@@ -140,6 +140,16 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     assert admission.count == 0
 
 
+def test_images_in_work_take_no_more_memory_than_the_limit() -> None:
+    admission = Admission(10, max_bytes=100)
+    with admission.admit("a", size=60):
+        with pytest.raises(Problem, match="60 of 100 bytes"), admission.admit("b", size=50):
+            pass
+        with admission.admit("b", size=40):
+            assert admission.bytes == 100
+    assert admission.bytes == 0
+
+
 def test_a_full_server_answers_429(client: TestClient) -> None:
     with serving(queue=1) as (client, service):  # noqa: PLR1704
         with service.admission.admit("other"):
