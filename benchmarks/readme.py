@@ -15,6 +15,19 @@ adapt_orders.py), `web` (of web_speed.py), `cpp` (of cpp_host.py), `cost` and `h
 and, of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the
 first word of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency,
 footprint, gates.
+adapt_orders.py), `web` (of web_speed.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of watch_speed.py),
+`flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and, of
+watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the first word
+of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency, footprint, gates.
+`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several
+such), `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a
+shipped model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of
+detector_cards.py), `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`,
+`tilt` and `found` (of face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of
+adapt_shifts.py), `orders` (of adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of
+watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `serving` (of
+serve_load.py), `malformed` (of serve_fuzz.py), or the first word of a table in bench's report of one result:
+accuracy, recall, selective, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
@@ -42,6 +55,8 @@ import peers
 import priors
 import scale
 import selective
+import serve_fuzz
+import serve_load
 import watch_speed
 import watch_tables
 import web_speed
@@ -97,6 +112,8 @@ OTHERS = {  # of one result, by WHAT
     "watching": watch_speed.table,
     "web": web_speed.table,
     "cpp": cpp_host.table,
+    "serving": serve_load.table,
+    "malformed": serve_fuzz.table,
 }
 
 

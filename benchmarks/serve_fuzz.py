@@ -26,6 +26,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
+
 OUT = Path(__file__).parent / "results" / "serve" / "fuzz.json"
 FIXTURES = Path(__file__).parents[1] / "hosts" / "fixtures"
 SAMPLES = [FIXTURES / "ready" / "upright-input.png", FIXTURES / "ready" / "upright.png"]
@@ -43,10 +48,6 @@ def main() -> None:
     parser.add_argument("--schemathesis", type=int, default=0, metavar="EXAMPLES")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    import edgeemo.report.files as files  # noqa: PLC0415, PLR0402  not before it is known what to do
-    from edgeemo.report.facts import make_header  # noqa: PLC0415
-    from edgeemo.report.result import Measurement  # noqa: PLC0415
-
     rows, facts = fuzz(given.count, given.seed, given.schemathesis)
     settings = {"count": given.count, "seed": given.seed, "connections": CONNECTIONS}
     result = Measurement(header=make_header(), script="serve_fuzz", settings=settings, rows=rows, facts=facts)
@@ -132,7 +133,7 @@ class Fuzzer:
         try:
             writer.write(request)
             head = await asyncio.wait_for(reader.read(4096), WAIT)
-            if head.startswith(b"HTTP/1.1 101"):
+            if head.startswith(b"HTTP/1.1 101") and head.endswith(b"\r\n\r\n"):  # nothing came with it
                 await asyncio.wait_for(reader.read(4096), WAIT)
             found = re.match(rb"HTTP/1\.1 (\d{3})", head)
             return found[1].decode() if found else "closed"
@@ -285,6 +286,21 @@ def run_schemathesis(url: str, examples: int) -> dict[str, Any]:
     done = subprocess.run([*command, "--no-color"], capture_output=True, text=True, check=False)
     generated = re.findall(r"(\d+) generated", done.stdout)
     return {"exit_code": done.returncode, "summary": generated, "tail": done.stdout.splitlines()[-12:]}
+
+
+def table(result: Measurement) -> Table:
+    """Make a table with a row per kind of request."""
+
+    def list_statuses(row: dict[str, Any]) -> str:
+        return ", ".join(f"{name}: {count:,}" for name, count in row["statuses"].items())
+
+    rows = [(row["kind"], f"{row['requests']:,}", list_statuses(row)) for row in result.rows]
+    facts = result.facts
+    note = f"{len(facts['failures'])} failures; {facts['tracebacks']} tracebacks in the server's log."
+    if "schemathesis" in facts:
+        generated = " and ".join(facts["schemathesis"].get("summary", ()))
+        note += f" Schemathesis: {generated or 'no'} requests, exit code {facts['schemathesis'].get('exit_code')}."
+    return Table("fuzzing", ("kind", "requests", "statuses"), rows, note, align="lrl")
 
 
 if __name__ == "__main__":

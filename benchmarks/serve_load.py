@@ -34,6 +34,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from edgeemo.report import files
+from edgeemo.report.facts import make_header
+from edgeemo.report.result import Measurement
+from edgeemo.report.table import Table
+
 OUT = Path(__file__).parent / "results" / "serve" / "load.json"
 FIXTURES = Path(__file__).parents[1] / "hosts" / "fixtures"
 FILES = {"photo": FIXTURES / "pictures" / "one.png", "crop": FIXTURES / "ready" / "large.png"}
@@ -51,10 +56,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     rows, facts = measure(given.minutes * 60, given.slice, given.rounds)
-    from edgeemo.report import files  # noqa: PLC0415  the servers and clients of this script start faster without
-    from edgeemo.report.facts import make_header  # noqa: PLC0415
-    from edgeemo.report.result import Measurement  # noqa: PLC0415
-
     settings = {"minutes": given.minutes, "slice_seconds": given.slice, "rounds": given.rounds, "clients": CLIENTS}
     header = make_header(timed=True)
     result = Measurement(header=header, script="serve_load", settings=settings, rows=rows, facts=facts)
@@ -367,6 +368,36 @@ def run_plain() -> None:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, log_level="error", access_log=False)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def table(result: Measurement) -> Table:
+    """Make a table with a row per load and server; the note has what is no row."""
+    rows = [
+        (
+            _name_load(row),
+            row["server"],
+            row["images"],
+            f"{row['per_second']:.0f}",
+            f"{row['p50_ms']:.1f} / {row['p99_ms']:.1f}",
+            f"{row['cpu_ms']:.2f}",
+            str(row["errors"]),
+        )
+        for row in result.rows
+    ]
+    steady, stop, model = (result.facts[name] for name in ("steady", "stop", "model_ms_per_crop"))
+    note = (
+        f"{CLIENTS} clients where nothing else is said. Memory in {steady['seconds'] / 60:.3g} minutes of steady load: "
+        f"{steady['memory_mb_before']:.0f} MB after the first tenth, {steady['memory_mb_after']:.0f} MB at the end. "
+        f"SIGTERM under load: {stop['received']} requests received, {stop['answered']} answered, and as many answers, "
+        f"{stop['answers_at_clients']}, at the clients. The model alone takes {model['1']:.2f} ms per crop, in calls "
+        f"of 8 crops {model['8']:.2f}."
+    )
+    head = ("load", "server", "images", "a second", "p50 / p99 ms", "processor ms each", "errors")
+    return Table("serving", head, rows, note, align="lllrrrr")
+
+
+def _name_load(row: dict[str, Any]) -> str:
+    return f"4 clients beside {row['slow']} slow ones" if "slow" in row else str(row["load"])
 
 
 if __name__ == "__main__":

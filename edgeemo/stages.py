@@ -982,8 +982,11 @@ class Serve(Config):
     model: str | None = argument(MODEL + "; default: small", default=None, may_be_path=True)
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all of this machine", unit="ADDRESS")
     port: int = option(8000, "0: any free one", least=0, most=65535, unit="PORT")
-    workers: int = option(
-        2, "threads that decode, search and classify images, each one at a time", most=MAX_THREADS, **COUNT
+    workers: int | None = option(
+        None,
+        "threads that decode, search and classify images, each one at a time; default: one per core",
+        most=MAX_THREADS,
+        **COUNT,
     )
     threads: int = option(1, "CPU threads of model and detector in each call", most=MAX_THREADS, **COUNT)
     label_set: str | None = like(Predict, "label_set")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
@@ -80,13 +80,14 @@ def make_crop_face(width: int, height: int, prediction: Prediction) -> Face:
 def make_record(face: Face) -> dict[str, Any]:
     """Return a face as JSON-ready values; its score is None in a ready crop."""
     places, shares = DECIMALS["box"], DECIMALS["probability"]
-    prediction = asdict(face.prediction)
-    rounded = {label: round(share, shares) for label, share in face.prediction.probabilities.items()}
-    prediction |= {"probability": round(face.prediction.probability, shares), "probabilities": rounded}
+    prediction = face.prediction
     return {
         "box": [round(value, places) for value in face.box],
         "score": None if isnan(face.score) else round(face.score, DECIMALS["score"]),
         "landmarks": [[round(value, places) for value in point] for point in face.landmarks],
-        **prediction,
+        "label": prediction.label,
+        "probability": round(prediction.probability, shares),
+        "probabilities": {label: round(share, shares) for label, share in prediction.probabilities.items()},
+        "unsure": prediction.unsure,
         "flags": list(face.flags),
     }

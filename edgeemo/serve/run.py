@@ -28,7 +28,7 @@ from edgeemo.serve.app import make_app
 from edgeemo.serve.keys import make_key, read_keys
 from edgeemo.serve.models import Models
 from edgeemo.serve.protocol import make_protocol
-from edgeemo.serve.service import Service
+from edgeemo.serve.service import Service, count_workers
 from edgeemo.stages import Serve
 from edgeemo.watch.notify import Notifier
 from edgeemo.watch.signals import Signals, catch_signals
@@ -90,7 +90,7 @@ def open_service(config: Serve, notifier: Notifier | None = None) -> Service:
     detector = load_detector(
         config.detector, threads=config.threads, faces=cast("Faces | None", config.faces), threshold=config.threshold
     )
-    models = Models(partial(_load, config), workers=config.workers, notifier=notifier)
+    models = Models(partial(_load, config), workers=count_workers(config), notifier=notifier)
     return Service(config, models, detector, keys)
 
 

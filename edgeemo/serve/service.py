@@ -14,6 +14,7 @@ from edgeemo import images
 from edgeemo.errors import EdgeemoError
 from edgeemo.faces.passes import Faces
 from edgeemo.faces.search import SearchDetector
+from edgeemo.machine import usable_cores
 from edgeemo.names import escape_name
 from edgeemo.predict.result import ImageFaces, make_crop_face
 from edgeemo.runtime import Prediction, golden
@@ -62,9 +63,9 @@ class Service:
     def __post_init__(self) -> None:
         """Start the worker threads."""
         config = self.config
-        self.workers = Workers(config.workers)
+        self.workers = Workers(count_workers(config))
         self.admission = Admission(
-            config.queue, config.client_queue, workers=config.workers, max_bytes=HELD * config.max_bytes
+            config.queue, config.client_queue, workers=self.workers.number, max_bytes=HELD * config.max_bytes
         )
         self.bodies = Bodies(config.max_bytes, config.timeout)
         self.batcher = Batcher(
@@ -83,7 +84,7 @@ class Service:
 
     async def warm_up(self) -> None:
         """Run model and detector once in each worker, and be ready; the first calls of both take longer."""
-        await asyncio.gather(*(self.workers.run(self._run_once) for _ in range(self.config.workers)))
+        await asyncio.gather(*(self.workers.run(self._run_once) for _ in range(self.workers.number)))
         if self.state == "starting":
             self.state = "ready"
 
@@ -159,6 +160,11 @@ class Service:
             self.detector.detect(np.zeros((64, 64, 3), np.uint8))
         except EdgeemoError as error:
             log.warning("the model's first call failed: %s", error)
+
+
+def count_workers(config: Serve) -> int:
+    """Return the number of worker threads: by default one per core that this process may use."""
+    return config.workers or len(usable_cores())
 
 
 def clean_name(name: str) -> str:
