@@ -17,17 +17,9 @@ first word of a table in bench's report of one result: accuracy, recall, selecti
 footprint, gates.
 adapt_orders.py), `web` (of web_speed.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of watch_speed.py),
 `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and, of
-watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the first word
-of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency, footprint, gates.
-`processors` (of parity too), `steps` (of a compression), `runs` (of `edgeemo evaluate`), `ensembles` (of several
-such), `peers` and `forms` (of peers.py), `large` (of large_dataset.py), `models` (of peers.py, then of bench, a row a
-shipped model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py), `detectors` (of
-detector_cards.py), `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`,
-`tilt` and `found` (of face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of
-adapt_shifts.py), `orders` (of adapt_orders.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of
-watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `serving` (of
-serve_load.py), `malformed` (of serve_fuzz.py), or the first word of a table in bench's report of one result:
-accuracy, recall, selective, robustness, against, latency, footprint, gates.
+watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), `serving` (of
+serve_load.py), `malformed` (of serve_fuzz.py), or the first word of a table in bench's report of one result: accuracy,
+recall, selective, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations
