@@ -5,6 +5,7 @@ A request passes through these modules in order:
     protocol.py   a connection: header time-outs, slow readers, too many connections
     guard.py      request id, Host and Origin, key, security headers, one log line
     app.py        routes and their OpenAPI description (openapi.py)
+    page.py       the page of edgeemo.web
     body.py       the bytes of a request, capped while they arrive; parts of a form
     admission.py  how many requests may be in work, in all and per client
     service.py    a request becomes jobs of worker threads, and those an answer

@@ -32,6 +32,7 @@ from edgeemo.serve.openapi import (
     describe_answers,
     describe_body,
 )
+from edgeemo.serve.page import add_page
 from edgeemo.serve.problems import Problem, make_problem
 from edgeemo.serve.service import Search, Service, clean_name
 from edgeemo.serve.streams import TRY_LATER, UNSUPPORTED, Stream, check_raw
@@ -70,6 +71,7 @@ def make_app(service: Service) -> ASGIApp:
     _add_predictions(app, service)
     _add_stream(app, service)
     _add_facts(app, service)
+    add_page(app, service)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     inner: ASGIApp = app
     if service.config.origins:

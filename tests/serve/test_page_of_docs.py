@@ -34,7 +34,7 @@ def first_column(text: str) -> set[str]:
 def test_every_route_is_explained(client: TestClient) -> None:
     described = client.get("/openapi.json").json()["paths"]
     routes = {f"{method.upper()} {path}" for path, methods in described.items() for method in methods}
-    assert routes | {"GET /openapi.json", "WebSocket /v1/stream"} == first_column(section("Routes"))
+    assert routes | {"GET /", "GET /openapi.json", "WebSocket /v1/stream"} == first_column(section("Routes"))
 
 
 def test_every_status_is_explained() -> None:
@@ -62,7 +62,7 @@ def test_every_field_of_a_frame_is_explained(client: TestClient) -> None:
 def test_every_option_that_is_named_exists() -> None:
     """Those of curl and docker are not of edgeemo."""
     text = re.sub(r"^(curl|docker|pip).*$", "", PAGE, flags=re.MULTILINE)
-    known = {one.flag for one in options(Serve)} | {"--json", "--crop", "--no-augment", "--faces"}
+    known = {one.flag for one in options(Serve)} | {"--json", "--crop", "--no-augment", "--no-page"}
     assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
 
 
