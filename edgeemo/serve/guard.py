@@ -53,6 +53,9 @@ class Guard:
             log.exception("request %s failed", request.id)
             if request.status == 0:
                 await request.refuse(make_problem(error), receive)
+        else:
+            if scope["type"] == "http" and not request.complete:  # the client has left within a long answer
+                self._service.received -= 1
         finally:
             request.finish()
 
@@ -96,7 +99,7 @@ class _Request:
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         given = self.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        self.scope, self.status, self._complete = scope, 0, False
+        self.scope, self.status, self.complete = scope, 0, False
         scope.setdefault("state", {})["request_id"] = self.id
         if scope.get("method") == "HEAD":
             self.scope = {**scope, "method": "GET"}  # uvicorn leaves out the content
@@ -110,7 +113,7 @@ class _Request:
             self.status = 101 if message["type"] == "websocket.accept" else 403
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._complete = True
+            self.complete = True
 
     async def refuse(self, problem: Problem, receive: Receive) -> None:
         """Answer a request with a problem; a WebSocket is refused with the status 403, which uvicorn sends."""
@@ -125,7 +128,7 @@ class _Request:
         seconds = perf_counter() - self._started
         is_http = self.scope["type"] == "http"
         if is_http:
-            self._service.answered += self._complete
+            self._service.answered += self.complete
             self._service.metrics.requests.labels(route, str(self.status)).inc()
             self._service.metrics.seconds.labels(route).observe(seconds)
         if log.isEnabledFor(logging.INFO):

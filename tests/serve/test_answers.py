@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -23,6 +24,8 @@ from edgeemo.stages import Predict
 
 served = pytest.importorskip("served", reason="edgeemo[serve] or httpx is not installed")
 from served import CROP, FIXTURES, PICTURE, TestClient, serving, wait_until  # noqa: E402
+
+from edgeemo.serve.guard import Guard  # noqa: E402
 
 PICTURES = sorted((FIXTURES / "pictures").glob("*.png"))
 
@@ -300,3 +303,19 @@ def test_a_model_that_is_out_of_memory_is_a_503(monkeypatch: pytest.MonkeyPatch,
         patch.setattr(Model, "predict_crops", fail)
         answer = client.post("/v1/crop", content=CROP.read_bytes())
     assert (answer.status_code, answer.json()["detail"]) == (503, "out of memory")
+
+
+def test_a_client_that_leaves_within_its_answer_is_no_request_that_was_not_answered() -> None:
+    """The last line of the log counts those whose clients wait."""
+
+    async def begin(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def ignore(_: Any) -> None:
+        """Do as uvicorn does where the client has left."""
+
+    with serving() as (_, service):
+        before = service.received - service.answered
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+        asyncio.run(Guard(begin, service)(scope, ignore, ignore))  # type: ignore[arg-type]
+        assert service.received - service.answered == before
