@@ -12,14 +12,9 @@ model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py),
 face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of adapt_shifts.py), `orders` (of
 adapt_orders.py), `web` (of web_speed.py), `cpp` (of cpp_host.py), `cost` and `hosts` (of adapt_hosts.py), `watching`
 (of watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding`
-and, of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), or the
-first word of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency,
-footprint, gates.
-adapt_orders.py), `web` (of web_speed.py), `cost` and `hosts` (of adapt_hosts.py), `watching` (of watch_speed.py),
-`flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding` and, of
-watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), `serving` (of
-serve_load.py), `malformed` (of serve_fuzz.py), or the first word of a table in bench's report of one result: accuracy,
-recall, selective, robustness, against, latency, footprint, gates.
+and, of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), `serving`
+(of serve_load.py), `malformed` (of serve_fuzz.py), or the first word of a table in bench's report of one result:
+accuracy, recall, selective, robustness, against, latency, footprint, gates.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -283,7 +284,8 @@ def run_schemathesis(url: str, examples: int) -> dict[str, Any]:
     if tool is None:
         return {"skipped": "schemathesis is not installed; SCHEMATHESIS may name its file"}
     command = [tool, "run", f"{url}/openapi.json", "--checks", "not_a_server_error", "--max-examples", str(examples)]
-    done = subprocess.run([*command, "--no-color"], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # in which it leaves a cache
+        done = subprocess.run([*command, "--no-color"], capture_output=True, text=True, check=False, cwd=folder)
     generated = re.findall(r"(\d+) generated", done.stdout)
     return {"exit_code": done.returncode, "summary": generated, "tail": done.stdout.splitlines()[-12:]}
 
