@@ -11,10 +11,11 @@ model), `install` and `starts` (of install_size.py), `speed` (of face_speed.py),
 `chain` (of face_chain.py), `thresholds` and `transfer` (of selective.py), `small`, `clipped`, `tilt` and `found` (of
 face_quality.py), `uniform` and `mixes` (of priors.py), `shifts` and `unproven` (of adapt_shifts.py), `orders` (of
 adapt_orders.py), `web` (of web_speed.py), `cpp` (of cpp_host.py), `cost` and `hosts` (of adapt_hosts.py), `watching`
-(of watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py), `decoding`
-and, of watch_speed.py before it, `cores` (of scale.py), `agreement` (of agreement.py: of each host's result), `serving`
-(of serve_load.py), `malformed` (of serve_fuzz.py), or the first word of a table in bench's report of one result:
-accuracy, recall, selective, robustness, against, latency, footprint, gates.
+(of watch_speed.py), `flicker`, `tracks`, `streams`, `troubles`, `delivery` and `soak` (of watch_tables.py),
+`decoding` and, of watch_speed.py before it, `cores` (of scale.py), `posts` (of serve_load.py by scale.py),
+`agreement` (of agreement.py: of each host's result), `serving` (of serve_load.py), `malformed` (of serve_fuzz.py), or
+the first word of a table in bench's report of one result: accuracy, recall, selective, robustness, against, latency,
+footprint, gates.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ OTHERS = {  # of one result, by WHAT
     "detectors": detector_cards.table,
     "chain": face_chain.summarize,
     "decoding": scale.table,
+    "posts": scale.posts_table,
     "small": face_quality.small_table,
     "clipped": face_quality.clipped_table,
     "tilt": face_quality.tilt_table,

@@ -4,7 +4,8 @@ pip install av && python benchmarks/scale.py
 
 Writes benchmarks/results/scale/decode.json: H.264 video as edgeemo watch decodes it, with OpenCV, and JPEG as edgeemo
 serve does, with Pillow. Frames are those of a rendered scene with grain; PyAV encodes the video, and does nothing else.
-`cores_table` adds results/watch/speed.json (watch_speed.py) for docs/scale.md.
+For docs/scale.md, `cores_table` adds results/watch/speed.json (watch_speed.py), and `posts_table` reads
+results/serve/load.json (serve_load.py).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ CRF = 23  # x264's default quality
 CAMERAS = 1000
 # Frames a second that are watched, and the interval of the detector among them.
 WATCHED = ((5, 1), (25, 5), (25, 10))
+POSTED = (1, 5)  # images a second of a camera
 
 
 def main() -> None:
@@ -137,6 +139,18 @@ def cores_table(speed: Measurement, decode: Measurement) -> Table:
     head = ("frames watched a second", "search every Nth", "faces", *shipped.NAMES)
     note = f"Cores for {CAMERAS:,} cameras of 640x480 that send {RATE} frames a second, each core fully used."
     return Table("cores", head, rows, note)
+
+
+def posts_table(load: Measurement) -> Table:
+    """Cores for CAMERAS cameras that post images to edgeemo serve, by what they post."""
+    own = [row for row in load.rows if (row["load"], row["server"]) == ("beside", "edgeemo serve")]
+    rows = [
+        (row["images"], f"{row['cpu_ms']:.1f}", *(f"{count_cores(rate * row['cpu_ms']):,}" for rate in POSTED))
+        for row in own
+    ]
+    head = ("posted", "ms a request", *(f"cores, {rate} a second" for rate in POSTED))
+    note = f"Processor time of the server, and cores for {CAMERAS:,} cameras that post so many a second each."
+    return Table("posts", head, rows, note)
 
 
 def count_cores(load: float) -> int:

@@ -34,3 +34,17 @@ def test_the_cores_are_those_of_decoding_and_watching() -> None:
         ("0 (decoding alone)", "", "", "50"),
     ]
     assert scale.count_cores(0.0001) == 1
+
+
+def test_the_cores_of_posted_images_are_those_of_requests() -> None:
+    """Of edgeemo's own server alone, while it took turns with the other."""
+    rows = [
+        {"load": load, "server": server, "images": "photo", "cpu_ms": ms}
+        for load, server, ms in (
+            ("beside", "edgeemo serve", 12.0),
+            ("beside", "plain", 20.0),
+            ("steady", "edgeemo serve", 9.0),
+        )
+    ]
+    table = scale.posts_table(make_result("serve_load", rows))
+    assert [tuple(row) for row in table.rows] == [("photo", "12.0", "12", "60")]
