@@ -99,7 +99,7 @@ def test_options_that_are_named_exist(name: str) -> None:
     prose = re.sub(r"^( *)```.*?^\1```", "", (DOCS / name).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     text = prose.partition("## Watch a camera")[2].partition("\n## ")[0] if name == "jetson.md" else prose
     known = {one.flag for one in options(Watch)}
-    others = {"--force-reinstall", "--publish", "--json", "--help-all"}  # of pip, docker, edgeemo doctor, every command
+    others = {"--force-reinstall", "--publish", "--json", "--help-all", "--for", "--out"}  # of pip, docker, edgeemo
     assert set(re.findall(r"(?<=`)--[a-z][a-z-]+|(?<= )--[a-z][a-z-]+(?=[ `])", text)) <= known | others
 
 
