@@ -157,7 +157,7 @@ def _serve(service: Service, listener: socket.socket, notifier: Notifier, show: 
 
 def _make_uvicorn(config: Serve, app: Any) -> uvicorn.Config:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each count, which Prometheus does not use
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings tell of every malformed request
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns about every malformed request
     return uvicorn.Config(
         app,
         http=make_protocol(config.timeout, config.connections),
@@ -187,7 +187,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._notifier = service, notifier
         self._announce: Callable[[], None] | None = announce
-        self._ticks_left = 5  # of 0.1 s, in which keep-alive clients are told to close their connections
+        self._ticks_left = 5  # of 0.1 s, in which keep-alive clients are asked to close their connections
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ from edgeemo.watch.events import Record, format_time
 from edgeemo.watch.frame import WatchedFrame
 
 LEAST_PEOPLE = 5  # by default
-SHARE_DECIMALS = 2  # more would tell small changes of single people
+SHARE_DECIMALS = 2  # more would reveal small changes of single people
 SHORTEST, LONGEST = 0.001, 1.0  # seconds for which one frame counts; after a gap nobody knows what was seen in it
 
 

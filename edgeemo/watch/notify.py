@@ -1,4 +1,4 @@
-"""Tell systemd how the program is: the protocol of sd_notify(3), in text over a Unix datagram socket.
+"""Report the program's state to systemd: the protocol of sd_notify(3), in text over a Unix datagram socket.
 
 Without NOTIFY_SOCKET in the environment, as outside a service, nothing is sent.
 """

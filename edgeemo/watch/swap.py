@@ -1,6 +1,6 @@
 """Replace the model of a running program by a new file under the same name, without missing a frame.
 
-The new one is loaded and checked in a background thread; the old one serves on until the new one has passed, and if it
+The new one is loaded and checked in a background thread; the old one stays in use until the new one has passed, and if it
 does not, for good.
 """
 
@@ -41,7 +41,7 @@ class ModelHolder:
     ) -> None:
         """open_model: opens the model's file, now and at each request; what it raises now is raised.
 
-        notifier: is told when a reload starts and ends. retire: is given a model that was replaced; by default it is
+        notifier: gets the start and the end of a reload. retire: gets a model that was replaced; by default it is
         closed at once.
         """
         self._open, self._notifier, self._retire = open_model, notifier or Notifier({}), retire
@@ -110,7 +110,7 @@ class ModelHolder:
             current = self._next or self._model
         try:
             new = self._open_checked(current)
-        except Exception as error:  # noqa: BLE001  whatever is wrong with a file, the model that is loaded serves on
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a file, the model that is loaded stays in use
             self._refuse(error)
             return
         if new is not None:

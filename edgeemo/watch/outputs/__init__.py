@@ -7,6 +7,6 @@ webhook.py     POST requests with batches of records
 overlay.py     boxes and labels on a frame, and faces made unrecognisable
 video.py       a video of these frames
 window.py      a window on the screen
-terminal.py    a line that tells how it goes
+terminal.py    a status line
 opening.py     all that are configured, as one object
 """

@@ -23,7 +23,7 @@ class Overlay:
     blur: make faces unrecognisable. Around every box, classified or not, an area is replaced by BLOCKS x BLOCKS
     rectangles of its mean colours, in this frame and for HOLD seconds after it; the labels then carry no track number.
     It hides only faces that the detector finds: one that it misses stays visible, as does one until it is first found,
-    where not every frame is searched. Clothes, body and place may tell who somebody is. That the packaged detector
+    where not every frame is searched. Clothes, body and place may identify somebody. That the packaged detector
     finds no hidden face, and a model names its emotion as if by chance, is measured on rendered faces in
     benchmarks/watch_outputs.py; no software that recognises people was tried.
     """

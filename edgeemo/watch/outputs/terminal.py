@@ -1,4 +1,4 @@
-"""One line that tells how it goes: refreshed on a terminal, once a minute in a log."""
+"""A status line: refreshed on a terminal, once a minute in a log."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class _Seen:
 
 
 class Terminal:
-    """Tells frames per second, latency from capture to answer, and what was dropped.
+    """Shows frames per second, latency from capture to answer, and dropped frames.
 
     stream: where to, by default standard error; a line is refreshed there if it is a terminal, and logged otherwise.
-    faces: tell how many faces are in the frame; not where single people shall not be known. clock: seconds.
+    faces: show how many faces are in the frame; False where nothing about single people may be shown. clock: seconds.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Terminal:
         self._shown = False
 
     def update(self, watched: WatchedFrame, *, reconnects: int = 0, lost: int = 0) -> None:
-        """Count a frame, and tell if it is time. lost: what all outputs have dropped."""
+        """Count a frame, and refresh the line if it is time. lost: what all outputs have dropped."""
         now = self._clock()
         self._recent.append(_Seen(now, watched.latency))
         while now - self._recent[0].clock > WINDOW:
