@@ -1,7 +1,7 @@
 """Replace the model of a running program by a new file under the same name, without missing a frame.
 
-The new one is loaded and checked in a background thread; the old one stays in use until the new one has passed, and if it
-does not, for good.
+The new one is loaded and checked in a background thread; the old one stays in use until the new one has passed, and for
+good if it does not.
 """
 
 from __future__ import annotations
