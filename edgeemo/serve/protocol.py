@@ -1,4 +1,4 @@
-"""A connection of uvicorn that does not wait for ever: for the header of a request, or for a client to read."""
+"""Connections of uvicorn that do not wait for ever: for the header of a request, or for a client to read."""
 
 from __future__ import annotations
 
@@ -9,20 +9,76 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from edgeemo.serve.problems import MEDIA_TYPE, Problem
 
+BAD_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
-class GuardedProtocol(H11Protocol):
+
+class _ReadInTime(asyncio.Protocol):
+    """Aborts a connection whose client does not read what was sent to it within `seconds`.
+
+    Closing would not end it: a transport waits for ever for a client that takes no more bytes.
+    """
+
+    seconds = 10.0
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    _write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Have pause_writing called as soon as anything waits for the client."""
+        transport.set_write_buffer_limits(high=1, low=0)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_write_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start to wait for a client that does not read its answer."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop waiting: the client has read all."""
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+
+class GuardedWebSocket(_ReadInTime, WebSocketsSansIOProtocol):
+    """Closes connections whose client does not read, or whose handshake is none."""
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse a handshake that websockets does not accept, such as one with a long header: uvicorn would wait."""
+        super().data_received(data)
+        if not self.handshake_initiated:  # uvicorn hands over a complete header
+            self.transport.write(BAD_HANDSHAKE)
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """Drop the content of text, which no route takes; uvicorn logs a traceback for what is not UTF-8."""
+        if self.curr_msg_data_type == "text":
+            self.frames = [b""]
+        super().send_receive_event_to_app()
+
+
+class GuardedProtocol(_ReadInTime, H11Protocol):
     """Closes connections whose header or reading takes longer than `seconds`, and those beyond `most_connections`.
 
     uvicorn limits how long a connection may be idle after an answer, and nothing else.
     """
 
-    seconds = 10.0
     most_connections = 512
     _timer: asyncio.TimerHandle | None = None  # of the header
-    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start to wait for a header."""
@@ -35,7 +91,6 @@ class GuardedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
-        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -46,8 +101,11 @@ class GuardedProtocol(H11Protocol):
             self._stop_waiting()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        """Leave the connection to another protocol, with time-outs of its own."""
+        """Leave the connection to another protocol, with time-outs of its own, unless answers wait to be read."""
         self._stop_waiting()
+        if self._write_timer is not None:
+            self.transport.abort()
+            return
         super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
@@ -56,19 +114,6 @@ class GuardedProtocol(H11Protocol):
         super().on_response_complete()
         if self.cycle is before and not self.transport.is_closing():
             self._wait_for_header()
-
-    def pause_writing(self) -> None:
-        """Start to wait for a client that does not read its answer."""
-        super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.seconds, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """Stop waiting: the client reads."""
-        super().resume_writing()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with a problem, as all other errors."""
@@ -95,6 +140,7 @@ class GuardedProtocol(H11Protocol):
             self._timer = None
 
 
-def make_protocol(seconds: float, most_connections: int) -> type[H11Protocol]:
-    """Return a protocol with these limits."""
-    return type("Protocol", (GuardedProtocol,), {"seconds": seconds, "most_connections": most_connections})
+def make_protocols(seconds: float, most_connections: int) -> tuple[type[GuardedProtocol], type[GuardedWebSocket]]:
+    """Return the protocols of HTTP and WebSocket with these limits."""
+    http = type("Protocol", (GuardedProtocol,), {"seconds": seconds, "most_connections": most_connections})
+    return http, type("WebSocket", (GuardedWebSocket,), {"seconds": seconds})

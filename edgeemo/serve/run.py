@@ -27,7 +27,7 @@ from edgeemo.runtime.prior import AUTO
 from edgeemo.serve.app import make_app
 from edgeemo.serve.keys import make_key, read_keys
 from edgeemo.serve.models import Models
-from edgeemo.serve.protocol import make_protocol
+from edgeemo.serve.protocol import make_protocols
 from edgeemo.serve.service import Service, count_workers
 from edgeemo.stages import Serve
 from edgeemo.watch.notify import Notifier
@@ -158,9 +158,11 @@ def _serve(service: Service, listener: socket.socket, notifier: Notifier, show: 
 def _make_uvicorn(config: Serve, app: Any) -> uvicorn.Config:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each count, which Prometheus does not use
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns about every malformed request
+    http, websocket = make_protocols(config.timeout, config.connections)
     return uvicorn.Config(
         app,
-        http=make_protocol(config.timeout, config.connections),
+        http=http,
+        ws=websocket,
         ws_max_size=config.max_bytes,
         ws_per_message_deflate=False,  # a frame must not take more memory than it has bytes
         ssl_certfile=config.tls_certificate,

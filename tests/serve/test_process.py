@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import shutil
@@ -17,9 +18,16 @@ from typing import Any
 import pytest
 
 served = pytest.importorskip("served", reason="edgeemo[serve] or httpx is not installed")
-from served import CROP, ONE, PICTURE, Process  # noqa: E402
+import uvicorn  # noqa: E402
+from served import CROP, ONE, PICTURE, Process, wait_until  # noqa: E402
+from uvicorn.server import ServerState  # noqa: E402
+
+from edgeemo.serve.protocol import make_protocols  # noqa: E402
+from edgeemo.serve.streams import UNSUPPORTED  # noqa: E402
 
 HEAD = b"POST /v1/crop HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+UPGRADE = b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+HANDSHAKE = UPGRADE + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 
 
 def connect(process: Any) -> socket.socket:
@@ -153,6 +161,70 @@ def test_a_stream_is_answered_over_a_socket(process: Any) -> None:
             stream.recv(timeout=20)
     assert seen.value.rcvd is not None
     assert seen.value.rcvd.code == 1009
+
+
+def test_a_handshake_that_is_too_long_is_refused(process: Any) -> None:
+    """Although websockets tells uvicorn nothing of it."""
+    status, _ = exchange(process, UPGRADE, b"X: " + b"y" * 20000 + b"\r\n\r\n")
+    assert status == 400
+
+
+def test_text_that_is_not_utf8_is_refused_as_other_text(process: Any) -> None:
+    with connect(process) as connection:
+        connection.sendall(HANDSHAKE)
+        while b"\r\n\r\n" not in connection.recv(65536):
+            pass
+        connection.sendall(bytes([0x81, 0x81, 0, 0, 0, 0, 0xFF]))  # final text frame, one byte, mask 0
+        opcode, _, *code = connection.recv(4)
+    assert (opcode, int.from_bytes(bytes(code), "big")) == (0x88, UNSUPPORTED)
+
+
+def test_a_stream_whose_client_does_not_read_is_cut(process: Any) -> None:
+    """Its place is free again, and the end of the server does not wait for it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect((process.host, process.port))
+        connection.sendall(HANDSHAKE)
+        connection.recv(64)
+        assert count_streams(process) == 1
+        pings = bytes([0x89, 0xFD, 0, 0, 0, 0, *bytes(125)]) * 500
+        with suppress(OSError):  # until it is cut
+            for _ in range(1000):
+                connection.sendall(pings)
+        wait_until(lambda: count_streams(process) == 0)
+
+
+def count_streams(process: Any) -> int:
+    connection = http.client.HTTPConnection(process.host, process.port, timeout=30)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return int(float(text.partition("\nedgeemo_streams ")[2].split()[0]))
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["http", "websocket"])
+def test_a_closed_connection_does_not_wait_for_ever_for_a_client_to_read(which: int) -> None:
+    """Even if few bytes are left, for which asyncio does not pause writing."""
+
+    async def test() -> None:
+        config = uvicorn.Config(None, log_config=None)  # type: ignore[arg-type]
+        config.load()
+        made = make_protocols(0.1, 8)[which]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            loop = asyncio.get_running_loop()
+            protocol: Any = made(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+            lost = asyncio.Event()
+            end = protocol.connection_lost
+            protocol.connection_lost = lambda error: (end(error), lost.set())
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+            while not transport.get_write_buffer_size():
+                transport.write(bytes(4096))
+            transport.close()
+            await asyncio.wait_for(lost.wait(), 20)
+
+    asyncio.run(test())
 
 
 def test_connections_beyond_the_limit_are_closed_and_others_served() -> None:
