@@ -20,7 +20,7 @@ from edgeemo.serve.service import Service
 from edgeemo.watch.health import HEADERS, is_safe_host
 
 log = logging.getLogger(__name__)
-OPEN = ("/health", "/ready")  # paths that need no key: a supervisor has none
+OPEN = ("/health", "/ready", "/openapi.json")  # all paths that need no key: a supervisor has none
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECURITY = {**HEADERS, "Referrer-Policy": "no-referrer", "Cross-Origin-Opener-Policy": "same-origin"}
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "WEBSOCKET")  # others are logged as OTHER
@@ -70,7 +70,7 @@ class Guard:
         state = scope.setdefault("state", {})
         state["client"] = str((scope.get("client") or ("",))[0])
         is_preflight = scope.get("method") == "OPTIONS"
-        if self._service.keys and not is_preflight and (path.startswith("/v1/") or path == "/metrics"):
+        if self._service.keys and not is_preflight and path not in OPEN:
             owner = self._service.keys.find(_get_key(headers))
             if owner is None:
                 challenge = {"WWW-Authenticate": 'Bearer realm="edgeemo"'}
