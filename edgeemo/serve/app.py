@@ -202,7 +202,8 @@ async def _read_form(request: Request, service: Service) -> list[Part]:
             415, "expected multipart/form-data with a file per image, as  curl --form a=@a.jpg --form b=@b.jpg"
         )
     body = await service.bodies.read(request.headers, request.receive)
-    parts = await service.workers.run(lambda: parse_form(body, kind))
+    with service.admission.admit(request.state.client, size=len(body)):  # it waits for a worker, too
+        parts = await service.workers.run(lambda: parse_form(body, kind))
     if not parts:
         raise Problem(422, "a form without a file; give each image a file name, as  curl --form image=@photo.jpg")
     return parts

@@ -154,10 +154,14 @@ def test_images_in_work_take_no_more_memory_than_the_limit() -> None:
 
 
 def test_a_full_server_answers_429(client: TestClient) -> None:
+    """And does not parse forms, each of which would wait for a worker with its bytes."""
     with serving(queue=1) as (client, service):  # noqa: PLR1704
         with service.admission.admit("other"):
             answer = client.post("/v1/crop", content=CROP.read_bytes())
+            kind = {"Content-Type": "multipart/form-data; boundary=b"}
+            form = client.post("/v1/predict/batch", content=b"not a form", headers=kind)
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert form.status_code == 429
         assert client.post("/v1/crop", content=CROP.read_bytes()).status_code == 200
 
 
