@@ -178,6 +178,17 @@ def test_missing_scans_of_a_progressive_jpeg_are_refused():
             images.read(data[:start] + END)
 
 
+@pytest.mark.parametrize(
+    "segment", [b"\xff\xfe\0\2", b"\xff\xdb\0\2", b"\xff\xd0"], ids=["comment", "table", "restart"]
+)
+def test_a_jpeg_of_endless_segments_is_refused(segment):
+    """Each takes little time, and a file has room for millions."""
+    data = SAMPLES["jpeg"]
+    images.read(data[:2] + segment * 1000 + data[2:])
+    with pytest.raises(DataError, match="more than 10,000 segments"):
+        images.read(data[:2] + segment * 20_000 + data[2:])
+
+
 def test_a_jpeg_of_endless_scans_is_refused():
     """Each takes as long as the whole picture."""
     data = SAMPLES["jpeg-progressive"]
