@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from edgeemo.cli import main
+from edgeemo.stages import Serve
 
 yaml = pytest.importorskip("yaml", reason="pip install pyyaml")
 ROOT = Path(__file__).parents[2]
+HELD = 16  # times --max-bytes: docs/serve.md, Limits
 SERVES = pytest.mark.skipif("serve" not in main.commands, reason="edgeemo serve is not there")
 
 
@@ -94,6 +96,18 @@ def test_the_container_may_do_little(pod: dict[str, Any], container: dict[str, A
     assert objects["NetworkPolicy"]["spec"]["egress"] == []
     assert "Egress" in objects["NetworkPolicy"]["spec"]["policyTypes"]
     assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+
+
+def test_the_memory_is_enough_for_the_largest_images_that_are_taken(container: dict[str, Any]) -> None:
+    """As pixels, in each worker, and as files: those that arrive, those in work and their parts, and those of streams.
+
+    Two workers took 22 bytes per pixel of a lossless WebP file with alpha, of 38 bytes, on x86-64.
+    """
+    number, unit = container["resources"]["limits"]["memory"][:-2], container["resources"]["limits"]["memory"][-2:]
+    assert unit == "Mi"
+    pixels = 24 * int(get_option(container, "workers")) * int(get_option(container, "max-pixels"))
+    files = int(get_option(container, "max-bytes")) * (3 * HELD + 4 * Serve().streams)
+    assert 150e6 + pixels + files < int(number) * 2**20
 
 
 def test_the_server_has_a_worker_for_each_core(container: dict[str, Any]) -> None:
