@@ -258,6 +258,35 @@ def test_the_camera_is_watched_until_it_is_stopped(ready: chromium.Page) -> None
     assert ready.errors == []
 
 
+RECORD_TRACKS = """
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.tracks = [];
+navigator.mediaDevices.getUserMedia = async (options) => {
+  const stream = await open(options);
+  window.tracks.push(...stream.getTracks());
+  return stream;
+};
+"""
+
+
+def test_no_camera_stays_on_after_it_was_stopped(ready: chromium.Page) -> None:
+    """Although its button was pressed again before the camera was open."""
+    ready.run(f"{RECORD_TRACKS} for (const _ of [1, 2, 3]) document.getElementById('camera').click();")
+    wait_for(ready, "4 faces")
+    ready.evaluate("document.getElementById('camera').click()")
+    ready.wait("window.tracks.every((track) => track.readyState === 'ended')", 20)
+    assert text(ready, "camera") == "Use the camera"
+
+
+def test_a_camera_whose_images_cannot_be_looked_at_is_stopped(ready: chromium.Page) -> None:
+    """Instead of staying on while the page shows an error."""
+    fail = "OffscreenCanvasRenderingContext2D.prototype.getImageData = () => { throw new Error('no image'); };"
+    ready.run(f"{RECORD_TRACKS} {fail} document.getElementById('camera').click();")
+    ready.wait("document.getElementById('error').textContent === 'no image'")
+    assert ready.evaluate("window.tracks.map((track) => track.readyState)") == ["ended"]
+    assert text(ready, "camera") == "Use the camera"
+
+
 def press_tab(page: chromium.Page) -> str:
     """Press Tab; return the id of what has the focus then."""
     for kind in ("rawKeyDown", "keyUp"):

@@ -13,6 +13,7 @@ const waiting = new Map(); // the calls of the worker without an answer, by numb
 let calls = 0;
 let photo = null; // the ImageData that is shown, to look at again when a setting changes
 let stream = null; // of the camera
+let opening = false; // whether the camera was asked for and has not come yet
 let announced = { text: "", at: 0 };
 
 worker.addEventListener("message", ({ data: { id, result, error } }) => {
@@ -126,19 +127,34 @@ function show(image, found) {
 
 async function startCamera() {
   if (!navigator.mediaDevices) throw new Error("the camera needs HTTPS, or a page of localhost");
+  if (opening) return;
+  opening = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia(CAMERA);
   } catch (error) {
     throw new Error(error.name === "NotAllowedError" ? "the camera was not allowed" : `no camera can be used: ${error.message}`);
+  } finally {
+    opening = false;
   }
+  const source = stream;
+  try {
+    await showCamera(source);
+  } catch (error) {
+    if (stream !== source) return; // it was stopped meanwhile
+    stopCamera();
+    throw error;
+  }
+}
+
+async function showCamera(source) {
   photo = null;
   showButton();
   const video = find("video");
-  video.srcObject = stream;
-  stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
+  video.srcObject = source;
+  source.getVideoTracks()[0].addEventListener("ended", stopCamera);
   await video.play();
   find("picture").setAttribute("aria-label", "The camera's image");
-  await watch(video, stream);
+  await watch(video, source);
 }
 
 function stopCamera() {
