@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from queue import PriorityQueue
 from threading import Thread
@@ -52,7 +53,8 @@ def _run(function: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         result, error = function(), None
     except BaseException as raised:  # noqa: BLE001  it is raised where the result is awaited
         result, error = None, raised
-    future.get_loop().call_soon_threadsafe(_set, future, result, error)
+    with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+        future.get_loop().call_soon_threadsafe(_set, future, result, error)
 
 
 def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

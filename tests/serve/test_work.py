@@ -55,6 +55,19 @@ def test_what_completes_a_request_goes_before_what_begins_one() -> None:
     assert order == ["soon", "later"]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_that_outlives_the_loop_ends_in_silence() -> None:
+    """As after --grace, when nobody waits for its result any more; the threads go on to their end."""
+    workers, gate = Workers(1), threading.Event()
+
+    async def run() -> None:
+        workers.run(lambda: gate.wait(10))
+
+    asyncio.run(run())
+    gate.set()
+    workers.close()
+
+
 class Classifier:
     """Notes the sizes of its batches; waits where a test says so."""
 
