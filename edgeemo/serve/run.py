@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -195,6 +196,28 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `catch_signals`."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does, and end TLS handshakes that take too long, for which asyncio waits a minute."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+        config, loop = self.config, asyncio.get_running_loop()
+        make: Callable[[], asyncio.Protocol] = partial(
+            cast("Callable[..., asyncio.Protocol]", config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        seconds = self._service.config.timeout if config.ssl else None
+        self.servers = [
+            await loop.create_server(
+                make, sock=listener, backlog=config.backlog, ssl=config.ssl, ssl_handshake_timeout=seconds
+            )
+            for listener in sockets or []
+        ]
+        self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end; called ten times a second."""

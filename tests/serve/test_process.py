@@ -317,12 +317,15 @@ def test_sighup_loads_the_model_again() -> None:
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
 def test_https_is_served_with_a_certificate(tmp_path: Path) -> None:
+    """And a client that does not go on with the handshake is cut."""
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    with Process("--tls-certificate", str(certificate), "--tls-key", str(key)) as process:
+    with Process("--timeout", "2", "--tls-certificate", str(certificate), "--tls-key", str(key)) as process:
         assert process.url.startswith("https://")
+        with connect(process) as silent, suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
         context = ssl.create_default_context(cafile=str(certificate))
         connection = http.client.HTTPSConnection(process.host, process.port, timeout=30, context=context)
         connection.request("POST", "/v1/crop", CROP.read_bytes())
