@@ -77,7 +77,7 @@ def make_app(service: Service) -> ASGIApp:
     if service.config.origins:
         inner = CORSMiddleware(
             app,
-            allow_origins=service.config.origins,
+            allow_origins=[origin.rstrip("/").lower() for origin in service.config.origins],  # as browsers send them
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],

@@ -113,7 +113,7 @@ def test_origins_that_are_named_may_use_the_server(tmp_path: Path) -> None:
     """Also where keys are needed, which no preflight carries."""
     key, line = make_key("page")
     origin = {"Origin": "https://example.org"}
-    with serving(origins="https://example.org", api_keys=write(tmp_path, line)) as (client, _):
+    with serving(origins="https://Example.org/", api_keys=write(tmp_path, line)) as (client, _):
         asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         preflight = client.options("/v1/crop", headers={**origin, **asks})
         assert preflight.status_code == 200
