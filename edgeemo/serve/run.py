@@ -158,7 +158,8 @@ def _serve(service: Service, listener: socket.socket, notifier: Notifier, show: 
 
 def _make_uvicorn(config: Serve, app: Any) -> uvicorn.Config:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each count, which Prometheus does not use
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns about every malformed request
+    for name in ("uvicorn.error", "python_multipart"):  # they warn about every malformed request
+        logging.getLogger(name).setLevel(logging.ERROR)
     http, websocket = make_protocols(config.timeout, config.connections)
     return uvicorn.Config(
         app,

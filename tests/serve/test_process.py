@@ -85,6 +85,17 @@ def test_a_body_that_does_not_come_is_a_408(process: Any) -> None:
     assert b"did not arrive within 1 s" in answer
 
 
+def test_malformed_requests_add_only_their_lines_to_the_log() -> None:
+    """The libraries that parse them would tell of each, and quote it."""
+    form = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    with Process() as process:
+        status, _ = exchange(process, form, b"Connection: close\r\nContent-Length: 9\r\n\r\n--c\r\n\r\n--")
+        exchange(process, b"no HTTP\r\n\r\n")
+        assert process.stop() == 0
+    (line,) = process.errors.partition("SIGTERM")[0].splitlines()
+    assert (status, json.loads(line)["status"]) == (400, 400)
+
+
 def test_a_body_beyond_the_limit_is_refused_while_it_arrives(process: Any) -> None:
     """Whether its length is stated, or it comes in chunks."""
     status, answer = exchange(process, HEAD, b"Content-Length: 200000\r\n\r\n", bytes(200000))
