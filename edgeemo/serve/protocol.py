@@ -15,6 +15,10 @@ from edgeemo.serve.problems import MEDIA_TYPE, Problem
 
 BAD_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
+READ = 16 * 1024  # bytes that are received at once; asyncio takes 256 KiB, and parsing as many tiny frames takes long
+SLICE = 4096  # bytes of a WebSocket that are parsed at once; a frame may have as few as 6
+FRAMES, FRAMES_PER_SECOND, BYTES_PER_FRAME = 2000, 500, 128  # that a WebSocket may send: at once, by time and by bytes
+
 
 class _ReadInTime(asyncio.Protocol):
     """Aborts a connection whose client does not read what was sent to it within `seconds`.
@@ -30,6 +34,7 @@ class _ReadInTime(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Have pause_writing called as soon as anything waits for the client."""
         transport.set_write_buffer_limits(high=1, low=0)
+        transport.max_size = READ
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,14 +60,39 @@ class _ReadInTime(asyncio.Protocol):
 
 
 class GuardedWebSocket(_ReadInTime, WebSocketsSansIOProtocol):
-    """Closes connections whose client does not read, or whose handshake is none."""
+    """Closes connections whose client does not read, whose handshake is none, or that send endless tiny frames."""
+
+    _frames_left = float(FRAMES)
+    _counted_at = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Refuse a handshake that websockets does not accept, such as one with a long header: uvicorn would wait."""
+        if self.handshake_initiated:
+            self._receive_slices(data)
+            return
         super().data_received(data)
         if not self.handshake_initiated:  # uvicorn hands over a complete header
             self.transport.write(BAD_HANDSHAKE)
             self.transport.close()
+
+    def _receive_slices(self, data: bytes) -> None:
+        now = self.loop.time()
+        self._frames_left += (now - self._counted_at) * FRAMES_PER_SECOND
+        self._counted_at = now
+        for start in range(0, len(data), SLICE):
+            part = data[start : start + SLICE]
+            self._frames_left = min(FRAMES, self._frames_left + len(part) / BYTES_PER_FRAME)
+            super().data_received(part)
+            if self.transport.is_closing():
+                return
+
+    def handle_events(self) -> None:
+        """Abort a connection of too many frames, whose parsing would keep the event loop from other clients."""
+        self._frames_left -= len(self.conn.events)
+        if self._frames_left < 0:
+            self.transport.abort()
+        else:
+            super().handle_events()
 
     def send_receive_event_to_app(self) -> None:
         """Drop the content of text, which no route takes; uvicorn logs a traceback for what is not UTF-8."""

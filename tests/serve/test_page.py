@@ -50,10 +50,12 @@ def test_there_is_no_page_where_it_is_not_wanted(tmp_path: Path, caplog: pytest.
     caplog.set_level(logging.INFO, logger="edgeemo.serve")
     with serving(page=False) as (client, _):
         assert client.get("/").status_code == 404
-    (tmp_path / "keys").write_text(make_key("a")[1])
+    key, line = make_key("a")
+    (tmp_path / "keys").write_text(line)
     with serving(api_keys=tmp_path / "keys") as (client, _):
-        assert client.get("/").status_code == 404
-        assert client.get("/models/nano.onnx").status_code == 404
+        for path in ("/", "/models/nano.onnx"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"X-API-Key": key}).status_code == 404
     assert "no page at /: with --api-keys" in caplog.text
 
 

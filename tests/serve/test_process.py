@@ -176,18 +176,45 @@ def test_a_stream_is_answered_over_a_socket(process: Any) -> None:
 
 def test_a_handshake_that_is_too_long_is_refused(process: Any) -> None:
     """Although websockets tells uvicorn nothing of it."""
-    status, _ = exchange(process, UPGRADE, b"X: " + b"y" * 20000 + b"\r\n\r\n")
+    status, _ = exchange(process, UPGRADE, b"X: " + b"y" * 9000 + b"\r\n\r\n")
     assert status == 400
 
 
 def test_text_that_is_not_utf8_is_refused_as_other_text(process: Any) -> None:
-    with connect(process) as connection:
-        connection.sendall(HANDSHAKE)
-        while b"\r\n\r\n" not in connection.recv(65536):
-            pass
+    with open_stream(process) as connection:
         connection.sendall(bytes([0x81, 0x81, 0, 0, 0, 0, 0xFF]))  # final text frame, one byte, mask 0
         opcode, _, *code = connection.recv(4)
     assert (opcode, int.from_bytes(bytes(code), "big")) == (0x88, UNSUPPORTED)
+
+
+def open_stream(process: Any) -> socket.socket:
+    connection = connect(process)
+    connection.sendall(HANDSHAKE)
+    while b"\r\n\r\n" not in connection.recv(65536):
+        pass
+    return connection
+
+
+def test_a_stream_of_endless_tiny_frames_is_cut(process: Any) -> None:
+    """Parsing them would keep the server from its other clients."""
+    received, count = 0, 10_000
+    with open_stream(process) as connection, suppress(OSError):
+        connection.sendall(bytes([0x89, 0x80, 0, 0, 0, 0]) * count)  # pings, each of which gets a pong of 2 bytes
+        while chunk := connection.recv(65536):
+            received += len(chunk)
+    assert received < 2 * count
+
+
+def test_a_frame_in_many_fragments_is_answered(process: Any) -> None:
+    """As libraries send large ones."""
+    content = (PICTURE.read_bytes() + bytes(90_000))[:90_000]
+    parts = [content[start : start + 256] for start in range(0, len(content), 256)]
+    with open_stream(process) as connection:
+        for number in range(10):
+            for k, part in enumerate(parts):
+                first = (0x80 if part is parts[-1] else 0) | (0 if k else 2)
+                connection.sendall(bytes([first, 0xFE]) + len(part).to_bytes(2, "big") + bytes(4) + part)
+            assert b'"frame": %d' % number in connection.recv(65536)
 
 
 def test_a_stream_whose_client_does_not_read_is_cut(process: Any) -> None:
