@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
@@ -172,11 +172,13 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         about = {"name": model.path.name, "sha256": model.card.sha256}
         return _to_json({"state": service.state, "model": about, "version": edgeemo.__version__})
 
-    @app.get("/ready", summary="Whether requests are taken: 200, or 503; needs no key")
+    not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "The server starts or stops."}}
+
+    @app.get("/ready", summary="Whether requests are taken: 200, or 503; needs no key", responses=not_ready)
     async def get_ready() -> Response:
         return _to_json({"state": service.state}, 200 if service.state == "ready" else 503)
 
-    @app.get("/metrics", summary="Numbers for Prometheus")
+    @app.get("/metrics", summary="Numbers for Prometheus", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
         content, kind = service.metrics.render()
         return Response(content, headers={"Content-Type": kind})

@@ -246,6 +246,13 @@ def test_the_description_has_examples_that_fit_its_schemas(client: TestClient) -
     assert checked > 10
 
 
+def test_types_and_statuses_of_the_other_routes_are_described(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain")
+    assert set(paths["/ready"]["get"]["responses"]) == {"200", "503"}
+
+
 def test_real_answers_fit_the_description(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     schema = {"$ref": "#/components/schemas/ImageAnswer", "components": document["components"]}
