@@ -816,8 +816,9 @@ class Watch(Config):
     label_set: str | None = like(Predict, "label_set")
     prior: str | None = option(
         None,
-        "correct the predictions for the mix of emotions where the camera is: uniform, or shares of the reported "
-        "labels, as neutral=0.6,happiness=0.2; the other labels divide the rest as in training; default: no correction",
+        "correct the predictions for the mix of emotions where the images are from: uniform, or shares of the "
+        "reported labels, as neutral=0.6,happiness=0.2; the other labels divide the rest as in training; default: no "
+        "correction",
         unit="PRIOR",
     )
     prior_strength: float = like(Predict, "prior_strength")
@@ -990,12 +991,7 @@ class Serve(Config):
     )
     threads: int = option(1, "CPU threads of model and detector in each call", most=MAX_THREADS, **COUNT)
     label_set: str | None = like(Predict, "label_set")
-    prior: str | None = option(
-        None,
-        "correct the predictions for the mix of emotions where the images are from: uniform, or shares of the reported "
-        "labels, as neutral=0.6,happiness=0.2; the others share what is left as in training; default: no correction",
-        unit="PRIOR",
-    )
+    prior: str | None = like(Watch, "prior")
     prior_strength: float = like(Predict, "prior_strength")
     detector: str | None = like(Predict, "detector", needs="")
     faces: str | None = like(Predict, "faces", needs="")
