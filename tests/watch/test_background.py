@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import waiting
 
 from edgeemo.errors import ClosedPipeError
 from edgeemo.watch.outputs.background import Background, RejectedError, UndeliveredError
@@ -234,9 +235,4 @@ def _wait(event: threading.Event) -> None:
 
 def _wait_for(condition: Callable[[], bool]) -> None:
     """Return as soon as another thread has made a condition true."""
-    never = threading.Event()
-    for _ in range(int(SECONDS / 0.005)):
-        if condition():
-            return
-        never.wait(0.005)
-    raise AssertionError
+    waiting.wait_until(condition, SECONDS)
